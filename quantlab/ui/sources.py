@@ -1,0 +1,151 @@
+"""Where a checkpoint may come from: the sample, an upload, or a path under the allowed folders.
+
+A source is written as one word, which is also what the URL holds (`?file=`):
+
+- ``sample``                 the model that ships with quantlab
+- ``upload-<digest>``        a file somebody uploaded, kept on disk until the server stops
+- anything else              a path on the computer that runs the server
+
+Allowed folders come from one setting, the environment variable ``QUANTLAB_ROOTS`` (folders separated as in ``PATH``);
+without it, the folder in which the server was started. Links are followed first and checked after.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from quantlab.errors import CheckpointError, LimitError
+
+SAMPLE = "sample"
+SAMPLE_PATH = Path(__file__).resolve().parent.parent / "samples" / "silero_vad_16k.safetensors"
+SUFFIXES = (".npy", ".npz", ".safetensors")
+UPLOAD_BUDGET = 4 * 2**30  # bytes of uploads kept on disk; the oldest go first
+LISTED = 500  # files shown of one folder
+_UPLOAD = re.compile(r"upload-[0-9a-f]{32}\Z")
+
+
+def roots() -> tuple[Path, ...]:
+    """The folders whose files may be opened by path, links resolved."""
+    setting = os.environ.get("QUANTLAB_ROOTS", "")
+    folders = [part for part in setting.split(os.pathsep) if part.strip()] or [os.curdir]
+    return tuple(Path(folder).expanduser().resolve() for folder in folders)
+
+
+def resolve_path(text: str) -> Path:
+    """The file or folder that `text` names, links followed; CheckpointError unless it is under an allowed folder."""
+    try:
+        path = Path(text.strip()).expanduser()
+        path = (path if path.is_absolute() else roots()[0] / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link loop, a NUL, a name that is too long
+        raise CheckpointError(f"{_short(text)} is not a path that can be followed: give the path of a file") from error
+    # Said before asking whether it exists: what lies outside is nobody's business.
+    if not any(path.is_relative_to(root) for root in roots()):
+        allowed = ", ".join(map(str, roots()))
+        raise CheckpointError(
+            f"{_short(text)} is outside the folders that may be read ({allowed}): move the file there, or start "
+            f"quantlab with the environment variable QUANTLAB_ROOTS naming its folder"
+        )
+    return path
+
+
+def locate(source: str) -> Path:
+    """The path on disk behind a source word; CheckpointError when there is none."""
+    if source == SAMPLE:
+        return SAMPLE_PATH
+    if _UPLOAD.match(source):
+        return _find_upload(source)
+    return resolve_path(source)
+
+
+def title(source: str) -> str:
+    """What people call this source: the sample's name, the name of the uploaded file, or the path's last part."""
+    if source == SAMPLE:
+        return "Silero VAD (sample)"
+    if _UPLOAD.match(source):
+        return _upload_name(source)
+    return Path(source).name or source
+
+
+def candidates(folder: Path) -> list[Path]:
+    """Files below `folder` that look like checkpoints, at most `LISTED`, in order of their paths.
+
+    Only names are looked at; what a file really is, its content tells when it is opened.
+    """
+    found: list[Path] = []
+    # os.walk does not follow links, so a loop of links cannot hold it.
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        found += [Path(place, name) for name in sorted(files) if name.lower().endswith(SUFFIXES)]
+        if len(found) >= LISTED:
+            break
+    return found[:LISTED]
+
+
+def keep_upload(name: str, data: bytes | memoryview) -> str:
+    """Put an uploaded file on disk and return its source word; the same bytes give the same word.
+
+    `name` is only ever shown; the file on disk has a name of ours.
+    """
+    if len(data) > UPLOAD_BUDGET:
+        raise LimitError(
+            f"{_short(name)} has {len(data):,} bytes, more than the {UPLOAD_BUDGET:,} kept for uploads: "
+            f"put it into {roots()[0]} and open it by its path"
+        )
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    folder = _uploads() / digest
+    if not folder.is_dir():
+        _make_room(len(data))
+        part = Path(tempfile.mkdtemp(dir=_uploads(), prefix="part-"))
+        (part / "data").write_bytes(data)
+        (part / "name.json").write_text(json.dumps(_short(Path(name.replace("\\", "/")).name)))
+        try:
+            part.rename(folder)  # in one step, so that no other session sees half a file
+        except OSError:  # another session was first with the same bytes
+            shutil.rmtree(part, ignore_errors=True)
+    return f"upload-{digest}"
+
+
+@cache
+def _uploads() -> Path:
+    """This server's own folder for uploads, readable by its user alone, removed by `forget_uploads`."""
+    return Path(tempfile.mkdtemp(prefix="quantlab-uploads-"))
+
+
+def forget_uploads() -> None:
+    """Remove every upload; called when the server stops."""
+    if _uploads.cache_info().currsize:
+        shutil.rmtree(_uploads(), ignore_errors=True)
+        _uploads.cache_clear()
+
+
+def _make_room(size: int) -> None:
+    kept = sorted((entry for entry in _uploads().iterdir() if len(entry.name) == 32), key=lambda e: e.stat().st_mtime)
+    sizes = [(entry / "data").stat().st_size for entry in kept]
+    while kept and sum(sizes) + size > UPLOAD_BUDGET:
+        shutil.rmtree(kept.pop(0), ignore_errors=True)
+        sizes.pop(0)
+
+
+def _find_upload(source: str) -> Path:
+    path = _uploads() / source.removeprefix("upload-") / "data"
+    if not path.is_file():
+        raise CheckpointError("this upload is no longer kept by the server: upload the file again")
+    return path
+
+
+def _upload_name(source: str) -> str:
+    try:
+        return json.loads((_find_upload(source).parent / "name.json").read_text())
+    except (CheckpointError, OSError):
+        return "an upload that is gone"
+
+
+def _short(text: str, limit: int = 120) -> str:
+    """`text` fit for a sentence: printable, and no longer than `limit`."""
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,266 @@
+"""What one browser tab remembers, and how the URL says it.
+
+One `Session` per tab, under one key of `st.session_state`, touched by this module alone. The view is in the URL, so a
+link, a refresh or a second tab shows the same thing:
+
+=============  =======================  ==========================================================================
+URL            Session                  changed with
+=============  =======================  ==========================================================================
+``?file=``     ``source, checkpoint``   `open_sample()`, `open_path(text)`, `open_upload(name, data)`
+``?tensor=``   ``tensor``               `choose_tensor(name)`
+``?config=``   ``config``               `choose_config(config)`: the one configuration under consideration
+``?compare=``  ``compare`` (repeated)   `choose_compare(configs)`: the two to four set side by side
+``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs or has run; None forgets it
+=============  =======================  ==========================================================================
+
+Anything else a page wants in the URL (its tab, a log switch) is a widget with ``bind="query-params"`` and a key that is
+none of the five names above.
+
+For pages::
+
+    session = require_checkpoint()      # Session with an open checkpoint, or the page says why not and stops
+    session = require_tensor()          # the same, with a tensor that is in the checkpoint
+    session = current()                 # whatever there is
+    session.checkpoint.spec(session.tensor)
+    session.key                         # (path, size, mtime_ns): what caches are keyed by, with tensor and slug
+    session.title                       # "Silero VAD (sample)", "model.safetensors"
+
+    go_to("compare", tensor=..., config=..., compare=[...], job=...)   # changes what is given, then opens the page
+    st.page_link(page_path("export"), query_params=link(config=...))   # the same as a link, for the browser's own tab
+
+`restore()` is called once per run, by `main.py`, before the page. What the URL says wins over what the session
+remembers; what the URL leaves out is written back into it. A name in the URL that means nothing is answered by a
+sentence (`Session.notices`) and the view goes on without it. Every function that opens something raises a
+`QuantlabError` and leaves the session as it was.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import streamlit as st
+
+from quantlab.config import PRESETS, QuantConfig
+from quantlab.errors import CheckpointError, ConfigError, QuantlabError
+from quantlab.formats import Checkpoint
+from quantlab.ui import cache, sources
+
+PAGES = ("open", "inspect", "sweep", "compare", "export")
+COMPARED = 4  # most configurations side by side
+FIRST_CONFIG = PRESETS["int8_symmetric"]
+
+_KEY = "quantlab"
+_PAGES_DIR = Path(__file__).resolve().parents[2] / "pages"
+
+
+@dataclass
+class Session:
+    """What one browser tab remembers. Change it through the functions of this module, which keep the URL in step."""
+
+    source: str = sources.SAMPLE
+    checkpoint: Checkpoint | None = None
+    key: tuple[str, int, int] | None = None  # (path, size in bytes, mtime in ns) of the open file
+    tensor: str | None = None
+    config: QuantConfig = FIRST_CONFIG
+    compare: tuple[QuantConfig, ...] = ()
+    job: str | None = None
+    problem: str | None = None  # why there is no checkpoint, in a sentence
+    notices: list[str] = field(default_factory=list)  # what the URL asked for and did not get; shown once
+
+    @property
+    def title(self) -> str:
+        """What people call the open file."""
+        return sources.title(self.source)
+
+
+def current() -> Session:
+    """This tab's session."""
+    return st.session_state.setdefault(_KEY, Session())
+
+
+def require_checkpoint() -> Session:
+    """The session with its open checkpoint; without one the page says why and stops."""
+    session = current()
+    if session.checkpoint is None:
+        st.error(session.problem or "No file is open.", icon=":material/folder_off:")
+        st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:", query_params={})
+        st.stop()
+    return session
+
+
+def require_tensor() -> Session:
+    """The session with its open checkpoint and chosen tensor; without them the page says why and stops."""
+    session = require_checkpoint()
+    if session.tensor is None:
+        st.info(f"{session.title} holds no tensor.", icon=":material/inbox:")
+        st.page_link(page_path("open"), label="Choose another file", icon=":material/folder_open:")
+        st.stop()
+    return session
+
+
+def open_sample() -> None:
+    """Open the model that ships with quantlab."""
+    _open(sources.SAMPLE)
+
+
+def open_path(text: str) -> None:
+    """Open a file on the server's computer; QuantlabError when it is refused."""
+    path = sources.resolve_path(text)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: choose one of its files")
+    _open(str(path))
+
+
+def open_upload(name: str, data: bytes | memoryview) -> None:
+    """Open an uploaded file; QuantlabError when it is refused."""
+    _open(sources.keep_upload(name, data))
+
+
+def choose_tensor(name: str) -> None:
+    """Make `name` the current tensor; ConfigError when the checkpoint has no such tensor."""
+    session = current()
+    if session.checkpoint is None or name not in session.checkpoint.names:
+        raise ConfigError(f"{session.title} has no tensor {name!r}: choose one on the Open page")
+    session.tensor = name
+    _publish(session)
+
+
+def choose_config(config: QuantConfig) -> None:
+    """Make `config` the configuration under consideration."""
+    current().config = config
+    _publish(current())
+
+
+def choose_compare(configs: Iterable[QuantConfig]) -> None:
+    """Set the configurations side by side: the first four different ones."""
+    current().compare = tuple(dict.fromkeys(configs))[:COMPARED]
+    _publish(current())
+
+
+def choose_job(job_id: str | None) -> None:
+    """Remember a job by its id, or none."""
+    current().job = job_id
+    _publish(current())
+
+
+def page_path(page: str) -> Path:
+    """The script of a page, by its name in `PAGES`."""
+    if page not in PAGES:
+        raise ConfigError(f"unknown page {page!r}: choose one of {', '.join(PAGES)}")
+    return _PAGES_DIR / f"{page}.py"
+
+
+def link(
+    *,
+    tensor: str | None = None,
+    config: QuantConfig | None = None,
+    compare: Iterable[QuantConfig] | None = None,
+    job: str | None = None,
+) -> dict[str, str | list[str]]:
+    """The URL parameters of the present view, with what is given in place of what is current."""
+    session = current()
+    view: dict[str, str | list[str]] = {"file": session.source}
+    if tensor := tensor or session.tensor:
+        view["tensor"] = tensor
+    view["config"] = str(config or session.config)
+    if compared := list(session.compare if compare is None else compare):
+        view["compare"] = [str(config) for config in compared]
+    if job := job or session.job:
+        view["job"] = job
+    return view
+
+
+def go_to(
+    page: str,
+    *,
+    tensor: str | None = None,
+    config: QuantConfig | None = None,
+    compare: Iterable[QuantConfig] | None = None,
+    job: str | None = None,
+) -> NoReturn:
+    """Open another page, on the present view or on what is given instead. Not for callbacks: it ends the run."""
+    view = link(tensor=tensor, config=config, compare=compare, job=job)
+    st.switch_page(page_path(page), query_params=view)
+
+
+def restore() -> Session:
+    """Bring session and URL into step at the start of a run; only `main.py` calls this."""
+    session, url = current(), st.query_params
+    source = url.get("file", session.source)
+    session.notices = []
+    if session.checkpoint is None or source != session.source or cache.identity(session.source) != session.key:
+        _reopen(session, source)
+    if "tensor" in url:
+        _restore_tensor(session, url["tensor"])
+    if "config" in url:
+        session.config = (_parse(session, [url["config"]]) or [session.config])[0]
+    if "compare" in url:
+        session.compare = tuple(_parse(session, url.get_all("compare")))[:COMPARED]
+    session.job = url.get("job", session.job)
+    _publish(session)
+    return session
+
+
+def _restore_tensor(session: Session, name: str) -> None:
+    if session.checkpoint is None or name == session.tensor:
+        return
+    if name in session.checkpoint.names:
+        session.tensor = name
+    else:
+        session.notices.append(f"{session.title} has no tensor {name!r}; this is {session.tensor}.")
+
+
+def _parse(session: Session, slugs: Iterable[str]) -> list[QuantConfig]:
+    """The configurations that can be read; a sentence for each that cannot."""
+    configs = []
+    for slug in slugs:
+        try:
+            configs.append(QuantConfig.parse(slug))
+        except ConfigError as error:
+            session.notices.append(f"The link names a configuration that cannot be read: {error}.")
+    return configs
+
+
+def _open(source: str) -> None:
+    """Make `source` the open file, or raise and change nothing."""
+    session = current()
+    key, checkpoint = cache.checkpoint(source)
+    session.source, session.key, session.checkpoint, session.problem = source, key, checkpoint, None
+    session.tensor, session.job = first_tensor(checkpoint), None
+    _publish(session)
+
+
+def _reopen(session: Session, source: str) -> None:
+    """Open what the URL names, or the file that changed on disk; a failure becomes the session's problem."""
+    tensor = session.tensor
+    session.job = session.job if source == session.source else None
+    try:
+        key, checkpoint = cache.checkpoint(source)
+    except QuantlabError as error:
+        session.source, session.key, session.checkpoint, session.problem = source, None, None, str(error)
+        return
+    session.source, session.key, session.checkpoint, session.problem = source, key, checkpoint, None
+    session.tensor = tensor if tensor in checkpoint.names else first_tensor(checkpoint)
+
+
+def first_tensor(checkpoint: Checkpoint) -> str | None:
+    """The tensor shown first: the largest that can be quantized, or the first of all, or None in an empty file."""
+    floats = [name for name in checkpoint.names if "float" in checkpoint.spec(name).dtype]
+    return max(floats or checkpoint.names[:1], key=lambda name: checkpoint.spec(name).size, default=None)
+
+
+def _publish(session: Session) -> None:
+    """Write the view into the URL, unless it is there already: every write is an entry in the browser's history."""
+    view = link()
+    url = st.query_params
+    missing = {name: value for name, value in view.items() if url.get_all(name) != _as_list(value)}
+    if missing:
+        url.update(missing)
+    for name in ("tensor", "compare", "job"):
+        if name in url and name not in view:
+            del url[name]
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
