@@ -1,0 +1,154 @@
+"""Who may import whom: the order of the house, read from the source with `ast`."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A module imports only from lines above its own; modules on one line do not know each other.
+# "quantlab" is the package's __init__, which gathers the public names.
+LAYERS = [
+    {"quantlab.errors", "quantlab.samples"},
+    {"quantlab.kernels", "quantlab.pool"},
+    {"quantlab.arrays"},
+    {"quantlab.dtypes"},
+    {"quantlab.granularity"},
+    {"quantlab.selection"},
+    {"quantlab.calibration"},
+    {"quantlab.config"},
+    {"quantlab.packing", "quantlab.statistics"},
+    {"quantlab.tensor"},
+    {"quantlab.metrics"},
+    {"quantlab.observer", "quantlab.sweep"},
+    {"quantlab.formats"},
+    {"quantlab"},
+    {"quantlab.plots"},
+    {"quantlab.cli"},
+    {"quantlab.__main__"},
+    {"quantlab.ui"},
+    {"pages"},
+    {"app"},
+]
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+PACKAGES = {"quantlab", "pages", "app"}
+
+# Libraries that one part of the house keeps to itself.
+ONLY_IN = {
+    "streamlit": {"quantlab.ui", "pages", "app"},
+    "starlette": {"quantlab.ui", "app"},
+    "plotly": {"quantlab.plots"},
+    "numba": {"quantlab.kernels"},
+}
+NOT_IN = {"pages": {"numpy", "pandas"}}  # a page asks and draws; it does not compute
+PAGE_LINES = 80
+
+
+def sources() -> list[Path]:
+    """Every module of the house."""
+    return [*sorted((ROOT / "quantlab").rglob("*.py")), *sorted((ROOT / "pages").glob("*.py")), *ROOT.glob("app.py")]
+
+
+def dotted(path: Path) -> str:
+    """quantlab/formats/npy.py -> quantlab.formats.npy, quantlab/__init__.py -> quantlab."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part(module: str) -> str:
+    """The line of LAYERS that a module stands on: quantlab.formats.npy -> quantlab.formats, pages.sweep -> pages."""
+    return module if module in PACKAGES else ".".join(module.split(".")[: 2 if module.startswith("quantlab.") else 1])
+
+
+def absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """What `from ..x import y` in `module` names."""
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    base = parts[: len(parts) - node.level + is_package]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def imports(source: str, module: str, is_package: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, imported module) of every import, those inside functions and TYPE_CHECKING blocks included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module, is_package)
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                # `from quantlab import kernels` names a module, `from quantlab import quantize` the package.
+                yield node.lineno, name if name in RANK else base
+
+
+def faults(source: str, module: str, is_package: bool = False) -> list[str]:
+    """One sentence for every import that the order of the house does not allow."""
+    own = part(module)
+    if own not in RANK:
+        return [f"{module} stands in no layer: give it a line in LAYERS"]
+    found = []
+    for line, imported in imports(source, module, is_package):
+        target, library = part(imported), imported.split(".")[0]
+        if library in PACKAGES and target not in RANK:
+            found.append(f"{module}:{line} imports {imported}, which stands in no layer")
+        elif library in PACKAGES and target != own and RANK[target] >= RANK[own]:
+            found.append(f"{module}:{line} imports {imported}, which does not stand above it")
+        elif library in ONLY_IN and own not in ONLY_IN[library]:
+            found.append(f"{module}:{line} imports {library}, which belongs to {', '.join(sorted(ONLY_IN[library]))}")
+        elif library in NOT_IN.get(own, ()):
+            found.append(f"{module}:{line} imports {library}: {own} call quantlab and draw")
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_from_the_layers_above_it(path):
+    assert faults(path.read_text(encoding="utf-8"), dotted(path), path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pages").glob("*.py")), ids=lambda path: path.stem)
+def test_a_page_stays_readable_from_top_to_bottom(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= PAGE_LINES
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("quantlab.errors", "from quantlab import kernels"),
+        ("quantlab.errors", "from . import kernels"),
+        ("quantlab.kernels", "from .pool import run"),
+        ("quantlab.tensor", "import quantlab.metrics"),
+        ("quantlab.tensor", "def f():\n    from .formats.npy import read"),
+        ("quantlab.formats.npy", "from ..cli import main"),
+        ("quantlab.config", "from quantlab import quantize"),
+        ("quantlab.cli", "import streamlit as st"),
+        ("quantlab.metrics", "import plotly.graph_objects as go"),
+        ("quantlab.ui.widgets", "from plotly import express"),
+        ("quantlab.metrics", "from numba import njit"),
+        ("quantlab.ui.main", "import pages.sweep"),
+        ("quantlab.tensor", "from quantlab.unheard_of import x"),
+        ("quantlab.unheard_of", ""),
+        ("pages.sweep", "import numpy as np"),
+    ],
+)
+def test_an_import_against_the_order_is_found(module, source):
+    assert len(faults(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "is_package"),
+    [
+        ("quantlab.kernels", "import numba, numpy", False),
+        ("quantlab.tensor", "from . import packing\nfrom .config import QuantConfig", False),
+        ("quantlab.formats.npy", "from .base import Checkpoint\nfrom ..tensor import quantize", False),
+        ("quantlab.formats", "from .npy import read\nfrom ..errors import CheckpointError", True),
+        ("quantlab", "from .tensor import quantize\nfrom .formats import export", True),
+        ("quantlab.cli", "import quantlab as ql", False),
+        ("quantlab.ui.main", "import streamlit as st\nfrom quantlab import plots, quantize", False),
+        ("pages.sweep", "import streamlit as st\nfrom quantlab.ui import jobs", False),
+    ],
+)
+def test_an_import_that_follows_the_order_is_not(module, source, is_package):
+    assert faults(source, module, is_package) == []
