@@ -87,4 +87,5 @@ def _channel_statistics(key: Key, tensor: str, axis: int, _checkpoint: Checkpoin
 
 @st.cache_resource(max_entries=8, show_spinner="Quantizing …")
 def _quantized(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> QuantizedTensor:
-    return quantize(values(key, _checkpoint, tensor), QuantConfig.parse(slug))
+    # The file's own dtype: the compression ratio counts the bytes of the source, not of float32.
+    return quantize(_checkpoint.raw(tensor), QuantConfig.parse(slug))

@@ -67,6 +67,8 @@ class Session:
     job: str | None = None
     problem: str | None = None  # why there is no checkpoint, in a sentence
     notices: list[str] = field(default_factory=list)  # what the URL asked for and did not get; shown once
+    forms: dict[str, str] = field(default_factory=dict)  # form -> slug it said last
+    choices: dict[str, list[str]] = field(default_factory=dict)  # multiselect -> what is chosen, between visits
 
     @property
     def title(self) -> str:

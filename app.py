@@ -1,0 +1,30 @@
+"""What `streamlit run app.py` and `uvicorn app:app` start.
+
+The pages lie beside this file, and Streamlit would serve them without their entry script until somebody has opened
+`/`. Naming the entry script here, and the pages by absolute path there, makes every first link work.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from quantlab.ui.routes import ROUTES
+from quantlab.ui.sources import forget_uploads
+from quantlab.ui.warm import warm_up
+
+HEAD_START = 1.0  # seconds: enough to load compiled kernels, or to find their cache damaged; compiling takes longer
+
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[None]:
+    """Warm the kernels while the server already answers; forget uploads when it stops."""
+    warming = asyncio.create_task(asyncio.to_thread(warm_up))
+    await asyncio.wait([warming], timeout=HEAD_START)
+    yield
+    forget_uploads()
+
+
+app = st.App(Path(__file__).resolve().parent / "quantlab" / "ui" / "main.py", routes=ROUTES, lifespan=lifespan)

@@ -1,0 +1,1 @@
+"""Results -> Plotly figures: the only part of quantlab that imports plotly."""
