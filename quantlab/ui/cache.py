@@ -6,18 +6,25 @@ not part of the key is passed with a leading underscore. Every cache has a limit
 read-only.
 """
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import streamlit as st
 
 from quantlab import statistics
 from quantlab.config import QuantConfig
-from quantlab.errors import CheckpointError
+from quantlab.errors import Cancelled, CheckpointError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
-from quantlab.statistics import ChannelStatistics, TensorStatistics
+from quantlab.plots.levels import Levels, levels
+from quantlab.statistics import ChannelStatistics, Histogram, TensorStatistics
 from quantlab.tensor import QuantizedTensor, quantize
-from quantlab.ui import sources
+from quantlab.ui import jobs, sources
+from quantlab.ui.jobs import Job, Progress
 
 Key = tuple[str, int, int]
+TABLE_BINS = 32  # bins of the small histograms of the table
+PUBLISHED_EVERY = 0.5  # seconds between partial results
 
 
 def identity(source: str) -> Key | None:
@@ -31,7 +38,7 @@ def identity(source: str) -> Key | None:
 def checkpoint(source: str) -> tuple[Key, Checkpoint]:
     """The open checkpoint behind a source word, and its key; QuantlabError when it is refused."""
     key = _identity(source)
-    return key, _checkpoint(key)
+    return key, _checkpoint(key, sources.title(source))
 
 
 def values(key: Key, checkpoint: Checkpoint, tensor: str) -> np.ndarray:
@@ -49,6 +56,31 @@ def channel_statistics(key: Key, checkpoint: Checkpoint, tensor: str, axis: int)
     return _channel_statistics(key, tensor, axis, checkpoint)
 
 
+def statistics_job(key: Key, checkpoint: Checkpoint) -> Job:
+    """The job that describes every tensor of a file, started on first asking.
+
+    Its result, and its partial result meanwhile, is {name: TensorStatistics, or the sentence of why there are none}.
+    """
+    return _statistics_job(key, checkpoint)
+
+
+def value_histogram(key: Key, checkpoint: Checkpoint, tensor: str, central: bool) -> Histogram:
+    """Histogram of one tensor's values: of all, or of the central 99 %."""
+    return _value_histogram(key, tensor, central, checkpoint)
+
+
+def worst_channels(key: Key, checkpoint: Checkpoint, tensor: str, axis: int, count: int) -> list[Histogram]:
+    """Histograms of the `count` channels along `axis` with the largest crest factors, worst first."""
+    return _worst_channels(key, tensor, axis, count, checkpoint)
+
+
+def group_levels(
+    key: Key, checkpoint: Checkpoint, tensor: str, config: QuantConfig, which: str
+) -> tuple[Levels, Histogram]:
+    """The quantization grid of the widest, median or narrowest group, and the histogram of that group's values."""
+    return _group_levels(key, tensor, str(config), which, checkpoint)
+
+
 def quantized(key: Key, checkpoint: Checkpoint, tensor: str, config: QuantConfig) -> QuantizedTensor:
     """One tensor quantized with one configuration; QuantlabError when they do not go together."""
     return _quantized(key, tensor, str(config), checkpoint)
@@ -64,8 +96,8 @@ def _identity(source: str) -> Key:
 
 
 @st.cache_resource(max_entries=16, show_spinner="Opening the file …")
-def _checkpoint(key: Key) -> Checkpoint:
-    return open_checkpoint(key[0])
+def _checkpoint(key: Key, name: str) -> Checkpoint:
+    return open_checkpoint(key[0], name=name)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the tensor …")
@@ -85,7 +117,60 @@ def _channel_statistics(key: Key, tensor: str, axis: int, _checkpoint: Checkpoin
     return statistics.describe_channels(values(key, _checkpoint, tensor), axis)
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _value_histogram(key: Key, tensor: str, central: bool, _checkpoint: Checkpoint) -> Histogram:
+    if not central:
+        return _tensor_statistics(key, tensor, _checkpoint).histogram
+    x = values(key, _checkpoint, tensor)
+    return statistics.histogram(x, *statistics.central_range(x))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _worst_channels(key: Key, tensor: str, axis: int, count: int, _checkpoint: Checkpoint) -> list[Histogram]:
+    worst = _channel_statistics(key, tensor, axis, _checkpoint).worst(count)
+    return statistics.channel_histograms(values(key, _checkpoint, tensor), axis, worst, TABLE_BINS)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _group_levels(
+    key: Key, tensor: str, slug: str, which: str, _checkpoint: Checkpoint
+) -> tuple[Levels, Histogram]:
+    found, group = levels(values(key, _checkpoint, tensor), _quantized(key, tensor, slug, _checkpoint), which)
+    return found, statistics.histogram(group, float(group.min()), float(group.max()))
+
+
 @st.cache_resource(max_entries=8, show_spinner="Quantizing …")
 def _quantized(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> QuantizedTensor:
     # The file's own dtype: the compression ratio counts the bytes of the source, not of float32.
     return quantize(_checkpoint.raw(tensor), QuantConfig.parse(slug))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _statistics_job(key: Key, _checkpoint: Checkpoint) -> Job:
+    return jobs.start("statistics", "Figures of every tensor", lambda *job: _describe_all(_checkpoint, *job))
+
+
+def _describe_all(
+    checkpoint: Checkpoint, progress: Progress, cancel: Callable[[], bool]
+) -> dict[str, TensorStatistics | str]:
+    found: dict[str, TensorStatistics | str] = {}
+    sizes = {name: checkpoint.spec(name).nbytes for name in checkpoint.names}
+    done, total, published = 0, sum(sizes.values()), 0.0
+    for name, nbytes in sizes.items():
+        progress(done, total, name)
+        found[name] = _describe(checkpoint, name, cancel)
+        done += nbytes
+        if time.monotonic() - published > PUBLISHED_EVERY:
+            progress.publish(dict(found))
+            published = time.monotonic()
+    return found
+
+
+def _describe(checkpoint: Checkpoint, name: str, cancel: Callable[[], bool]) -> TensorStatistics | str:
+    """A tensor's figures, or why it has none: one bad tensor does not keep the others from their figures."""
+    try:
+        return statistics.describe(checkpoint.load(name), TABLE_BINS, cancel)
+    except Cancelled:
+        raise
+    except QuantlabError as error:
+        return str(error)

@@ -20,12 +20,13 @@ from functools import cache
 from pathlib import Path
 
 from quantlab.errors import CheckpointError, LimitError
+from quantlab.formats import FORMATS
+from quantlab.samples import SAMPLE_NAME, sample_path
 
 SAMPLE = "sample"
-SAMPLE_PATH = Path(__file__).resolve().parent.parent / "samples" / "silero_vad_16k.safetensors"
-SUFFIXES = (".npy", ".npz", ".safetensors")
+SUFFIXES = tuple(entry.suffix for entry in FORMATS.values() if entry.open)
 UPLOAD_BUDGET = 4 * 2**30  # bytes of uploads kept on disk; the oldest go first
-LISTED = 500  # files shown of one folder
+LISTED, VISITED = 500, 2000  # files shown of one folder, and folders looked into for them
 _UPLOAD = re.compile(r"upload-[0-9a-f]{32}\Z")
 
 
@@ -56,7 +57,7 @@ def resolve_path(text: str) -> Path:
 def locate(source: str) -> Path:
     """The path on disk behind a source word; CheckpointError when there is none."""
     if source == SAMPLE:
-        return SAMPLE_PATH
+        return sample_path()
     if _UPLOAD.match(source):
         return _find_upload(source)
     return resolve_path(source)
@@ -65,23 +66,23 @@ def locate(source: str) -> Path:
 def title(source: str) -> str:
     """What people call this source: the sample's name, the name of the uploaded file, or the path's last part."""
     if source == SAMPLE:
-        return "Silero VAD (sample)"
+        return f"{SAMPLE_NAME} (sample)"
     if _UPLOAD.match(source):
         return _upload_name(source)
     return Path(source).name or source
 
 
 def candidates(folder: Path) -> list[Path]:
-    """Files below `folder` that look like checkpoints, at most `LISTED`, in order of their paths.
+    """Files below `folder` that look like checkpoints, in order of their paths; at most `LISTED`.
 
     Only names are looked at; what a file really is, its content tells when it is opened.
     """
     found: list[Path] = []
     # os.walk does not follow links, so a loop of links cannot hold it.
-    for place, folders, files in os.walk(folder):
+    for visited, (place, folders, files) in enumerate(os.walk(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         found += [Path(place, name) for name in sorted(files) if name.lower().endswith(SUFFIXES)]
-        if len(found) >= LISTED:
+        if len(found) >= LISTED or visited >= VISITED:
             break
     return found[:LISTED]
 

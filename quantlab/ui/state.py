@@ -42,7 +42,7 @@ from typing import NoReturn
 import streamlit as st
 
 from quantlab.config import PRESETS, QuantConfig
-from quantlab.errors import CheckpointError, ConfigError, QuantlabError
+from quantlab.errors import ConfigError, QuantlabError
 from quantlab.formats import Checkpoint
 from quantlab.ui import cache, sources
 
@@ -67,6 +67,9 @@ class Session:
     job: str | None = None
     problem: str | None = None  # why there is no checkpoint, in a sentence
     notices: list[str] = field(default_factory=list)  # what the URL asked for and did not get; shown once
+    refusal: str | None = None  # why the last attempt to open something else failed
+    folder: str | None = None  # the folder whose files are listed
+    uploads: int = 0  # files uploaded so far; each gets a fresh uploader
     forms: dict[str, str] = field(default_factory=dict)  # form -> slug it said last
     choices: dict[str, list[str]] = field(default_factory=dict)  # multiselect -> what is chosen, between visits
 
@@ -107,11 +110,8 @@ def open_sample() -> None:
 
 
 def open_path(text: str) -> None:
-    """Open a file on the server's computer; QuantlabError when it is refused."""
-    path = sources.resolve_path(text)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder: choose one of its files")
-    _open(str(path))
+    """Open a file, or a folder that is one model, on the server's computer; QuantlabError when it is refused."""
+    _open(str(sources.resolve_path(text)))
 
 
 def open_upload(name: str, data: bytes | memoryview) -> None:
