@@ -1,0 +1,137 @@
+"""Files: checkpoints in, packed results out. One module per file format, and `FORMATS` names them all."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..errors import CheckpointError, check_known
+from ..tensor import QuantizedTensor
+from . import foreign, npy, npz, safetensors, snippets
+from .base import Checkpoint, FileFormat, TensorSpec
+from .exporting import write_verified
+from .files import InputFile
+from .folder import open_folder
+from .packed import PackedCheckpoint
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "FileFormat",
+    "PackedCheckpoint",
+    "TensorSpec",
+    "export",
+    "load_packed",
+    "open_checkpoint",
+]
+
+# In the order in which a file's first bytes are compared: safetensors, which has no magic, comes last.
+FORMATS: dict[str, FileFormat] = {
+    "npy": FileFormat(
+        name="npy",
+        suffix=".npy",
+        label="NumPy array (.npy)",
+        sniff=npy.sniff,
+        open=npy.open_file,
+    ),
+    "npz": FileFormat(
+        name="npz",
+        suffix=".npz",
+        label="NumPy archive (.npz)",
+        sniff=npz.sniff,
+        open=npz.open_file,
+        write=npz.write,
+        verify=npz.verify,
+        snippet=snippets.npz,
+    ),
+    "safetensors": FileFormat(
+        name="safetensors",
+        suffix=".safetensors",
+        label="safetensors (.safetensors)",
+        sniff=safetensors.sniff,
+        open=safetensors.open_file,
+        write=safetensors.write,
+        verify=safetensors.verify,
+        snippet=snippets.safetensors,
+    ),
+}
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:
+    """Open a file of tensors, or a folder of safetensors files as Hugging Face writes them. Nothing is loaded yet.
+
+    The content decides what the file is, never its name. An export of quantlab opens too, as the decoded values.
+
+    Parameters
+    ----------
+    path : a regular file, or a folder with one .safetensors file or an index of several.
+    name : what to call it in messages, if not by the last part of `path`; also names the one tensor of a .npy file.
+
+    Raises
+    ------
+    CheckpointError : it cannot be opened, or is not what it claims to be.
+    LimitError : it exceeds a budget, such as the number of tensors.
+    """
+    if Path(path).is_dir():
+        return open_folder(Path(path), _open_file)
+    return _open_file(InputFile(path, name))
+
+
+def _open_file(file: InputFile) -> Checkpoint:
+    try:
+        head = bytes(file.read(0, min(64, file.size)))
+        for known in FORMATS.values():
+            if known.open and known.sniff(head, file.size):
+                return known.open(file)
+        legal = ", ".join(known.suffix for known in FORMATS.values() if known.open)
+        raise CheckpointError(f"{file} is {foreign.describe(head)}; quantlab opens {legal}")
+    except BaseException:
+        file.close()
+        raise
+
+
+def load_packed(path: str | os.PathLike[str]) -> dict[str, QuantizedTensor]:
+    """The tensors of a file that `export` wrote. Everything in it is checked: it may come from anywhere.
+
+    Raises CheckpointError if it is no such file, or contradicts itself.
+    """
+    with open_checkpoint(path) as checkpoint:
+        if not isinstance(checkpoint, PackedCheckpoint):
+            raise CheckpointError(
+                f"{checkpoint} is a plain {checkpoint.format} file, not an export of quantlab: use open_checkpoint"
+            )
+        return {name: checkpoint.quantized(name) for name in checkpoint.names}
+
+
+def export(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, QuantizedTensor],
+    format: str = "npz",
+    *,
+    source: Checkpoint | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Path:
+    """Write quantized tensors to a file, read it back, compare every part and value, and only then give it its name.
+
+    Parameters
+    ----------
+    path : the file to write; an existing one is replaced in the last step.
+    tensors : what to write, by name.
+    format : a name of `FORMATS` that can be written: "npz" or "safetensors".
+    source : where the tensors come from; the manifest then holds its name and the SHA-256 of its bytes.
+    on_progress : called with (bytes done, bytes in all, what is being done).
+    cancel : looked at every few megabytes; when it returns true, Cancelled is raised.
+
+    Returns
+    -------
+    Path : `path`.
+
+    Raises
+    ------
+    ExportError : the format cannot hold a tensor, the file cannot be written, or it came back different. Whatever is
+        raised, a file that stood at `path` is as it was.
+    ConfigError : an unknown format.
+    """
+    check_known("export format", format, [name for name, known in FORMATS.items() if known.write])
+    write_verified(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
+    return Path(path)

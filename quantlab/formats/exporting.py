@@ -1,0 +1,107 @@
+"""Exporting: check, write, read back, compare, and only then let the file appear."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import Cancelled, ExportError, QuantlabError
+from ..tensor import QuantizedTensor
+from .base import MAX_NAME, Checkpoint, FileFormat, Source, Tensors
+from .files import InputFile, shown
+from .manifest import is_text
+from .output import write_whole
+
+OnProgress = Callable[[int, int, str], None]
+
+
+class Progress:
+    """Counts bytes, tells `on_progress` of them, and raises Cancelled once `cancel()` is true."""
+
+    def __init__(self, total: int, on_progress: OnProgress | None, cancel: Callable[[], bool] | None) -> None:
+        self.done, self.total, self.label = 0, total, ""
+        self._on_progress, self._cancel = on_progress, cancel
+
+    def __call__(self, count: int) -> None:
+        """`count` more bytes are done."""
+        if self._cancel and self._cancel():
+            raise Cancelled(f"stopped while {self.label}")
+        self.done = min(self.done + count, self.total)
+        if self._on_progress:
+            self._on_progress(self.done, self.total, self.label)
+
+    def phase(self, label: str) -> None:
+        """What is done from here on."""
+        self.label = label
+        self(0)
+
+
+def write_verified(
+    path: Path,
+    tensors: Tensors,
+    chosen: FileFormat,
+    source: Checkpoint | None,
+    on_progress: OnProgress | None,
+    cancel: Callable[[], bool] | None,
+) -> None:
+    """`formats.export` for a format of the registry that can write."""
+    do_write, do_verify = chosen.write, chosen.verify
+    if do_write is None or do_verify is None:
+        raise ExportError(f"{chosen.label} cannot be written")
+    _check_tensors(tensors, chosen)
+    _check_not_source(path, source)
+    payload, hashed = sum(q.nbytes for q in tensors.values()), sum(file.size for file in source.files) if source else 0
+    progress = Progress(hashed + 2 * payload, on_progress, cancel)
+    origin = None
+    if source:
+        progress.phase(f"reading {source}")
+        digests = source.digests(progress)
+        origin = Source(source.title, source.sha256(), digests if len(digests) > 1 else {})
+
+    def write(target: BinaryIO) -> None:
+        progress.phase(f"writing {shown(path.name)}")
+        do_write(target, tensors, origin, progress)
+
+    def verify(temporary: Path) -> None:
+        progress.phase(f"checking {shown(path.name)}")
+        with closing(InputFile(temporary, path.name)) as file, _reading_back(file):
+            do_verify(file, tensors, progress)
+
+    write_whole(path, write, verify)
+    progress.done = progress.total
+    progress.phase(f"wrote {shown(path.name)}")
+
+
+@contextmanager
+def _reading_back(file: InputFile) -> Iterator[None]:
+    try:
+        yield
+    except (ExportError, Cancelled):
+        raise
+    except QuantlabError as error:
+        raise ExportError(f"{file} was written, but cannot be read back: {error}") from error
+
+
+def _check_tensors(tensors: Mapping[str, QuantizedTensor], chosen: FileFormat) -> None:
+    """Every tensor must be one, have a name that a file can hold, and be of a kind that the format holds."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(q, QuantizedTensor) for q in tensors.values()):
+        raise ExportError("only a mapping of names to quantized tensors can be exported, such as {'fc1': q}")
+    if not tensors:
+        raise ExportError("there is nothing to export: give at least one quantized tensor")
+    for name, q in tensors.items():
+        if not isinstance(name, str) or not is_text(name) or len(name) > MAX_NAME:
+            raise ExportError(f"a tensor is called {shown(name)}: a name is text of up to {MAX_NAME} characters")
+        if why := chosen.refuses(q):
+            raise ExportError(f"tensor {shown(name)} cannot be exported to {chosen.name}: {why}")
+
+
+def _check_not_source(path: Path, source: Checkpoint | None) -> None:
+    """The original is what a user cannot make again: it is never replaced."""
+    for file in source.files if source else ():
+        try:
+            same = os.path.samefile(path, file.path)
+        except (OSError, ValueError):
+            continue
+        if same:
+            raise ExportError(f"{shown(path.name)} is the file that the tensors come from: export to another name")

@@ -1,0 +1,91 @@
+"""Writing files so that nobody ever sees half of one.
+
+The bytes go to a file of another, unpredictable name in the same folder; it is synced and verified, and only then
+takes the final name, in one step. Whatever happens before leaves the final name as it was.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from ..errors import ExportError
+from .base import as_bytes
+from .files import CHUNK, reason, shown
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "it would be too large"}
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def write_whole(
+    path: str | os.PathLike[str], write: Callable[[BinaryIO], None], verify: Callable[[Path], None]
+) -> None:
+    """Let `write` fill a new file, `verify` look at it where it lies, and then move it to `path`.
+
+    An error in either, or a stop, removes the new file and leaves `path` as it was. ExportError for what the system
+    refuses: no such folder, no permission, no space.
+    """
+    with _system_errors(path):
+        final = Path(path).resolve()
+        _check_target(final)
+        temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
+        descriptor = os.open(temporary, _FLAGS, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as target:
+                write(target)
+                target.flush()
+                os.fsync(target.fileno())
+            verify(temporary)
+            os.replace(temporary, final)
+        except BaseException:  # a stop from the keyboard as well
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(final.parent)
+
+
+def little_endian_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, as files have them; a copy only where they do not lie so."""
+    return as_bytes(array.astype(array.dtype.newbyteorder("<"), order="C", copy=False))
+
+
+def write_bytes(target: IO[bytes], data: memoryview, on_bytes: Callable[[int], None]) -> None:
+    """Write `data` in pieces, with a word to `on_bytes` (which may stop it) after each."""
+    for start in range(0, len(data), CHUNK):
+        piece = data[start : start + CHUNK]
+        target.write(piece)
+        on_bytes(len(piece))
+
+
+def _check_target(final: Path) -> None:
+    """Only a regular file may be replaced: never a device, a pipe or a folder."""
+    try:
+        mode = os.lstat(final).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise ExportError(f"cannot write {shown(final.name)}: something that is not a regular file has this name")
+
+
+@contextlib.contextmanager
+def _system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = _FULL.get(error.errno or 0, reason(error))
+        raise ExportError(f"cannot write {shown(os.fspath(path))}: {why}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last through a crash. Some systems cannot sync a folder; the file itself is synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,94 @@
+"""Packed results as a checkpoint: reading them back, and proving that what was written is what was meant.
+
+A file format that holds named arrays (npz, safetensors) gives its checkpoint of arrays and the manifest's text; the
+rest is here.
+"""
+
+import numpy as np
+
+from ..dtypes import CastCodec
+from ..errors import CheckpointError, ExportError, NonFiniteError
+from ..tensor import QuantizedTensor
+from .base import Checkpoint, OnBytes, Tensors, TensorSpec, all_finite
+from .files import shown
+from .manifest import Described, parse
+
+
+class PackedCheckpoint(Checkpoint):
+    """An export of quantlab. `raw` and `load` give the decoded values, `quantized` the codes and scales themselves."""
+
+    def __init__(self, arrays: Checkpoint, manifest: str | bytes | bytearray, bfloat16: str) -> None:
+        self._arrays = arrays
+        self._described = parse(manifest, str(arrays), bfloat16)
+        for described in self._described.values():
+            self._check_arrays(described)
+        specs = {name: self._decoded_spec(described) for name, described in self._described.items()}
+        super().__init__(arrays.path, f"quantlab {arrays.format}", specs, arrays.files)
+
+    def quantized(self, name: str) -> QuantizedTensor:
+        """One tensor as it was exported.
+
+        Raises CheckpointError if there is no such tensor, NonFiniteError for scales or values that are not finite.
+        """
+        self.spec(name)
+        described = self._described[name]
+        parts = {part: self._part(array) for part, array in described.arrays.items()}
+        q = QuantizedTensor(
+            described.config,
+            described.shape,
+            described.source_dtype,
+            parts["packed"],
+            parts.get("scale"),
+            parts.get("zero_point"),
+            parts.get("offset"),
+        )
+        codec = q.config.codec
+        floats = [q.codes.view(codec.dtype)] if isinstance(codec, CastCodec) else [q.scale, q.offset]
+        if not all(values is None or all_finite(values) for values in floats):
+            raise NonFiniteError(f"{self._where(name)} has scales or values that are NaN or infinite")
+        return q
+
+    def raw(self, name: str) -> np.ndarray:
+        """One tensor as float32, decoded."""
+        return self.quantized(name).dequantize()
+
+    def _part(self, array: dict) -> np.ndarray:
+        values = self._arrays.raw(array["array"])
+        return values if array["dtype"] == array["stored_as"] else values.view(array["dtype"])
+
+    def _check_arrays(self, described: Described) -> None:
+        """The arrays that the manifest speaks of must be in the file, with the types and shapes it says."""
+        for array in described.arrays.values():
+            found = self._arrays.spec(array["array"])
+            if (found.dtype, list(found.shape)) != (array["stored_as"], array["shape"]):
+                raise CheckpointError(
+                    f"array {shown(array['array'])} of {self._arrays} is {found.dtype} of shape {list(found.shape)}, "
+                    f"and the manifest says {array['stored_as']} of shape {array['shape']}"
+                )
+
+    def _decoded_spec(self, described: Described) -> TensorSpec:
+        nbytes = sum(self._arrays.spec(array["array"]).nbytes for array in described.arrays.values())
+        return TensorSpec(described.name, described.shape, "float32", nbytes, f"decoded from {described.config}")
+
+
+def verify(found: Checkpoint, tensors: Tensors, on_bytes: OnBytes) -> None:
+    """ExportError unless `found`, read back from disk, holds exactly these tensors: every part and every value."""
+    if not isinstance(found, PackedCheckpoint) or found.names != list(tensors):
+        raise ExportError("the written file does not have the tensors that were exported: try again")
+    for name, q in tensors.items():
+        back = found.quantized(name)
+        same = (q.config, q.shape, q.source_dtype) == (back.config, back.shape, back.source_dtype)
+        if not same or not _same_parts(q, back) or not _same_bits(q.dequantize(), back.dequantize()):
+            raise ExportError(f"tensor {shown(name)} was written, but came back different: check the disk")
+        on_bytes(q.nbytes)
+
+
+def _same_parts(q: QuantizedTensor, back: QuantizedTensor) -> bool:
+    return q.parts.keys() == back.parts.keys() and all(_same_bits(q.parts[part], back.parts[part]) for part in q.parts)
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have the same type, shape and bits (-0.0 is not 0.0)."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))

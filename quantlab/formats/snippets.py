@@ -1,0 +1,78 @@
+"""Code that users copy: how an export is read back, with quantlab and without."""
+
+import os
+
+_QUANTLAB = """\
+import quantlab as ql
+
+tensors = ql.load_packed({path!r})
+for name, q in tensors.items():
+    print(name, q.config, q.bits_per_weight)
+    weights = q.dequantize()  # float32
+"""
+
+_NUMPY = """
+# The same without quantlab, for the first tensor. manifest["decode"] says it in words.
+import json
+import numpy as np
+{load}
+tensor = manifest["tensors"][0]
+arrays = {{part: array(entry["array"]) for part, entry in tensor["arrays"].items()}}
+bits, count, kind = (tensor["codes"][key] for key in ("bits", "count", "type"))
+
+def unpack(data, count):
+    stream = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
+    return stream @ (1 << np.arange(bits))
+
+def floats(data, dtype):
+    if dtype == "bfloat16":  # the upper half of a float32
+        return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return data.view(dtype).astype(np.float32)
+
+if kind in ("float16", "bfloat16"):
+    x = floats(arrays["packed"], kind)
+else:
+    q = unpack(arrays["packed"], count)
+    if kind == "signed":
+        q -= (q >> (bits - 1)) << bits
+    groups, i = tensor["groups"], np.arange(count)
+    g = i // groups["row_length"] * groups["row_stride"] + i % groups["row_length"] // groups["group_size"]
+    scale = floats(arrays["scale"].reshape(-1), tensor["arrays"]["scale"]["dtype"])[g]
+    if "zero_point" in arrays:
+        x = (q - unpack(arrays["zero_point"], groups["count"])[g]).astype(np.float32) * scale
+    elif "offset" in arrays:
+        offset = floats(arrays["offset"].reshape(-1), tensor["arrays"]["offset"]["dtype"])[g]
+        x = offset + q.astype(np.float32) * scale
+    else:
+        x = q.astype(np.float32) * scale
+weights = x.reshape(tensor["shape"])
+"""
+
+_NPZ = """
+file = np.load({path!r})
+manifest = json.loads(file["manifest"].tobytes())
+array = file.__getitem__
+"""
+
+_SAFETENSORS = """
+from safetensors import safe_open
+
+file = safe_open({path!r}, framework="np")
+manifest = json.loads(file.metadata()["quantlab"])
+array = file.get_tensor
+"""
+
+
+def npz(path: str | os.PathLike[str]) -> str:
+    """Python source that reads an .npz export at `path`."""
+    return _filled(_NPZ, path)
+
+
+def safetensors(path: str | os.PathLike[str]) -> str:
+    """Python source that reads a .safetensors export at `path`."""
+    return _filled(_SAFETENSORS, path)
+
+
+def _filled(load: str, path: str | os.PathLike[str]) -> str:
+    place = os.fspath(path)
+    return _QUANTLAB.format(path=place) + _NUMPY.format(load=load.format(path=place))
