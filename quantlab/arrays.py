@@ -1,0 +1,106 @@
+"""What may be quantized: the one place where a caller's array is checked."""
+
+import ml_dtypes
+import numpy as np
+
+from .errors import DTypeError, EmptyTensorError, LimitError, NonFiniteError, ShapeError
+
+# Types whose every finite value fits float32. float64 is taken too, and checked for values that do not.
+NARROW_FLOATS = frozenset(
+    np.dtype(t)
+    for t in (
+        np.float32,
+        np.float16,
+        ml_dtypes.bfloat16,
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2fnuz,
+    )
+)
+MAX_DIMENSIONS = 64
+BROADCAST_BYTES = 1 << 26  # a broadcast view is only written out up to this size
+STEP = 1 << 20
+
+
+def check_array(x: object, what: str = "the tensor") -> np.ndarray:
+    """`x` itself, if it is a non-empty array of floats.
+
+    Raises
+    ------
+    DTypeError : not an array, or not of a float type. EmptyTensorError : no elements.
+    LimitError : a broadcast view (one value repeated) that would take more than 64 MiB once written out.
+    """
+    if isinstance(x, np.floating):
+        x = np.asarray(x)
+    if not isinstance(x, np.ndarray):
+        raise DTypeError(
+            f"{what} is a {type(x).__name__}: give a NumPy array of floats, such as np.asarray(x, np.float32)"
+        )
+    if x.dtype.newbyteorder("=") not in NARROW_FLOATS and x.dtype.newbyteorder("=") != np.float64:
+        raise DTypeError(
+            f"{what} has dtype {x.dtype}: float32, float16, bfloat16, float64 and float8 can be quantized; "
+            "convert it with .astype(np.float32) if its values are weights"
+        )
+    if x.size == 0:
+        raise EmptyTensorError(f"{what} has shape {x.shape} and no elements: nothing can be quantized")
+    if x.ndim > MAX_DIMENSIONS:
+        raise ShapeError(f"{what} has {x.ndim} dimensions: at most {MAX_DIMENSIONS} are supported")
+    repeated = any(stride == 0 and length > 1 for stride, length in zip(x.strides, x.shape, strict=True))
+    if repeated and x.nbytes > BROADCAST_BYTES:
+        raise LimitError(
+            f"{what} is a broadcast view that would take {x.nbytes:,} bytes once written out: the limit is "
+            f"{BROADCAST_BYTES:,}; pass x.copy() if that is what you want"
+        )
+    return x
+
+
+def as_float32(x: object, what: str = "the tensor") -> np.ndarray:
+    """`x` as a float32 array in C order and native byte order; itself (no copy) if it is one already.
+
+    Raises what `check_array` raises, and NonFiniteError for float64 values beyond the range of float32.
+    """
+    x = check_array(x, what)
+    with np.errstate(over="ignore"):
+        # order="C" keeps 0-d arrays 0-d, which np.ascontiguousarray does not.
+        single = x.astype(np.float32, order="C", copy=False)
+    if not single.flags.aligned:
+        single = single.copy(order="C")
+    if x.dtype.itemsize == 8:
+        check_overflow(x, single, what)
+    return single
+
+
+def check_overflow(x: np.ndarray, single: np.ndarray, what: str) -> None:
+    """Raise NonFiniteError if a finite float64 became infinite in float32."""
+    overflowed = np.isinf(single) & np.isfinite(x)
+    if overflowed.any():
+        first = np.unravel_index(int(overflowed.argmax()), x.shape)
+        raise NonFiniteError(
+            f"{what} holds {np.count_nonzero(overflowed):,} values beyond the range of float32, the first at index "
+            f"{index_text(first)}: {x[first]:g}; scale the tensor down first"
+        )
+
+
+def raise_non_finite(x: np.ndarray, what: str = "the tensor") -> None:
+    """Raise NonFiniteError with the count and the first index of the NaN and infinite values of `x`."""
+    flat = x.reshape(-1)
+    nans = infinities = 0
+    first = -1
+    for start in range(0, flat.size, STEP):
+        part = flat[start : start + STEP]
+        bad = ~np.isfinite(part)
+        if bad.any():
+            first = start + int(bad.argmax()) if first < 0 else first
+            nans += int(np.isnan(part).sum())
+            infinities += int(np.isinf(part).sum())
+    where = index_text(np.unravel_index(first, x.shape))
+    raise NonFiniteError(
+        f"{what} holds {nans:,} NaN and {infinities:,} infinite values of {x.size:,}, the first at index {where}: "
+        "replace or remove them first"
+    )
+
+
+def index_text(index: tuple) -> str:
+    """An index as users write it: `(3, 0)`, or `()` for a scalar."""
+    return str(tuple(int(i) for i in index))
