@@ -1,0 +1,476 @@
+"""All compiled code: arithmetic over the rows of a float32 matrix, nothing else.
+
+Every kernel sees `x`, float32 [rows, cols] in C order, each row cut into groups of `size` values (the last one may be
+short): group j of a row is `x[row, j * size : (j + 1) * size]`. Arrays per group are [rows, groups of a row].
+Kernels check nothing, release the GIL and run on one thread; `pool.run` spreads them over ranges of rows or columns.
+
+`fast` allows sums to be reordered, which lets them vectorise, and nothing else. The values summed come out of `jit`
+helpers, whose instructions keep strict IEEE order after inlining: reassociation must never touch `offset + q * scale`.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+jit = njit(nogil=True, cache=True)
+fast = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
+
+
+class Grid(NamedTuple):
+    """Integer codes under one mapping, as the numbers that `fit` needs."""
+
+    steps: float  # intervals between the lowest and the highest code that a range is spread over
+    qmin: float
+    qmax: float
+    widest_lo: float  # the range is widened until lo <= widest_lo and hi >= -widest_lo: 0 keeps zero inside
+    has_zero_point: float  # 1 or 0
+    has_offset: float  # 1 or 0
+
+
+class Storage(NamedTuple):
+    """A float type that scales are rounded to, as the numbers that `round_to` needs."""
+
+    precision: int  # significant bits, the hidden one included
+    smallest: float  # smallest positive subnormal
+    normal: float  # smallest positive normal
+    largest: float
+
+
+class Fitted(NamedTuple):
+    """What turns values into codes and back: float32 arrays [rows, groups]."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    offset: np.ndarray
+
+
+@jit
+def round_to(value, storage):
+    """`value` (float64, finite) rounded half to even to a narrower float type, saturated at its largest."""
+    magnitude = abs(value)
+    if magnitude < storage.normal:
+        rounded = np.rint(magnitude / storage.smallest) * storage.smallest
+    else:
+        # Adding and subtracting 2^(53 - p) times the value, cut to p bits, is the classical Veltkamp split.
+        exponent = math.frexp(magnitude)[1]
+        quantum = math.ldexp(1.0, exponent - storage.precision)
+        rounded = min(np.rint(magnitude / quantum) * quantum, storage.largest)
+    return math.copysign(rounded, value)
+
+
+@jit
+def fit(lo, hi, grid, storage):
+    """Scale, zero point and offset that spread the codes of `grid` over [lo, hi] (float64).
+
+    scale = (hi - lo) / steps, never 0 or infinite in its storage type; a range of no width gets scale 1.
+    """
+    lo = min(lo, grid.widest_lo)
+    hi = max(hi, -grid.widest_lo)
+    step = (hi - lo) / grid.steps
+    scale = 1.0 if step == 0.0 else max(round_to(step, storage), storage.smallest)
+    zero_point = grid.has_zero_point * min(max(np.rint(-lo / scale), 0.0), grid.steps)
+    return scale, zero_point, round_to(grid.has_offset * lo, storage)
+
+
+@jit
+def bounds(scale, zero_point, grid):
+    """Lowest and highest code relative to the zero point whose value is finite in float32."""
+    limit = np.floor(FLOAT32_MAX / scale)  # math.floor would make it an int64
+    return np.float32(max(grid.qmin - zero_point, -limit)), np.float32(min(grid.qmax - zero_point, limit))
+
+
+@jit
+def round_trip(value, scale, offset, lowest, highest):
+    """(unclipped code, decoded value), both float32; codes are relative to the zero point."""
+    code = np.rint((value - offset) / scale)
+    return code, offset + min(max(code, lowest), highest) * scale
+
+
+@jit
+def fit_groups(lo, hi, grid, storage, scale, zero_point, offset):
+    """`fit` for arrays [rows, groups]."""
+    for r in range(lo.shape[0]):
+        for j in range(lo.shape[1]):
+            scale[r, j], zero_point[r, j], offset[r, j] = fit(lo[r, j], hi[r, j], grid, storage)
+
+
+@jit
+def group(matrix, r, j, size):
+    """The values of group j of row r. Loops count from 0 over this view: other starts keep them from vectorising."""
+    return matrix[r, j * size : min((j + 1) * size, matrix.shape[1])]
+
+
+@jit
+def encode(x, size, fitted, grid, codes):
+    """codes = clip(rint((x - offset) / scale) + zero_point, qmin, qmax)."""
+    for r in range(x.shape[0]):
+        for j in range(fitted.scale.shape[1]):
+            scale, offset, zero_point = fitted.scale[r, j], fitted.offset[r, j], fitted.zero_point[r, j]
+            lowest, highest = bounds(scale, zero_point, grid)
+            values, out = group(x, r, j, size), group(codes, r, j, size)
+            for i in range(values.shape[0]):
+                code = np.rint((values[i] - offset) / scale)
+                # Clip as floats: a float outside the integer type has no defined cast.
+                out[i] = min(max(code, lowest), highest) + zero_point
+
+
+@jit
+def decode(codes, size, fitted, x):
+    """x = offset + (codes - zero_point) * scale, in float32."""
+    for r in range(codes.shape[0]):
+        for j in range(fitted.scale.shape[1]):
+            scale, offset, zero_point = fitted.scale[r, j], fitted.offset[r, j], fitted.zero_point[r, j]
+            values, out = group(codes, r, j, size), group(x, r, j, size)
+            for i in range(values.shape[0]):
+                out[i] = offset + (np.float32(values[i]) - zero_point) * scale
+
+
+@fast
+def error_sums(x, size, fitted, grid, sums):
+    """Error of encoding and decoding, per group: float64 [rows, groups, 5].
+
+    sums[r, j] = (sum e^2, sum |e|, sum x*e, max |e|, clipped); e = x - decoded. A value is clipped when its nearest
+    code lies beyond the last one.
+    """
+    for r in range(x.shape[0]):
+        for j in range(fitted.scale.shape[1]):
+            scale, offset = fitted.scale[r, j], fitted.offset[r, j]
+            lowest, highest = bounds(scale, fitted.zero_point[r, j], grid)
+            values = group(x, r, j, size)
+            squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int32(0)
+            clipped = 0.0
+            for start in range(0, values.shape[0], BLOCK):
+                block = values[start : start + BLOCK]
+                outside = np.float32(0)  # an integer count would cost a third of the speed
+                for i in range(block.shape[0]):
+                    value = block[i]
+                    code, decoded = round_trip(value, scale, offset, lowest, highest)
+                    error = np.float64(value) - np.float64(decoded)
+                    squared += error * error
+                    absolute += abs(error)
+                    cross += np.float64(value) * error
+                    # The bits of non-negative floats order like the floats, and integer maxima vectorise.
+                    largest = max(largest, np.float32(abs(value - decoded)).view(np.int32))
+                    outside += np.float32(1) if code < lowest or code > highest else np.float32(0)
+                clipped += np.float64(outside)
+            sums[r, j, 0], sums[r, j, 1], sums[r, j, 2] = squared, absolute, cross
+            sums[r, j, 3], sums[r, j, 4] = np.int32(largest).view(np.float32), clipped
+
+
+@fast
+def difference_sums(x, decoded, sums):
+    """`error_sums` for two arrays [n]: sums = (sum e^2, sum |e|, sum x*e, max |e|)."""
+    squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int32(0)
+    for i in range(x.shape[0]):
+        error = np.float64(x[i]) - np.float64(decoded[i])
+        squared += error * error
+        absolute += abs(error)
+        cross += np.float64(x[i]) * error
+        largest = max(largest, np.float32(abs(x[i] - decoded[i])).view(np.int32))
+    sums[0], sums[1], sums[2], sums[3] = squared, absolute, cross, np.int32(largest).view(np.float32)
+
+
+@fast
+def power_sums(x, center, sums):
+    """sums[k - 1] = sum (x - center)^k for k = 1..4, then the count of zeros; x float32 [n], sums float64 [5]."""
+    first, second, third, fourth, zeros = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(x.shape[0]):
+        d = np.float64(x[i]) - center
+        square = d * d
+        first += d
+        second += square
+        third += square * d
+        fourth += square * square
+        zeros += 1.0 if x[i] == 0 else 0.0
+    sums[0], sums[1], sums[2], sums[3], sums[4] = first, second, third, fourth, zeros
+
+
+@fast
+def squared_error(values, scale, offset, lowest, highest):
+    """sum (x - decoded)^2 over values [n], in float64."""
+    total = 0.0
+    for i in range(values.shape[0]):
+        error = np.float64(values[i]) - np.float64(round_trip(values[i], scale, offset, lowest, highest)[1])
+        total += error * error
+    return total
+
+
+@jit
+def narrow(lo, hi, cut):
+    """[lo, hi] with cut[0] and cut[1] of its width taken off below and above, and cut[2] of either end's way to 0."""
+    center, width = min(max(lo, 0.0), hi), hi - lo
+    return lo + cut[0] * width + cut[2] * (center - lo), hi - cut[1] * width - cut[2] * (hi - center)
+
+
+@jit
+def narrow_groups(lo, hi, cuts, chosen, new_lo, new_hi):
+    """`narrow` for arrays [rows, groups], by cuts[chosen]."""
+    for r in range(lo.shape[0]):
+        for j in range(lo.shape[1]):
+            new_lo[r, j], new_hi[r, j] = narrow(lo[r, j], hi[r, j], cuts[chosen[r, j]])
+
+
+@jit
+def candidate_errors(x, size, lo, hi, cuts, whole, grid, storage, errors):
+    """Squared error of candidate ranges: errors[r, j, k] for what `narrow` makes of [lo, hi] and cuts[k].
+
+    Where `whole` is 1 (x holds whole groups) a candidate that cuts the group's extremes so far that this alone costs
+    more than the best one yet is not evaluated: its error is inf.
+    """
+    for r in range(x.shape[0]):
+        for j in range(lo.shape[1]):
+            values, best = group(x, r, j, size), np.inf
+            for k in range(cuts.shape[0]):
+                new_lo, new_hi = narrow(lo[r, j], hi[r, j], cuts[k])
+                scale, zero_point, offset = fit(new_lo, new_hi, grid, storage)
+                # One step of slack: rounding the zero point or a negative code below -qmax can reach past the range.
+                cut = max(new_lo - lo[r, j], hi[r, j] - new_hi) - scale
+                if whole * cut * abs(cut) > best:
+                    errors[r, j, k] = np.inf
+                    continue
+                lowest, highest = bounds(scale, zero_point, grid)
+                error = squared_error(values, np.float32(scale), np.float32(offset), lowest, highest)
+                errors[r, j, k] = error
+                best = min(best, error)
+
+
+@jit
+def extents(x, size, first, total, lo, hi):
+    """Smallest and largest value of B equal consecutive batches of each group: lo, hi float32 [rows, groups, B].
+
+    Batch b of a group of n values is [b * n // B, (b + 1) * n // B). Where x is a part of a single group, `first` is
+    its position in the group and `total` the group's length; else both are 0. lo > hi marks a batch not seen here.
+    NaN comes out as an extreme, so one look at the result also tells whether all values are finite.
+    """
+    batches = lo.shape[2]
+    for r in range(x.shape[0]):
+        for j in range(lo.shape[1]):
+            values = group(x, r, j, size)
+            length = max(total, values.shape[0])
+            for b in range(batches):
+                start = max(0, b * length // batches - first)
+                end = min(values.shape[0], (b + 1) * length // batches - first)
+                lo[r, j, b], hi[r, j, b] = extent(values[start : max(start, end)])
+
+
+@jit
+def extent(values):
+    """(min, max) of values [n]; (inf, -inf) of nothing."""
+    if values.shape[0] == 0:
+        return np.float32(np.inf), np.float32(-np.inf)
+    smallest, largest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    for i in range(values.shape[0]):
+        # Float min/max do not vectorise. Flipping the magnitude bits of negative values makes int32 order float order.
+        bits = np.float32(values[i]).view(np.int32)
+        key = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        smallest = min(smallest, key)
+        largest = max(largest, key)
+    return key_to_float(smallest), key_to_float(largest)
+
+
+@jit
+def key_to_float(key):
+    """The float32 whose ordered int32 key is `key`: its own inverse, so it also makes keys from bits."""
+    return np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+@jit
+def key_histogram(x, prefix, shift, counts):
+    """Count ordered keys by 16 of their bits (radix selection).
+
+    `shift` 16 counts the high halves of all keys; `shift` 0 the low halves of those whose high half is `prefix`.
+    x float32 [n]; counts int64 [65536].
+    """
+    for i in range(x.shape[0]):
+        bits = np.float32(x[i]).view(np.int32)
+        key = np.int64(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))) + 0x80000000
+        if shift == 16:
+            counts[key >> 16] += 1
+        elif key >> 16 == prefix:
+            counts[key & 0xFFFF] += 1
+
+
+@fast
+def tail_sums(x, below, above, sums):
+    """sums = (sum of x < below, their count, sum of x > above, their count), float64; x float32 [n]."""
+    low, lows, high, highs = 0.0, 0.0, 0.0, 0.0
+    for i in range(x.shape[0]):
+        value = np.float64(x[i])
+        low += value if x[i] < below else 0.0
+        lows += 1.0 if x[i] < below else 0.0
+        high += value if x[i] > above else 0.0
+        highs += 1.0 if x[i] > above else 0.0
+    sums[0], sums[1], sums[2], sums[3] = low, lows, high, highs
+
+
+@jit
+def histogram(x, size, lo, hi, magnitude, counts):
+    """Counts of x (of |x| where `magnitude` is 1) in equal bins over [lo, hi] per group: int64 [rows, groups, bins].
+
+    Values outside the range count in the end bins. Four interleaved tables keep equal neighbours from waiting for
+    each other's store.
+    """
+    bins = counts.shape[2]
+    tables = np.zeros((4, bins), np.int64)
+    for r in range(x.shape[0]):
+        for j in range(counts.shape[1]):
+            width = hi[r, j] - lo[r, j]
+            factor = bins / width if width > 0.0 else 0.0
+            tables[:] = 0
+            values = group(x, r, j, size)
+            for i in range(values.shape[0]):
+                value = np.float64(values[i])
+                value = abs(value) if magnitude == 1 else value
+                index = (value - lo[r, j]) * factor
+                tables[i & 3, np.int64(min(max(index, 0.0), bins - 1.0))] += 1
+            for b in range(bins):
+                counts[r, j, b] = tables[0, b] + tables[1, b] + tables[2, b] + tables[3, b]
+
+
+@jit
+def prefix_sums(counts, total, filled, entropy):
+    """total[i], filled[i], entropy[i] over counts[:i]: sum, non-empty bins, sum of c*log(c); arrays are one longer."""
+    for i in range(counts.shape[0]):
+        c = np.float64(counts[i])
+        total[i + 1] = total[i] + c
+        filled[i + 1] = filled[i] + (1.0 if c > 0 else 0.0)
+        entropy[i + 1] = entropy[i] + (c * math.log(c) if c > 0 else 0.0)
+
+
+@jit
+def divergence(counts, total, filled, entropy, left, right, levels):
+    """(KL(P || Q) in nats, degrees of freedom) for the window [left, right) of a histogram; inf where Q is 0 and P not.
+
+    P is the window with all that lies outside added to its edge bins; Q is the window merged into `levels` equal
+    parts, each spread evenly over its non-empty bins (Migacz, GTC 2017, s7310). With prefix sums a candidate costs
+    O(levels): sum p log q needs only the total and the number of non-empty bins of each part. The degrees of freedom
+    are the non-empty bins less the non-empty parts.
+    """
+    everything = total[counts.shape[0]]
+    inside = total[right] - total[left]
+    below, above = total[left], everything - total[right]
+    first, last = np.float64(counts[left]), np.float64(counts[right - 1])
+    if (below > 0 and first == 0) or (above > 0 and last == 0) or inside == 0:
+        return np.inf, 0.0
+    # sum P log P: the window's own, with the two edge bins replaced by what they hold after clipping.
+    own = entropy[right] - entropy[left]
+    if below > 0:
+        own += (first + below) * math.log(first + below) - first * math.log(first)
+    if above > 0:
+        if right - 1 == left:
+            last += below
+        own += (last + above) * math.log(last + above) - last * math.log(last)
+    cross, freedom, width, start = 0.0, filled[right] - filled[left], right - left, left
+    for level in range(levels):
+        end = left + (level + 1) * width // levels
+        mass, bins = total[end] - total[start], filled[end] - filled[start]
+        if mass > 0:
+            weight = mass + (below if level == 0 else 0.0) + (above if level == levels - 1 else 0.0)
+            cross += weight * math.log(mass / bins)
+            freedom -= 1.0
+        start = end
+    return (own - cross) / everything - math.log(everything) + math.log(inside), freedom
+
+
+@jit
+def beats(value, freedom, best, full, full_freedom, samples, bins):
+    """Whether a window is better than the best one so far, and better than the full range by more than noise.
+
+    Counting noise alone gives a divergence of freedom / 2n with a standard error of sqrt(2 freedom) / 2n (the
+    chi-square law of likelihood ratios), so narrow windows look good on sparse histograms. From 32 values per bin on
+    it no longer matters, and the least divergence decides by itself.
+    """
+    if value >= best:
+        return False
+    noise = (full_freedom - freedom + math.sqrt(2.0 * full_freedom)) / (2.0 * samples)
+    return samples >= 32 * bins or full - value > noise
+
+
+@jit
+def best_window(counts, levels, two_sided):
+    """(left, right) of the window of least divergence; the widest of equals. counts int64 [bins].
+
+    One-sided windows start at bin 0, and every right edge from `levels` up is tried. Two-sided ones alternate between
+    all left edges and all right edges until neither moves.
+    """
+    bins = counts.shape[0]
+    total, filled, entropy = np.zeros(bins + 1), np.zeros(bins + 1), np.zeros(bins + 1)
+    prefix_sums(counts, total, filled, entropy)
+    samples = total[bins]
+    left, right = 0, bins
+    full, full_freedom = divergence(counts, total, filled, entropy, left, right, levels)
+    best, moved = full, True
+    while moved:
+        moved = False
+        for candidate in range(bins, left + levels - 1, -1):
+            value, freedom = divergence(counts, total, filled, entropy, left, candidate, levels)
+            if beats(value, freedom, best, full, full_freedom, samples, bins):
+                best, right, moved = value, candidate, two_sided
+        if two_sided:
+            for candidate in range(right - levels + 1):
+                value, freedom = divergence(counts, total, filled, entropy, candidate, right, levels)
+                if beats(value, freedom, best, full, full_freedom, samples, bins):
+                    best, left, moved = value, candidate, True
+    return left, right
+
+
+@jit
+def best_windows(counts, levels, two_sided, left, right):
+    """`best_window` for int64 counts [rows, groups, bins]; left, right int64 [rows, groups]."""
+    for r in range(counts.shape[0]):
+        for j in range(counts.shape[1]):
+            left[r, j], right[r, j] = best_window(counts[r, j], levels, two_sided)
+
+
+@jit
+def pack_bits(codes, bits, high_first, packed):
+    """Write `bits` low bits of each code (int64 view not needed: any integer type) into a bit stream; codes [n]."""
+    mask = (np.uint32(1) << np.uint32(bits)) - np.uint32(1)
+    buffer, filled, position = np.uint32(0), np.uint32(0), 0
+    for i in range(codes.shape[0]):
+        code = np.uint32(codes[i]) & mask
+        if high_first:
+            buffer = (buffer << np.uint32(bits)) | code
+        else:
+            buffer |= code << filled
+        filled += np.uint32(bits)
+        while filled >= 8:
+            filled -= np.uint32(8)
+            if high_first:
+                packed[position] = (buffer >> filled) & np.uint32(0xFF)
+                buffer &= (np.uint32(1) << filled) - np.uint32(1)
+            else:
+                packed[position] = buffer & np.uint32(0xFF)
+                buffer >>= np.uint32(8)
+            position += 1
+    if filled > 0:
+        packed[position] = (buffer << (np.uint32(8) - filled)) & np.uint32(0xFF) if high_first else buffer
+
+
+@jit
+def unpack_bits(packed, bits, high_first, sign, codes):
+    """Inverse of `pack_bits`; `sign` is 2^(bits-1) for two's complement codes, 0 for unsigned ones."""
+    mask = (np.uint32(1) << np.uint32(bits)) - np.uint32(1)
+    buffer, filled, position = np.uint32(0), np.uint32(0), 0
+    for i in range(codes.shape[0]):
+        while filled < bits:
+            if high_first:
+                buffer = (buffer << np.uint32(8)) | np.uint32(packed[position])
+            else:
+                buffer |= np.uint32(packed[position]) << filled
+            filled += np.uint32(8)
+            position += 1
+        filled -= np.uint32(bits)
+        if high_first:
+            code = (buffer >> filled) & mask
+            buffer &= (np.uint32(1) << filled) - np.uint32(1)
+        else:
+            code = buffer & mask
+            buffer >>= np.uint32(bits)
+        # Flipping the sign bit and subtracting its weight extends it.
+        codes[i] = np.int32(code ^ np.uint32(sign)) - np.int32(sign)

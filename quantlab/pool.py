@@ -1,0 +1,92 @@
+"""One thread pool for the whole process.
+
+Kernels are serial and release the GIL; this module spreads them over the cores. The thread that asks also works, so a
+call never waits for a pool that others keep busy, and a call from inside a task cannot deadlock.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+from .errors import Cancelled
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def core_count() -> int:
+    """Cores that this process may use (an affinity mask or a container may allow fewer than exist)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(1, core_count() - 1), thread_name_prefix="quantlab")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What holds for every `run` inside a `limits` block."""
+
+    workers: int | None = None
+    cancel: Callable[[], bool] | None = None
+
+
+NO_LIMITS = Limits()
+# Long calls pass through many layers that have no business knowing of threads or of a Cancel button.
+_limits: ContextVar[Limits] = ContextVar("limits", default=NO_LIMITS)
+
+
+@contextmanager
+def limits(workers: int | None = None, cancel: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Within the block, `run` uses at most `workers` threads and raises Cancelled once `cancel()` is true."""
+    token = _limits.set(Limits(workers, cancel))
+    try:
+        yield
+    finally:
+        _limits.reset(token)
+
+
+def run(
+    task: Callable[[Item], Result], items: Iterable[Item], cancel: Callable[[], bool] | None = None
+) -> list[Result]:
+    """`[task(item) for item in items]`, spread over the cores (fewer within `limits`).
+
+    Raises the first error of any task, after the tasks in flight have ended; Cancelled once `cancel` (default: that of
+    `limits`) is true, which is asked before every item.
+    """
+    workers, cancel = _limits.get().workers, cancel or _limits.get().cancel
+    todo = deque(enumerate(items))
+    results: list = [None] * len(todo)
+
+    def work() -> None:
+        while todo:
+            try:
+                index, item = todo.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                if cancel is not None and cancel():
+                    raise Cancelled("stopped before it was finished, as asked")
+                results[index] = task(item)
+            except BaseException:
+                todo.clear()
+                raise
+
+    helpers = min(workers or core_count(), len(todo)) - 1
+    futures = [_executor().submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        # A helper that never started has nothing left to do; one that runs must not outlive the call.
+        running = [future for future in futures if not future.cancel()]
+        errors = [error for future in running if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]
+    return results
