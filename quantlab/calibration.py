@@ -1,0 +1,330 @@
+"""Calibration: which range do the codes cover?
+
+Each calibration is a frozen dataclass whose `range(groups, codec)` returns (lo, hi), float64 [rows, groups]: the range
+that the codes are then spread over. None of them needs to know what shares a scale, or how codes are written.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import kernels
+from .dtypes import Codec, IntegerCodec
+from .errors import ConfigError, check_integer, check_known, check_number
+from .granularity import Groups
+from .selection import order_statistics, tail_means
+
+Range = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What all calibrations share: a name in slugs, and parameters that the name carries."""
+
+    token: ClassVar[str]
+    summary: ClassVar[str]
+
+    @property
+    def slug(self) -> str:
+        """The name, followed by the parameters where they are not the defaults: `mse`, `percentile1_99`."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        if values == [field.default for field in fields(self)]:
+            return self.token
+        return self.token + "_".join(number_text(value) for value in values)
+
+    def check(self, codec: Codec) -> None:
+        """Raise ConfigError if this calibration cannot serve the codec."""
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The range to cover, (lo, hi), float64 [rows, groups]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MinMax(Calibration):
+    """The smallest and the largest value: nothing is clipped."""
+
+    token = "minmax"
+    summary = "the full range; nothing is clipped"
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The extremes of each group."""
+        return groups.extents
+
+
+@dataclass(frozen=True)
+class Percentile(Calibration):
+    """Two percentiles in [0, 100], exact, with linear interpolation as `numpy.percentile`."""
+
+    token = "percentile"
+    summary = "exact percentiles; the rarest values are clipped"
+    lower: float = 0.1
+    upper: float = 99.9
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lower", check_number("the lower percentile", self.lower, 0, 100))
+        object.__setattr__(self, "upper", check_number("the upper percentile", self.upper, 0, 100))
+        if not self.lower < 50 < self.upper:
+            raise ConfigError(
+                f"percentiles {self.lower:g} and {self.upper:g} leave no range: give a lower one below 50 and an upper "
+                "one above 50"
+            )
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The two percentiles of each group, widened by a hair where they coincide but the group is not constant."""
+        values = order_statistics(groups, self._ranks)
+        fractions = np.stack([self._fractions(int(n)) for n in groups.lengths])
+        lo = interpolate(values[..., 0], values[..., 1], fractions[:, 0])
+        hi = interpolate(values[..., 2], values[..., 3], fractions[:, 1])
+        return without_empty(lo, hi, groups)
+
+    def _positions(self, n: int) -> np.ndarray:
+        return (n - 1) * (np.array([self.lower, self.upper]) / 100)
+
+    def _ranks(self, n: int) -> np.ndarray:
+        below = np.floor(self._positions(n)).astype(np.int64)
+        return np.stack([below, np.minimum(below + 1, n - 1)], axis=1).reshape(-1)
+
+    def _fractions(self, n: int) -> np.ndarray:
+        positions = self._positions(n)
+        return positions - np.floor(positions)
+
+
+def interpolate(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """a + (b - a) * t, from the nearer end, as numpy.percentile does: so equal to the last bit."""
+    return np.where(t < 0.5, a + (b - a) * t, b - (b - a) * (1 - t))
+
+
+def without_empty(lo: np.ndarray, hi: np.ndarray, groups: Groups) -> Range:
+    """A range of no width for a group that is not constant, made just wide enough to clip instead of to vanish."""
+    smallest, largest = groups.extents
+    empty = (hi <= lo) & (smallest < largest)
+    return lo, np.where(empty, lo + np.maximum(np.abs(lo) * 2.0**-40, 1e-36), hi)
+
+
+@dataclass(frozen=True)
+class Entropy(Calibration):
+    """The range of least KL divergence between the histogram and its quantized form, after TensorRT.
+
+    For activations at 8 bits. For weights below that, MSE is the better choice: the divergence ignores how far a
+    clipped value lies outside. With fewer than 32 values per bin a narrower range must win by more than the counting
+    noise of the histogram.
+    """
+
+    token = "entropy"
+    summary = "least KL divergence of the histograms (TensorRT); meant for 8 bits"
+    bins: int = 2048
+
+    FLOOR: ClassVar[int] = 512  # values per group below which a histogram says nothing
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bins", check_integer("bins", self.bins, 16, 1 << 16))
+
+    def check(self, codec: Codec) -> None:
+        """At most 8 bits, and at least 4 bins per level: fewer leave too few candidates to choose from."""
+        if isinstance(codec, IntegerCodec) and (codec.bits > 8 or self.bins < 4 * self._levels(codec)):
+            raise ConfigError(
+                f"entropy calibration with {self.bins} bins cannot serve {codec.bits}-bit codes: it needs at most 8 "
+                "bits and at least 4 bins per level; use mse, or more bins"
+            )
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The best window of each group's histogram: of |x| for symmetric codes, of x for the others."""
+        if int(groups.lengths.min()) < self.FLOOR:
+            raise ConfigError(
+                f"entropy calibration needs at least {self.FLOOR} values per group, and a group here has "
+                f"{int(groups.lengths.min())}: use mse or percentile, or larger groups"
+            )
+        lo, hi = groups.extents
+        if codec.mapping.signed:
+            lo, hi = np.zeros_like(lo), np.maximum(np.abs(lo), np.abs(hi))
+        magnitude = int(codec.mapping.signed)
+
+        def window(part: Groups, at: tuple) -> Range:
+            counts = np.zeros((*part.shape, self.bins), np.int64)
+            part.combine(lambda x, size, here: counts_of(x, size, here, at, self.bins), np.add, counts)
+            left, right = np.empty(part.shape, np.int64), np.empty(part.shape, np.int64)
+            kernels.best_windows(counts, self._levels(codec), magnitude == 0, left, right)
+            width = (hi[at] - lo[at]) / self.bins
+            return lo[at] + left * width, np.where(right == self.bins, hi[at], lo[at] + right * width)
+
+        def counts_of(x: np.ndarray, size: int, here: tuple, at: tuple, bins: int) -> np.ndarray:
+            low, high = lo[at][here], hi[at][here]
+            counts = np.empty((*low.shape, bins), np.int64)
+            kernels.histogram(x, size, np.ascontiguousarray(low), np.ascontiguousarray(high), magnitude, counts)
+            return counts
+
+        lo, hi = groups.solve(window)
+        return lo, hi
+
+    def _levels(self, codec: IntegerCodec) -> int:
+        """Levels that the histogram is merged into: the non-negative half for symmetric codes."""
+        return 2 ** (codec.bits - 1) if codec.mapping.signed else 2**codec.bits
+
+
+@dataclass(frozen=True)
+class MSE(Calibration):
+    """The range of least squared error. Never worse than MinMax.
+
+    A coarse geometric search over ranges down to a thousandth of the full one, then refinements around the best, all
+    with the very scale and zero point that the codes will use.
+    """
+
+    token = "mse"
+    summary = "least squared error; searches how much to clip"
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The best range found for each group."""
+        lo, hi = groups.solve(lambda part, at: self._search(part, codec))
+        return lo, hi
+
+    def _search(self, groups: Groups, codec: IntegerCodec) -> Range:
+        full = lo, hi = codec.mapping.widen(*groups.extents)
+        for cuts in SYMMETRIC_ROUNDS if codec.mapping.signed else TWO_SIDED_ROUNDS:
+            lo, hi = best_candidate(groups, codec, lo, hi, cuts)
+        if not codec.pow2_scale:
+            return lo, hi
+        # The search compared plain scales; what counts is the error with the power of two that is really used.
+        found, plain = (codec.squared_errors(groups, codec.fit(groups, *r)) for r in ((lo, hi), full))
+        return np.where(found < plain, lo, full[0]), np.where(found < plain, hi, full[1])
+
+
+def geometric_cuts(ratio: float, smallest: float) -> np.ndarray:
+    """Shares to cut off: none first, then leaving ratio, ratio^2, ... down to `smallest`."""
+    return 1 - ratio ** np.arange(int(np.log(smallest) / np.log(ratio)) + 1)
+
+
+def fine_cuts(width: float, steps: int) -> np.ndarray:
+    """Shares to cut off or add: none first, then from -width to width."""
+    return np.r_[0.0, np.linspace(-width, width, steps)]
+
+
+def along(shares: np.ndarray, *directions: tuple[float, float, float]) -> np.ndarray:
+    """Cuts (below, above, towards zero) of all `shares` along each direction: float64 [shares * directions, 3]."""
+    return np.concatenate([shares[:, None] * np.array(direction) for direction in directions])
+
+
+BOTH, BELOW, ABOVE, TO_ZERO = (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+# Rounds of a search: coarse over three decades, then finer around the best. Two-sided ranges go over the decades
+# twice, because each end may need a cut of its own.
+SYMMETRIC_ROUNDS = [
+    along(shares, BOTH)
+    for shares in (geometric_cuts(0.93, 1e-3), fine_cuts(0.07, 14), fine_cuts(0.01, 12), fine_cuts(0.002, 8))
+]
+TWO_SIDED_ROUNDS = [along(geometric_cuts(0.86, 1e-3), BOTH, BELOW, ABOVE, TO_ZERO)] * 2 + [
+    along(fine_cuts(width, 8), BOTH, BELOW, ABOVE, TO_ZERO) for width in (0.12, 0.035, 0.01, 0.003)
+]
+
+
+def best_candidate(groups: Groups, codec: IntegerCodec, lo: np.ndarray, hi: np.ndarray, cuts: np.ndarray) -> Range:
+    """The candidate range of least squared error per group; candidate 0 (cutting nothing) wins ties."""
+    whole = float(len(groups.pieces()) == 1)
+
+    def errors_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
+        errors = np.empty((*lo[at].shape, len(cuts)))
+        ends = np.ascontiguousarray(lo[at]), np.ascontiguousarray(hi[at])
+        kernels.candidate_errors(x, size, *ends, cuts, whole, codec.grid, codec.scale_type.storage, errors)
+        return errors
+
+    errors = groups.combine(errors_of, np.add, np.zeros((*lo.shape, len(cuts))))
+    best = errors.argmin(axis=-1)
+    # A difference in the last digits is summation order, not a better range.
+    gain = np.take_along_axis(errors, best[..., None], -1)[..., 0] < errors[..., 0] * (1 - 1e-9)
+    new_lo, new_hi = np.empty_like(lo), np.empty_like(hi)
+    kernels.narrow_groups(lo, hi, cuts, np.where(gain, best, 0), new_lo, new_hi)
+    return new_lo, new_hi
+
+
+@dataclass(frozen=True)
+class MovingAverage(Calibration):
+    """The mean of the `window` smallest values, and of the `window` largest (at most half of the group each)."""
+
+    token = "movavg"
+    summary = "means of the smallest and of the largest values"
+    window: int = 10
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "window", check_integer("window", self.window, 1, 1 << 31))
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The two means of each group."""
+        return without_empty(*tail_means(groups, self.window), groups)
+
+
+@dataclass(frozen=True)
+class EMA(Calibration):
+    """Exponential moving average of the ranges of successive batches: m <- m + factor * (new - m).
+
+    The first batch initialises. On one tensor the batches are `batches` consecutive equal pieces of each group.
+    """
+
+    token = "ema"
+    summary = "exponential moving average of the ranges of successive batches"
+    factor: float = 0.1
+    batches: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", check_number("the factor", self.factor, 0, 1))
+        object.__setattr__(self, "batches", check_integer("batches", self.batches, 1, 4096))
+        if self.factor == 0:
+            raise ConfigError("the factor is 0, which would never move: give a number above 0, up to 1")
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The average after the last batch of each group; a group with fewer values than batches has fewer batches."""
+        lo, hi = groups.batch_extents(self.batches)
+        average: Range | None = None
+        for b in range(self.batches):
+            average = self.step(average, lo[..., b], hi[..., b])
+        assert average is not None
+        return without_empty(*average, groups)
+
+    def step(self, average: Range | None, lo: np.ndarray, hi: np.ndarray) -> Range:
+        """The average after one more batch; a batch with lo > hi is empty, and an infinite average not yet begun."""
+        if average is None:
+            return lo, hi
+        return self._track(average[0], lo, lo > hi), self._track(average[1], hi, lo > hi)
+
+    def _track(self, old: np.ndarray, new: np.ndarray, empty: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            moved = np.where(np.isinf(old), new, old + self.factor * (new - old))
+        return np.where(empty, old, moved)
+
+
+CALIBRATIONS: dict[str, type[Calibration]] = {
+    "minmax": MinMax,
+    "percentile": Percentile,
+    "entropy": Entropy,
+    "mse": MSE,
+    "movavg": MovingAverage,
+    "ema": EMA,
+}
+
+
+def number_text(value: float) -> str:
+    """A number without exponent that reads back as itself: `99.9`, `0.00001`, `16`."""
+    return str(value) if isinstance(value, int) else np.format_float_positional(value, trim="-")
+
+
+def parse_calibration(token: str) -> Calibration:
+    """The calibration of a slug: `minmax`, `percentile0.1_99.9`, `entropy512`, `ema0.2_16`."""
+    match = re.fullmatch(r"([a-z]+)((?:\d{1,400}(?:\.\d{1,400})?_?)*)", token)
+    name = match[1] if match else token
+    check_known("calibration", name, CALIBRATIONS)
+    assert match is not None
+    kind: Any = CALIBRATIONS[name]
+    parameters = match[2].split("_") if match[2] else []
+    converters: list[Callable] = [type(field.default) for field in fields(kind)]
+    if len(parameters) not in (0, len(converters)):
+        raise ConfigError(
+            f"calibration {token!r} has {len(parameters)} parameters: {name} takes {len(converters)}, or none for the "
+            "defaults"
+        )
+    try:
+        return kind(*(convert(text) for convert, text in zip(converters, parameters, strict=False)))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"calibration {token!r} has a parameter that is not a number of the right kind") from None

@@ -1,0 +1,250 @@
+"""Granularity: which values share a scale?
+
+Every granularity turns a tensor into `Groups`: a float32 matrix whose rows are cut into groups of `size` values. The
+last group of a row may be short, so nothing is padded, copied or masked: per tensor is one row that is one group, per
+channel one row per channel, per group `[shape[0], rest]` cut every `group_size` values.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from . import kernels, pool
+from .arrays import raise_non_finite
+from .errors import ConfigError, ShapeError, check_integer
+
+PIECE = 1 << 16  # values that one task works on: 256 KiB, so a piece stays in a core's L2 cache
+MAX_GROUP_SIZE = 2**31 - 1
+
+
+class Piece(NamedTuple):
+    """A part of the matrix for one task: whole groups, or a part of a single group."""
+
+    rows: slice
+    cols: slice
+    groups: slice
+    first: int  # position of the part within its group, and the group's length: both 0 for whole groups
+    total: int
+
+    @property
+    def at(self) -> tuple[slice, slice]:
+        """Index of the piece's groups in an array [rows, groups, ...]."""
+        return self.rows, self.groups
+
+
+class Groups:
+    """A float32 matrix [rows, cols] in C order, each row cut into groups of `size` values (the last may be short)."""
+
+    def __init__(self, matrix: np.ndarray, size: int, tensor: np.ndarray | None = None) -> None:
+        self.matrix = matrix
+        self.tensor = matrix if tensor is None else tensor  # for messages, which name positions in the tensor
+        self.size = max(1, min(size, matrix.shape[1]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, groups per row): the shape of everything there is one of per group."""
+        return self.matrix.shape[0], -(-self.matrix.shape[1] // self.size)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of values in each group of a row: int64 [groups per row]."""
+        lengths = np.full(self.shape[1], self.size)
+        lengths[-1] = self.matrix.shape[1] - self.size * (self.shape[1] - 1)
+        return lengths
+
+    def pieces(self) -> list[Piece]:
+        """The matrix cut into pieces of about `PIECE` values, in order."""
+        (rows, per_row), cols = self.shape, self.matrix.shape[1]
+        if cols <= PIECE:
+            step = max(1, PIECE // cols)
+            return [
+                Piece(slice(r, min(r + step, rows)), slice(0, cols), slice(0, per_row), 0, 0)
+                for r in range(0, rows, step)
+            ]
+        if self.size <= PIECE:
+            step = PIECE // self.size
+            cuts = [slice(j, min(j + step, per_row)) for j in range(0, per_row, step)]
+            return [
+                Piece(slice(r, r + 1), slice(c.start * self.size, min(c.stop * self.size, cols)), c, 0, 0)
+                for r in range(rows)
+                for c in cuts
+            ]
+        return [piece for r in range(rows) for j in range(per_row) for piece in self._parts_of(r, j)]
+
+    def _parts_of(self, r: int, j: int) -> list[Piece]:
+        start, end = j * self.size, min((j + 1) * self.size, self.matrix.shape[1])
+        return [
+            Piece(slice(r, r + 1), slice(a, min(a + PIECE, end)), slice(j, j + 1), a - start, end - start)
+            for a in range(start, end, PIECE)
+        ]
+
+    def each(self, task: Callable[[np.ndarray, int, Piece], object]) -> list:
+        """`task(part of the matrix, group size, piece)` for every piece, on the pool; results in order."""
+        return pool.run(lambda piece: task(self.matrix[piece.rows, piece.cols], self.size, piece), self.pieces())
+
+    def combine(self, partial: Callable, reduce: np.ufunc, out: np.ndarray) -> np.ndarray:
+        """Fold `partial(part, size, at)` of every piece into `out` [rows, groups, ...] by `reduce`; returns `out`."""
+        pieces = self.pieces()
+        results = pool.run(lambda p: partial(self.matrix[p.rows, p.cols], self.size, p.at), pieces)
+        for piece, result in zip(pieces, results, strict=True):
+            reduce(out[piece.at], result, out=out[piece.at])
+        return out
+
+    def solve(self, solver: Callable) -> tuple[np.ndarray, ...]:
+        """`solver(groups, at)` for parts of whole groups, its arrays [rows, groups] put together.
+
+        Small groups: one part per piece, spread over the pool. Groups larger than a piece: one part, which spreads
+        its own work by `combine`.
+        """
+        if self.size > PIECE:
+            return tuple(solver(self, (slice(None), slice(None))))
+        pieces = self.pieces()
+        parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece.at)), pieces)
+        whole = tuple(np.empty(self.shape, part.dtype) for part in parts[0])
+        for piece, part in zip(pieces, parts, strict=True):
+            for target, values in zip(whole, part, strict=True):
+                target[piece.at] = values
+        return whole
+
+    def part(self, piece: Piece) -> "Groups":
+        """The groups of a piece that holds whole groups."""
+        part = Groups(self.matrix[piece.rows, piece.cols], self.size)
+        if "extents" in self.__dict__:
+            lo, hi = self.extents
+            part.extents = lo[piece.at], hi[piece.at]
+        return part
+
+    @cached_property
+    def extents(self) -> tuple[np.ndarray, np.ndarray]:
+        """(min, max) of every group: float64 [rows, groups]. Raises NonFiniteError."""
+        lo, hi = self.batch_extents(1)
+        if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
+            raise_non_finite(self.tensor)
+        return lo[..., 0], hi[..., 0]
+
+    def batch_extents(self, batches: int) -> tuple[np.ndarray, np.ndarray]:
+        """(min, max) of equal consecutive batches of every group: float64 [rows, groups, batches]; lo > hi if empty."""
+        lo = np.full((*self.shape, batches), np.inf)
+        hi = -lo
+        pieces = self.pieces()
+
+        def extents(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+            x = self.matrix[piece.rows, piece.cols]
+            shape = (x.shape[0], piece.groups.stop - piece.groups.start, batches)
+            part = np.empty(shape, np.float32), np.empty(shape, np.float32)
+            kernels.extents(x, self.size, piece.first, piece.total, *part)
+            return part
+
+        for piece, (part_lo, part_hi) in zip(pieces, pool.run(extents, pieces), strict=True):
+            lo[piece.at] = np.minimum(lo[piece.at], part_lo)
+            hi[piece.at] = np.maximum(hi[piece.at], part_hi)
+        return lo, hi
+
+
+@dataclass(frozen=True)
+class PerTensor:
+    """One scale for the whole tensor: scale shape ()."""
+
+    slug = "tensor"
+
+    def to_groups(self, x: np.ndarray) -> Groups:
+        """x (float32, C order) as one row that is one group; a view."""
+        return Groups(x.reshape(1, -1), x.size, x)
+
+    def from_groups(self, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The matrix of `to_groups` (of any dtype) in the tensor's shape and C order."""
+        return matrix.reshape(shape)
+
+    def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the scales of a tensor of `shape`."""
+        return ()
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """One scale per index along `axis` (negative: from the end): scale shape (C,)."""
+
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", check_integer("axis", self.axis, -64, 63))
+
+    @property
+    def slug(self) -> str:
+        """`ch0`, or `ch-1` for the last axis."""
+        return f"ch{self.axis}"
+
+    def index(self, shape: tuple[int, ...]) -> int:
+        """The axis counted from the front. Raises ShapeError if a tensor of `shape` has no such axis."""
+        if not -len(shape) <= self.axis < len(shape):
+            legal = f"{-len(shape)} to {len(shape) - 1}" if shape else "none (a scalar): use PerTensor()"
+            raise ShapeError(f"axis {self.axis} does not exist in a tensor of shape {shape}: legal are {legal}")
+        return self.axis % len(shape)
+
+    def to_groups(self, x: np.ndarray) -> Groups:
+        """x (float32, C order) with one row, one group, per channel; a view for axis 0, else a copy."""
+        axis = self.index(x.shape)
+        matrix = np.ascontiguousarray(np.moveaxis(x, axis, 0)).reshape(x.shape[axis], -1)
+        return Groups(matrix, matrix.shape[1], x)
+
+    def from_groups(self, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The matrix of `to_groups` (of any dtype) in the tensor's shape and C order."""
+        axis = self.index(shape)
+        moved = matrix.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
+        return np.ascontiguousarray(np.moveaxis(moved, 0, axis))
+
+    def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the scales of a tensor of `shape`."""
+        return (shape[self.index(shape)],)
+
+
+@dataclass(frozen=True)
+class PerGroup:
+    """One scale per `group_size` consecutive values of each row of [shape[0], rest]; the last group may be short.
+
+    A 1-D tensor is one row; a group never crosses a row. Scale shape (rows, ceil(rest / group_size)).
+    """
+
+    group_size: int = 128
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group_size", check_integer("group_size", self.group_size, 1, MAX_GROUP_SIZE))
+
+    @property
+    def slug(self) -> str:
+        """`g128`."""
+        return f"g{self.group_size}"
+
+    def to_groups(self, x: np.ndarray) -> Groups:
+        """x (float32, C order) as [rows, rest], cut every `group_size` values; a view."""
+        return Groups(x.reshape(x.shape[0] if x.ndim > 1 else 1, -1), self.group_size, x)
+
+    def from_groups(self, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The matrix of `to_groups` (of any dtype) in the tensor's shape and C order."""
+        return matrix.reshape(shape)
+
+    def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the scales of a tensor of `shape`."""
+        rows = shape[0] if len(shape) > 1 else 1
+        rest = int(np.prod(shape, dtype=object)) // rows
+        return rows, -(-rest // self.group_size)
+
+
+Granularity = PerTensor | PerChannel | PerGroup
+
+GRANULARITIES: dict[str, type[Granularity]] = {"tensor": PerTensor, "channel": PerChannel, "group": PerGroup}
+
+
+def parse_granularity(token: str) -> Granularity:
+    """The granularity of a slug: `tensor`, `ch0`, `ch-1`, `g128`; also `channel` for `ch0`."""
+    if token == "tensor":
+        return PerTensor()
+    if token == "channel":
+        return PerChannel()
+    if match := re.fullmatch(r"(ch|g)(-?\d{1,12})", token):
+        return (PerChannel if match[1] == "ch" else PerGroup)(int(match[2]))
+    raise ConfigError(f"unknown granularity {token!r}: write tensor, ch0 (channels along axis 0), ch-1 or g128")
