@@ -1,0 +1,79 @@
+"""quantlab: decide how to quantize a model's weights, and write the result down.
+
+>>> import numpy as np, quantlab as ql
+>>> x = np.random.default_rng(0).standard_normal((64, 256), dtype=np.float32)
+>>> q = ql.quantize(x, ql.QuantConfig(dtype="int4", granularity=ql.PerGroup(32), calibration=ql.MSE()))
+>>> q.bits_per_weight
+5.0
+>>> ql.evaluate(x, q.config).sqnr_db > 20
+True
+"""
+
+from .calibration import CALIBRATIONS, EMA, MSE, Entropy, MinMax, MovingAverage, Percentile
+from .config import PRESETS, QuantConfig, combinations, grid
+from .dtypes import DTYPES, MAPPINGS
+from .errors import (
+    CalibrationRequiredError,
+    Cancelled,
+    CheckpointError,
+    ConfigError,
+    DTypeError,
+    EmptyTensorError,
+    ExportError,
+    LimitError,
+    NonFiniteError,
+    PackingError,
+    QuantlabError,
+    ShapeError,
+)
+from .granularity import PerChannel, PerGroup, PerTensor
+from .metrics import METRICS, ErrorReport, evaluate, measure
+from .observer import DynamicQuantizer, Observer
+from .packing import pack, unpack
+from .sweep import sweep
+from .tensor import QuantizedTensor, fake_quantize, quantize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CALIBRATIONS",
+    "DTYPES",
+    "EMA",
+    "MAPPINGS",
+    "METRICS",
+    "MSE",
+    "PRESETS",
+    "CalibrationRequiredError",
+    "Cancelled",
+    "CheckpointError",
+    "ConfigError",
+    "DTypeError",
+    "DynamicQuantizer",
+    "EmptyTensorError",
+    "Entropy",
+    "ErrorReport",
+    "ExportError",
+    "LimitError",
+    "MinMax",
+    "MovingAverage",
+    "NonFiniteError",
+    "Observer",
+    "PackingError",
+    "PerChannel",
+    "PerGroup",
+    "PerTensor",
+    "Percentile",
+    "QuantConfig",
+    "QuantizedTensor",
+    "QuantlabError",
+    "ShapeError",
+    "combinations",
+    "evaluate",
+    "fake_quantize",
+    "grid",
+    "measure",
+    "pack",
+    "quantize",
+    "sweep",
+    "unpack",
+]

@@ -1,0 +1,236 @@
+"""What quantization costs and hurts: ErrorReport, and METRICS, which names its figures."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import kernels, pool
+from .arrays import as_float32
+from .config import QuantConfig
+from .dtypes import SUMS, cut
+from .errors import ShapeError
+from .granularity import PIECE, Groups, PerTensor, Piece
+from .kernels import Fitted
+from .tensor import QuantizedTensor, fit, packed_nbytes
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of an ErrorReport: what it is called, its unit, and whether more is better."""
+
+    name: str
+    label: str
+    unit: str
+    higher_is_better: bool
+    help: str
+
+
+METRICS: dict[str, Metric] = {
+    "sqnr_db": Metric("sqnr_db", "SQNR", "dB", True, "Signal power over error power; about 6 dB more per bit."),
+    "mse": Metric("mse", "MSE", "", False, "Mean squared error, in squared units of the weights."),
+    "rmse": Metric("rmse", "RMSE", "", False, "Root of the mean squared error, in units of the weights."),
+    "mae": Metric("mae", "MAE", "", False, "Mean absolute error, in units of the weights."),
+    "max_abs_error": Metric("max_abs_error", "Max error", "", False, "The largest absolute error of any weight."),
+    "psnr_db": Metric("psnr_db", "PSNR", "dB", True, "Squared peak (largest magnitude) over the mean squared error."),
+    "cosine": Metric("cosine", "Cosine", "", True, "Cosine of the angle between the tensor and its decoded form."),
+    "clipped_fraction": Metric(
+        "clipped_fraction",
+        "Clipped",
+        "share",
+        False,
+        "Share of values whose nearest code would lie beyond the last one.",
+    ),
+    "nbytes": Metric("nbytes", "Size", "bytes", False, "Packed codes, scales and zero points or offsets."),
+    "bits_per_weight": Metric(
+        "bits_per_weight", "Bits per weight", "bits", False, "8 * bytes / elements, scales included."
+    ),
+    "compression_ratio": Metric(
+        "compression_ratio", "Compression", "x", True, "Bytes of the source, in its own dtype, over the packed bytes."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """Error and size of a quantized tensor; e = x - decoded, all sums in float64.
+
+    mse, rmse, mae, max_abs_error : in units of x (mse: squared).
+    sqnr_db : 10 log10(sum x^2 / sum e^2); inf if nothing was lost.
+    psnr_db : 10 log10(max|x|^2 / mse); inf if nothing was lost.
+    cosine : of the flattened tensors; 1 for two zero tensors.
+    clipped_fraction : share of values whose nearest code lies beyond the last one. None where only values are known,
+        as are nbytes, bits_per_weight (8 * nbytes / elements) and compression_ratio (source bytes / nbytes).
+    """
+
+    mse: float
+    rmse: float
+    mae: float
+    max_abs_error: float
+    sqnr_db: float
+    psnr_db: float
+    cosine: float
+    clipped_fraction: float | None = None
+    nbytes: int | None = None
+    bits_per_weight: float | None = None
+    compression_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a report needs to know of the tensor itself."""
+
+    size: int
+    power: float  # sum x^2
+    peak: float  # max |x|
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise); inf without noise, -inf without a signal."""
+    if noise == 0:
+        return math.inf
+    # Two logarithms: the ratio of two legal float64 sums may not be one.
+    return 10 * (math.log10(signal) - math.log10(noise)) if signal > 0 else -math.inf
+
+
+def error_figures(signal: Signal, sums: np.ndarray) -> dict[str, Any]:
+    """The error half of a report from (sum e^2, sum |e|, sum x*e, max |e|)."""
+    squared, absolute, cross, largest = (float(value) for value in sums[:4])
+    mse = squared / signal.size
+    decoded_power = max(signal.power - 2 * cross + squared, 0.0)
+    norm = math.sqrt(signal.power) * math.sqrt(decoded_power)
+    cosine = (signal.power - cross) / norm if norm > 0 else float(signal.power == decoded_power)
+    return {
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "mae": absolute / signal.size,
+        "max_abs_error": largest,
+        "sqnr_db": decibels(signal.power, squared),
+        "psnr_db": decibels(signal.peak**2, mse),
+        "cosine": min(max(cosine, -1.0), 1.0),
+    }
+
+
+def fold(parts: list[np.ndarray]) -> np.ndarray:
+    """Error sums [..., SUMS] of many pieces in one: sums added, maxima compared."""
+    stacked = np.stack(parts)
+    total = stacked.sum(axis=0)
+    total[..., 3] = stacked[..., 3].max(axis=0)
+    return total
+
+
+def squares(x: np.ndarray) -> float:
+    """Sum of squares of a piece [rows, cols], in float64."""
+    sums = np.empty(5)
+    kernels.power_sums(x.reshape(-1), 0.0, sums)
+    return float(sums[1])
+
+
+def evaluate_many(
+    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_itemsize: int
+) -> list[ErrorReport]:
+    """Reports of several configurations that share one layout, in one read of the tensor.
+
+    Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
+    """
+
+    def piece_sums(part: np.ndarray, size: int, piece: Piece) -> tuple[float, np.ndarray]:
+        sums = np.empty((len(fitted), SUMS))
+        for i, (config, parameters) in enumerate(fitted):
+            per_group = config.codec.error_sums(part, size, cut(parameters, piece.at)).reshape(-1, SUMS)
+            sums[i] = per_group.sum(axis=0)
+            sums[i, 3] = per_group[:, 3].max()
+        return squares(part), sums
+
+    parts = groups.each(piece_sums)
+    lo, hi = groups.extents
+    signal = Signal(x.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
+    totals = fold([sums for _, sums in parts])
+    return [
+        report(x.shape, config, signal, sums, source_itemsize) for (config, _), sums in zip(fitted, totals, strict=True)
+    ]
+
+
+def report(
+    shape: tuple[int, ...], config: QuantConfig, signal: Signal, sums: np.ndarray, source_itemsize: int
+) -> ErrorReport:
+    """A whole report: error from the sums, size from the shape."""
+    nbytes = packed_nbytes(shape, config)
+    return ErrorReport(
+        **error_figures(signal, sums),
+        clipped_fraction=float(sums[4]) / signal.size,
+        nbytes=nbytes,
+        bits_per_weight=8 * nbytes / signal.size,
+        compression_ratio=signal.size * source_itemsize / nbytes,
+    )
+
+
+def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
+    """Error and size of `quantize(x, config)`, without making it: encode, decode and sums are one pass.
+
+    Parameters and errors as `quantize`.
+
+    >>> evaluate(np.float32([3, 4]), QuantConfig(dtype="fp16")).sqnr_db  # nothing is lost
+    inf
+    """
+    single = as_float32(x)
+    groups = config.granularity.to_groups(single)
+    return evaluate_many(single, groups, [(config, fit(groups, config))], np.asarray(x).dtype.itemsize)[0]
+
+
+def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
+    """The error half of a report for any two arrays of the same shape; sizes and clipping are None.
+
+    Raises ShapeError if the shapes differ, and what `quantize` raises for arrays that are not finite floats.
+    """
+    original, decoded = as_float32(x), as_float32(x_hat, "the decoded tensor")
+    if original.shape != decoded.shape:
+        raise ShapeError(
+            f"cannot compare shape {original.shape} with shape {decoded.shape}: give two of the same shape"
+        )
+    extents = [PerTensor().to_groups(array).extents for array in (original, decoded)]
+    flat, flat_hat = original.reshape(-1), decoded.reshape(-1)
+
+    def part(start: int) -> tuple[float, np.ndarray]:
+        values, sums = flat[start : start + PIECE], np.zeros(SUMS)
+        kernels.difference_sums(values, flat_hat[start : start + PIECE], sums)
+        return squares(values), sums
+
+    parts = pool.run(part, range(0, flat.size, PIECE))
+    lo, hi = extents[0]
+    signal = Signal(flat.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
+    return ErrorReport(**error_figures(signal, fold([sums for _, sums in parts])))
+
+
+def group_errors(x: np.ndarray, config: QuantConfig) -> np.ndarray:
+    """Squared error of every group: float64 [rows, groups]. One value per channel if `config` is per channel."""
+    groups = config.granularity.to_groups(as_float32(x))
+    fitted = fit(groups, config)
+    parts = groups.each(lambda part, size, piece: config.codec.error_sums(part, size, cut(fitted, piece.at))[..., 0])
+    out = np.zeros(fitted.scale.shape)
+    for piece, errors in zip(groups.pieces(), parts, strict=True):
+        out[piece.at] += errors
+    return out
+
+
+def error_histogram(
+    x: np.ndarray, q: QuantizedTensor, bins: int = 201, limit: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Histogram of e = x - decoded over [-limit, limit] (default: the largest |e|).
+
+    Returns (edges float64 [bins + 1], counts int64 [bins]); errors beyond the limit count in the end bins.
+    """
+    error = as_float32(x) - q.dequantize()
+    if limit is None:
+        limit = float(np.abs(error).max())
+    limit = limit or float(np.finfo(np.float32).tiny)
+    groups = PerTensor().to_groups(error)
+
+    def counts_of(part: np.ndarray, size: int, piece: Piece) -> np.ndarray:
+        counts = np.zeros((1, 1, bins), np.int64)
+        ends = np.full((1, 1), -limit), np.full((1, 1), limit)
+        kernels.histogram(part, size, *ends, 0, counts)
+        return counts[0, 0]
+
+    return np.linspace(-limit, limit, bins + 1), np.sum(groups.each(counts_of), axis=0)

@@ -1,0 +1,112 @@
+"""Codes <-> bytes at any bit width from 1 to 16.
+
+``low-first`` is a little-endian bit stream, ONNX's layout for INT4 too: element i occupies bits [i*b, (i+1)*b),
+element 0 in the low bits of byte 0. ``high-first`` starts at the high bits, each element's own highest bit first::
+
+    4 bit, codes 1 2 3     low-first   0x21 0x03        high-first   0x12 0x30
+
+Signed codes are two's complement. The last byte is padded with zeros.
+"""
+
+import numpy as np
+
+from . import kernels, pool
+from .errors import PackingError, check_integer, check_known
+
+ORDERS = ("low-first", "high-first")
+STEP = 1 << 19  # codes per task; a multiple of 8, so that every task starts on a byte
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that `count` codes of `bits` bits take."""
+    return -(-count * bits // 8)
+
+
+def pack(codes: np.ndarray, bits: int, order: str = "low-first") -> np.ndarray:
+    """Pack integer codes (any shape, read in C order) into uint8 [ceil(n * bits / 8)].
+
+    Codes may be signed (-2^(b-1) .. 2^(b-1)-1) or unsigned (0 .. 2^b-1). Raises PackingError for a code that does not
+    fit, or an array that is not of integers.
+
+    >>> pack(np.array([1, 2, 3]), 4).tolist()
+    [33, 3]
+    """
+    bits = check_integer("bits", bits, 1, 16)
+    check_known("order", order, ORDERS)
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu":
+        raise PackingError(f"codes have dtype {codes.dtype}: only integers can be packed")
+    flat = codes.reshape(-1)
+    check_fit(flat, bits)
+    if bits == 8 or (bits == 16 and order == "low-first"):
+        return flat.astype(f"<u{bits // 8}", casting="unsafe", copy=False).view(np.uint8)
+    if flat.dtype.itemsize > 2:
+        flat = flat.astype(np.int32)
+    packed = np.empty(packed_size(flat.size, bits), np.uint8)
+
+    def task(start: int) -> None:
+        part = np.ascontiguousarray(flat[start : start + STEP])
+        first = start * bits // 8
+        kernels.pack_bits(part, bits, order == "high-first", packed[first : first + packed_size(part.size, bits)])
+
+    pool.run(task, range(0, flat.size, STEP))
+    return packed
+
+
+def unpack(data: np.ndarray | bytes, bits: int, count: int, signed: bool, order: str = "low-first") -> np.ndarray:
+    r"""The `count` codes packed in `data`: int8/uint8 [count] up to 8 bits, int16/uint16 above.
+
+    Raises PackingError if `data` is not exactly as long as `count` codes are.
+
+    >>> unpack(b"\x2f\x03", 4, 3, signed=True).tolist()
+    [-1, 2, 3]
+    """
+    bits = check_integer("bits", bits, 1, 16)
+    count = check_integer("count", count, 0, 2**62)
+    check_known("order", order, ORDERS)
+    packed = as_bytes(data)
+    if packed.size != packed_size(count, bits):
+        raise PackingError(
+            f"{count:,} codes of {bits} bits take {packed_size(count, bits):,} bytes, but {packed.size:,} were given"
+        )
+    dtype = np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+    if bits == 8 or (bits == 16 and order == "low-first"):
+        return packed.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+    codes = np.empty(count, dtype)
+    sign = 1 << (bits - 1) if signed else 0
+
+    def task(start: int) -> None:
+        part = codes[start : start + STEP]
+        first = start * bits // 8
+        kernels.unpack_bits(
+            packed[first : first + packed_size(part.size, bits)], bits, order == "high-first", sign, part
+        )
+
+    pool.run(task, range(0, count, STEP))
+    return codes
+
+
+def as_bytes(data: np.ndarray | bytes) -> np.ndarray:
+    """`data` as uint8 [n] in C order."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return np.frombuffer(data, np.uint8)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+        given = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else f"a {type(data).__name__}"
+        raise PackingError(f"packed data is {given}: give bytes, or an array of uint8")
+    return np.ascontiguousarray(data).reshape(-1)
+
+
+def check_fit(codes: np.ndarray, bits: int) -> None:
+    """Raise PackingError unless all codes fit `bits` bits, as signed or as unsigned numbers."""
+    if codes.size == 0:
+        return
+    if codes.dtype.itemsize * 8 <= bits:
+        return
+    lowest, highest = int(codes.min()), int(codes.max())
+    limit = 1 << (bits - 1) if lowest < 0 else 1 << bits
+    if lowest < -limit or highest >= limit:
+        worst = lowest if lowest < -limit else highest
+        raise PackingError(
+            f"code {worst} does not fit {bits} bits: signed codes are {-(1 << (bits - 1))} to {(1 << (bits - 1)) - 1}, "
+            f"unsigned ones 0 to {(1 << bits) - 1}"
+        )

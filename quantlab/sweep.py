@@ -1,0 +1,200 @@
+"""sweep(): configurations x tensors -> a DataFrame of errors and sizes."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from . import pool
+from .arrays import as_float32
+from .config import QuantConfig
+from .dtypes import DTYPES
+from .errors import Cancelled, ConfigError, QuantlabError, check_integer, check_known
+from .granularity import Granularity
+from .metrics import evaluate_many
+from .tensor import fit
+
+COLUMNS = [
+    "tensor",
+    "shape",
+    "config",
+    "dtype",
+    "mapping",
+    "granularity",
+    "calibration",
+    "sqnr_db",
+    "mse",
+    "rmse",
+    "mae",
+    "max_abs_error",
+    "cosine",
+    "clipped_fraction",
+    "nbytes",
+    "bits_per_weight",
+    "compression_ratio",
+]
+
+Progress = Callable[[int, int, str], object]
+
+
+class TensorSource(Protocol):
+    """What a sweep needs of a checkpoint."""
+
+    names: list[str]
+
+    def raw(self, name: str) -> np.ndarray:
+        """The tensor in its own dtype."""
+
+
+Source = np.ndarray | Mapping[str, np.ndarray] | TensorSource
+
+
+def sweep(
+    source: Source,
+    configs: Iterable[QuantConfig],
+    tensors: Iterable[str] | None = None,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> pd.DataFrame:
+    """Error and size of every configuration on every tensor.
+
+    Parameters
+    ----------
+    source : an array, a mapping of names to arrays, or a Checkpoint.
+    configs : configurations; duplicates count once.
+    tensors : names to take, in this order; default all.
+    workers : threads to use at most; default one per core.
+    on_progress : called as on_progress(done, total, label), with a count of finished rows and what is being done.
+    cancel : asked several times a second; once it returns True the sweep raises Cancelled.
+
+    Returns
+    -------
+    DataFrame : one row per tensor and configuration, tensors outermost, in the order given; columns `COLUMNS`. Each
+        tensor is read once. Where a configuration cannot serve a tensor (an axis that it lacks, too few values for
+        entropy, NaN) the figures are NaN and `df.attrs["refused"]` lists {"tensor", "config", "reason"}.
+
+    >>> sweep(np.float32([[1, 2], [3, 4]]), [QuantConfig(dtype="int8")])[["tensor", "config", "nbytes"]].values.tolist()
+    [['tensor', 'int8-sym-tensor-minmax', 8]]
+    """
+    wanted = list(dict.fromkeys(configs))
+    if not wanted or not all(isinstance(config, QuantConfig) for config in wanted):
+        raise ConfigError("configs must be one or more QuantConfig: build them with grid(), or QuantConfig.parse(slug)")
+    if workers is not None:
+        check_integer("workers", workers, 1, 1024)
+    names, load = opened(source, tensors)
+    rows: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
+    total = len(names) * len(wanted)
+    with pool.limits(workers, cancel):
+        for name in names:
+            for row in tensor_rows(
+                name, load, wanted, lambda done, label: tell(on_progress, len(rows) + done, total, label)
+            ):
+                rows.append(row)
+                if "reason" in row:
+                    refused.append({"tensor": name, "config": row["config"], "reason": row.pop("reason")})
+    tell(on_progress, total, total, "done")
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame.attrs["refused"] = refused
+    return frame
+
+
+def tell(on_progress: Progress | None, done: int, total: int, label: str) -> None:
+    """Report progress if anybody listens."""
+    if on_progress is not None:
+        on_progress(done, total, label)
+
+
+def opened(source: Source, tensors: Iterable[str] | None) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """The names to sweep and a function that loads one. Raises ConfigError for names that are not there."""
+    if isinstance(source, np.ndarray) or not (isinstance(source, Mapping) or hasattr(source, "raw")):
+        source = {"tensor": source}  # type: ignore[dict-item]
+    names = list(source) if isinstance(source, Mapping) else list(source.names)
+    wanted = names if tensors is None else list(tensors)
+    for name in wanted:
+        check_known("tensor", name, names)
+    return wanted, source.__getitem__ if isinstance(source, Mapping) else source.raw
+
+
+def tensor_rows(
+    name: str, load: Callable[[str], np.ndarray], configs: list[QuantConfig], on_progress: Callable[[int, str], None]
+) -> list[dict[str, Any]]:
+    """The rows of one tensor, in the order of `configs`."""
+    on_progress(0, f"{name}: reading")
+    try:
+        raw = load(name)
+        x = as_float32(raw)
+    except Cancelled:
+        raise
+    except QuantlabError as error:
+        shape = raw.shape if "raw" in locals() and isinstance(raw, np.ndarray) else ()
+        return [{**labels(name, shape, config), "reason": str(error)} for config in configs]
+    found: dict[QuantConfig, dict[str, Any]] = {}
+    for granularity, together in by_granularity(configs):
+        found.update(
+            granularity_rows(
+                x, granularity, together, raw.dtype.itemsize, lambda label: on_progress(len(found), f"{name}: {label}")
+            )
+        )
+    return [{**labels(name, x.shape, config), **found[config]} for config in configs]
+
+
+def by_granularity(configs: list[QuantConfig]) -> Iterator[tuple[Granularity, list[QuantConfig]]]:
+    """Configurations that share one layout, so that they share one read."""
+    together: dict[Granularity, list[QuantConfig]] = {}
+    for config in configs:
+        together.setdefault(config.granularity, []).append(config)
+    yield from together.items()
+
+
+def granularity_rows(
+    x: np.ndarray,
+    granularity: Granularity,
+    configs: list[QuantConfig],
+    source_itemsize: int,
+    on_progress: Callable[[str], None],
+) -> dict[QuantConfig, dict[str, Any]]:
+    """Figures, or a reason, for every configuration of one layout."""
+    rows: dict[QuantConfig, dict[str, Any]] = {}
+    fitted = []
+    try:
+        groups = granularity.to_groups(x)
+        for config in configs:
+            on_progress(f"calibrating {config}")
+            try:
+                fitted.append((config, fit(groups, config)))
+            except ConfigError as error:
+                rows[config] = {"reason": str(error)}
+        on_progress(f"measuring {len(fitted)} configurations ({granularity.slug})")
+        reports = evaluate_many(x, groups, fitted, source_itemsize)
+    except Cancelled:
+        raise
+    except QuantlabError as error:
+        return {config: {"reason": str(error)} for config in configs}
+    for (config, _), report in zip(fitted, reports, strict=True):
+        rows[config] = asdict(report)
+    return rows
+
+
+def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, Any]:
+    """The columns that say what a row is about; what does not apply to a cast is `-`."""
+    applies = DTYPES[config.dtype].has_scale
+    return {
+        "tensor": name,
+        "shape": shape_text(shape),
+        "config": config.slug,
+        "dtype": config.dtype,
+        "mapping": config.mapping if applies else "-",
+        "granularity": config.granularity.slug if applies else "-",
+        "calibration": config.calibration.slug if applies else "-",
+        "nbytes": math.nan,
+    }
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """`64x128`; `scalar` for no dimensions."""
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,235 @@
+"""quantize(), fake_quantize() and what they return: QuantizedTensor."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import ml_dtypes
+import numpy as np
+
+from . import packing
+from .arrays import as_float32
+from .config import QuantConfig
+from .dtypes import MAPPINGS, SCALE_DTYPES, CastCodec, cut
+from .errors import PackingError, ShapeError
+from .granularity import Groups
+from .kernels import Fitted
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """A quantized tensor, held as the very bytes that an export writes.
+
+    Attributes
+    ----------
+    config : how it was quantized.
+    shape : of the original tensor.
+    source_dtype : NumPy's name of the original's dtype, such as "float32" or "bfloat16".
+    packed : uint8 [ceil(elements * bits / 8)]: the codes in C order, low-first (see `packing`); for fp16 and bf16 the
+        values' little-endian bytes.
+    scale : in the configuration's scale dtype, of shape (), (C,) or (rows, groups per row); None for fp16 and bf16.
+    packed_zero_point : uint8: the zero points in C order, packed at the width of a code; None unless affine.
+    offset : like `scale`; None unless uniform.
+
+    Raises
+    ------
+    ShapeError, PackingError : the parts do not fit the shape and the configuration.
+    """
+
+    config: QuantConfig
+    shape: tuple[int, ...]
+    source_dtype: str
+    packed: np.ndarray
+    scale: np.ndarray | None = None
+    packed_zero_point: np.ndarray | None = None
+    offset: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        check_bytes("codes", self.packed, packing.packed_size(self.size, self.config.codec.bits))
+        mapping = MAPPINGS[self.config.mapping]
+        has_scale = self.config.codec.has_scale
+        self._check_floats("scale", self.scale, has_scale)
+        self._check_floats("offset", self.offset, has_scale and mapping.has_offset)
+        if has_scale and mapping.has_zero_point:
+            count = math.prod(self.scale_shape)
+            check_bytes("zero points", self.packed_zero_point, packing.packed_size(count, self.config.codec.bits))
+        elif self.packed_zero_point is not None:
+            raise ShapeError(f"{self.config} has no zero points, but some were given")
+
+    def _check_floats(self, name: str, values: np.ndarray | None, needed: bool) -> None:
+        if not needed:
+            if values is not None:
+                raise ShapeError(f"{self.config} has no {name}, but one was given")
+            return
+        dtype = SCALE_DTYPES[self.config.scale_dtype].dtype
+        if values is None or values.dtype != dtype or values.shape != self.scale_shape:
+            given = "none was given" if values is None else f"{values.dtype} of shape {values.shape} was given"
+            raise ShapeError(
+                f"{self.config} on shape {self.shape} has a {name} of {dtype} {self.scale_shape}, but {given}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """Shape of scales, zero points and offsets."""
+        return self.config.granularity.scale_shape(self.shape)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The codes, unpacked, in the tensor's shape: int8 or uint8 up to 8 bits, else 16-bit integers.
+
+        For fp16 and bf16: the values' bit patterns, uint16.
+        """
+        codec = self.config.codec
+        signed = codec.code_dtype.kind == "i"
+        return packing.unpack(self.packed, codec.bits, self.size, signed).reshape(self.shape)
+
+    @property
+    def zero_point(self) -> np.ndarray | None:
+        """Zero points, unpacked, in the shape of `scale`: 0 for symmetric codes; None where there are none."""
+        if self.scale is None or self.offset is not None:
+            return None
+        if self.packed_zero_point is None:
+            return np.zeros(self.scale_shape, self.config.codec.code_dtype)
+        count = math.prod(self.scale_shape)
+        return packing.unpack(self.packed_zero_point, self.config.codec.bits, count, False).reshape(self.scale_shape)
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The arrays that exist and are exported, by name: packed, scale, zero_point (packed), offset."""
+        named = {
+            "packed": self.packed,
+            "scale": self.scale,
+            "zero_point": self.packed_zero_point,
+            "offset": self.offset,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(array.nbytes for array in self.parts.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        """8 * nbytes / elements."""
+        return 8 * self.nbytes / self.size
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of the source, in its own dtype, over nbytes."""
+        return self.size * source_itemsize(self.source_dtype) / self.nbytes
+
+    @cached_property
+    def _fitted(self) -> Fitted:
+        """Parameters as the kernels take them: float32 [rows, groups]."""
+        if self.scale is None:
+            return Fitted(*(np.zeros((1, 1), np.float32),) * 3)
+        shape = self.scale_shape if len(self.scale_shape) == 2 else (-1, 1)
+        zeros = np.zeros(self.scale_shape, np.float32)
+        arrays = (
+            self.scale,
+            zeros if self.zero_point is None else self.zero_point,
+            zeros if self.offset is None else self.offset,
+        )
+        return Fitted(*(array.astype(np.float32).reshape(shape) for array in arrays))
+
+    def dequantize(self) -> np.ndarray:
+        """The values that the codes stand for: float32, in the tensor's shape and C order."""
+        codec, granularity = self.config.codec, self.config.granularity
+        codes = granularity.to_groups(self.codes)
+        values = np.empty(codes.matrix.shape, np.float32)
+        fitted = self._fitted
+        codes.each(lambda part, size, p: codec.decode(part, size, cut(fitted, p.at), values[p.rows, p.cols]))
+        return granularity.from_groups(values, self.shape)
+
+    def __repr__(self) -> str:
+        size = f"{self.nbytes:,} bytes, {self.bits_per_weight:.3f} bits per weight"
+        return f"QuantizedTensor({self.config}, shape={self.shape}, {size})"
+
+
+def check_bytes(what: str, data: np.ndarray | None, expected: int) -> None:
+    """Raise PackingError unless `data` is uint8 [expected]."""
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 1 or data.size != expected:
+        given = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else "nothing"
+        raise PackingError(f"packed {what} must be uint8 ({expected},), but {given} was given")
+
+
+def source_itemsize(name: str) -> int:
+    """Bytes per element of a dtype by NumPy's or ml_dtypes' name."""
+    return np.dtype(getattr(ml_dtypes, name, name)).itemsize
+
+
+def fit(groups: Groups, config: QuantConfig) -> Fitted:
+    """Scale, zero point and offset of every group (float32 [rows, groups]), as `config` calibrates them.
+
+    Raises NonFiniteError for NaN or infinity, ConfigError if the calibration cannot serve these groups.
+    """
+    codec = config.codec
+    if isinstance(codec, CastCodec):
+        return codec.fit(groups, *groups.extents)
+    return codec.fit(groups, *config.calibration.range(groups, codec))
+
+
+def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
+    """Quantize a tensor.
+
+    Parameters
+    ----------
+    x : float16, bfloat16, float32, float64 or float8, any shape and layout, finite, not empty.
+
+    Raises
+    ------
+    DTypeError, EmptyTensorError, NonFiniteError : x cannot be quantized.
+    ShapeError, ConfigError : the configuration does not fit x (an axis that it lacks, too few values per group).
+
+    >>> q = quantize(np.float32([[-1, 0.5], [0.25, 1]]), QuantConfig(dtype="int4"))
+    >>> q.codes.tolist(), q.nbytes
+    ([[-7, 4], [2, 7]], 6)
+    """
+    single = as_float32(x)
+    groups = config.granularity.to_groups(single)
+    return encode(groups, fit(groups, config), config, single.shape, np.asarray(x).dtype.name)
+
+
+def encode(
+    groups: Groups, fitted: Fitted, config: QuantConfig, shape: tuple[int, ...], source_dtype: str
+) -> QuantizedTensor:
+    """The quantized tensor of values (as groups) under parameters that were fitted before."""
+    codec, granularity = config.codec, config.granularity
+    codes = np.empty(groups.matrix.shape, codec.code_dtype)
+    groups.each(lambda x, size, p: codec.encode(x, size, cut(fitted, p.at), codes[p.rows, p.cols]))
+    packed = packing.pack(granularity.from_groups(codes, shape), codec.bits)
+    if not codec.has_scale:
+        return QuantizedTensor(config, shape, source_dtype, packed)
+    mapping, scales = MAPPINGS[config.mapping], SCALE_DTYPES[config.scale_dtype].dtype
+    scale_shape = granularity.scale_shape(shape)
+    return QuantizedTensor(
+        config,
+        shape,
+        source_dtype,
+        packed,
+        fitted.scale.reshape(scale_shape).astype(scales),
+        packing.pack(fitted.zero_point.astype(np.uint16), codec.bits) if mapping.has_zero_point else None,
+        fitted.offset.reshape(scale_shape).astype(scales) if mapping.has_offset else None,
+    )
+
+
+def fake_quantize(x: np.ndarray, config: QuantConfig) -> np.ndarray:
+    """`quantize(x, config).dequantize()`: float32, in the shape of x."""
+    return quantize(x, config).dequantize()
+
+
+def packed_nbytes(shape: tuple[int, ...], config: QuantConfig) -> int:
+    """`quantize(x, config).nbytes` for an x of `shape`, without quantizing."""
+    codec, mapping = config.codec, MAPPINGS[config.mapping]
+    total = packing.packed_size(math.prod(shape), codec.bits)
+    if codec.has_scale:
+        count = math.prod(config.granularity.scale_shape(shape))
+        total += count * SCALE_DTYPES[config.scale_dtype].dtype.itemsize * (1 + mapping.has_offset)
+        total += packing.packed_size(count, codec.bits) if mapping.has_zero_point else 0
+    return total
