@@ -26,6 +26,7 @@ from .errors import (
     QuantlabError,
     ShapeError,
 )
+from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .granularity import PerChannel, PerGroup, PerTensor
 from .metrics import METRICS, ErrorReport, evaluate, measure
 from .observer import DynamicQuantizer, Observer
@@ -45,6 +46,7 @@ __all__ = [
     "PRESETS",
     "CalibrationRequiredError",
     "Cancelled",
+    "Checkpoint",
     "CheckpointError",
     "ConfigError",
     "DTypeError",
@@ -69,9 +71,12 @@ __all__ = [
     "ShapeError",
     "combinations",
     "evaluate",
+    "export",
     "fake_quantize",
     "grid",
+    "load_packed",
     "measure",
+    "open_checkpoint",
     "pack",
     "quantize",
     "sweep",
