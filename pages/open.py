@@ -23,4 +23,3 @@ if not session.checkpoint.names:
     st.info("This file holds no tensor.", icon=":material/inbox:")
 else:
     opening.tensor_table(session, query)
-    st.caption("Tick a row to inspect the tensor. A click on a column's head sorts.")

@@ -16,7 +16,7 @@ from .errors import EmptyTensorError, ShapeError
 
 OUTLIER_SIGMAS = 6.0  # a Gaussian has two such values in a billion
 DEAD = 2.0**-24  # of the tensor's largest magnitude: what a float32 next to it would round away
-BINS = 256
+MOST_BINS = 256
 _PIECE = 1 << 17  # values per piece: float64 copies of it stay in the cache
 
 
@@ -116,13 +116,13 @@ class ChannelStatistics:
         return order[~np.isin(order, self.dead)][:count]
 
 
-def describe(x: np.ndarray, bins: int = BINS, cancel: Callable[[], bool] | None = None) -> TensorStatistics:
+def describe(x: np.ndarray, bins: int | None = None, cancel: Callable[[], bool] | None = None) -> TensorStatistics:
     """Figures of a tensor.
 
     Parameters
     ----------
     x : float32, C order, finite, any shape.
-    bins : of its histogram.
+    bins : of its histogram; by default as many as suit the number of values.
     cancel : asked between pieces; Cancelled is raised once it is true.
 
     Raises
@@ -157,7 +157,7 @@ def describe(x: np.ndarray, bins: int = BINS, cancel: Callable[[], bool] | None 
 
 
 def histogram(
-    x: np.ndarray, low: float, high: float, bins: int = BINS, cancel: Callable[[], bool] | None = None
+    x: np.ndarray, low: float, high: float, bins: int | None = None, cancel: Callable[[], bool] | None = None
 ) -> Histogram:
     """Counts of the values of `x` in [low, high], as `numpy.histogram` counts them; a range of one value is widened.
 
@@ -168,8 +168,14 @@ def histogram(
     if low == high:
         margin = max(abs(low) / 2, 2.0**-149)
         low, high = low - margin, high + margin
+    bins = bins or suited_bins(x.size)
     counts = pool.run(lambda piece: _counts(piece, low, high, bins), _pieces(x), cancel=cancel)
     return Histogram(np.linspace(low, high, bins + 1), np.sum(counts, axis=0))
+
+
+def suited_bins(count: int) -> int:
+    """How many bins show the shape of `count` values: twice the square root, from 16 to 256."""
+    return min(max(2 * math.isqrt(count), 16), MOST_BINS)
 
 
 def central_range(x: np.ndarray, share: float = 0.99) -> tuple[float, float]:
@@ -295,7 +301,7 @@ def _heavy_tails(figures: TensorStatistics, channels: ChannelStatistics | None) 
     if figures.kurtosis < 10:
         return None
     return (
-        f"Heavy tails: the excess kurtosis is {figures.kurtosis:,.4g} (0 for a Gaussian), so most values crowd into "
+        f"Heavy tails: the excess kurtosis is {figures.kurtosis:,.{0 if figures.kurtosis > 100 else 1}f} (0 for a Gaussian), so most values crowd into "
         f"a small part of the range. A calibration that clips, or small groups, will pay."
     )
 

@@ -15,6 +15,7 @@ from quantlab.statistics import (
     describe_channels,
     findings,
     histogram,
+    suited_bins,
 )
 
 RNG = np.random.default_rng(7)
@@ -152,6 +153,11 @@ def test_channel_histograms_cover_each_channel_over_its_own_range():
     first, second = channel_histograms(x, axis=0, channels=np.array([0, 3]), bins=6)
     assert first.counts.tolist() == second.counts.tolist() == [1] * 6
     assert (second.edges[0], second.edges[-1]) == (18, 23)
+
+
+@pytest.mark.parametrize("count, bins", [(1, 16), (1000, 62), (10**9, 256)])
+def test_bins_suit_the_number_of_values(count, bins):
+    assert suited_bins(count) == bins
 
 
 def test_histogram_of_a_part_of_the_range():

@@ -7,7 +7,7 @@ from ..statistics import ChannelStatistics, Histogram
 from .levels import Levels
 from .style import BLUE, GREY, ORANGE, faded, figure
 
-DRAWN_LEVELS = 80  # lines closer than about ten pixels are a smear
+DRAWN_LEVELS = 40  # more lines are a smear on a narrow screen
 DRAWN_CHANNELS = 1024
 
 
@@ -72,6 +72,7 @@ def _bars(histogram: Histogram) -> go.Bar:
         customdata=np.stack([histogram.edges[:-1], histogram.edges[1:], share], axis=1),
         hovertemplate="%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>%{y:,} values (%{customdata[2]:.3g} %)<extra></extra>",
         marker={"color": BLUE, "line": {"width": 0}},
+        opacity=0.7,
         name="values",
         showlegend=False,
     )
@@ -88,7 +89,7 @@ def _grid_traces(levels: Levels, low: float, high: float) -> list[go.Scatter]:
             y=np.tile([0.0, 1.0, np.nan], drawn.size),
             yaxis="y2",
             mode="lines",
-            line={"color": faded(ORANGE, 0.8), "width": 1},
+            line={"color": ORANGE, "width": 1.25},
             hovertemplate="level %{x:.5g}<extra></extra>",
             name=f"{what} of {levels.config}",
         )

@@ -12,7 +12,7 @@ from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about
 
 WORST = 10
-CARD = 128  # pixels: two cards side by side on a phone
+CARD = 120  # pixels: seven cards in a row beside the sidebar, two on a phone
 
 
 def header(session: state.Session) -> None:
@@ -29,11 +29,11 @@ def figures(found: TensorStatistics) -> None:
     """The figures as cards that wrap; all are in the tensor's own unit, or shares of its values."""
     with st.container(horizontal=True, gap="small"):
         for label, value, term in (
-            ("Minimum", text.number(found.minimum), None),
-            ("Maximum", text.number(found.maximum), None),
+            ("Min", text.number(found.minimum), None),
+            ("Max", text.number(found.maximum), None),
             ("Mean", text.number(found.mean, 3), None),
             ("Std deviation", text.number(found.std, 3), "std"),
-            ("Excess kurtosis", text.number(found.kurtosis, 3), "kurtosis"),
+            ("Kurtosis", text.number(found.kurtosis, 3), "kurtosis"),
             ("Zeros", text.percent(found.zeros), "zeros"),
             ("Outliers", text.percent(found.outliers), "outliers"),
         ):
@@ -46,9 +46,10 @@ def oddities(found: TensorStatistics, channels: ChannelStatistics | None) -> Non
     if not sentences:
         st.success("Nothing odd: no outliers, no dead channels, no lopsided range.", icon=":material/check_circle:")
         return
-    # The word before the colon is the finding's name.
-    lines = [f"- **{name}**:{rest}" if rest else f"- {name}" for name, _, rest in (text.plain(s).partition("\\:") for s in sentences)]
-    st.warning("\n".join(lines), icon=":material/troubleshoot:")
+    # The words before the colon are the finding's name.
+    parts = (sentence.partition(": ") for sentence in sentences)
+    lines = [f"**{name}:** {text.plain(rest)}" if rest else text.plain(name) for name, _, rest in parts]
+    st.warning("\n\n".join(lines), icon=":material/troubleshoot:")
 
 
 def values_tab(session: state.Session) -> None:
@@ -64,10 +65,10 @@ def values_tab(session: state.Session) -> None:
         group = _group_choice(config, spec.shape)
         log = st.toggle("Logarithmic counts", value=True, key="log", bind="query-params")
     levels, histogram = _levels(session, config, group or "widest")
-    if group is None or levels is None:
+    if group is None or histogram is None:
         histogram = cache.value_histogram(session.key, session.checkpoint, session.tensor, show != "All")
     widgets.chart(plots.value_histogram(histogram, levels, log), "values", f"Histogram of the values of {session.tensor}")
-    st.caption(_legend(config, levels, group))
+    st.caption(_legend(config, levels, group, histogram))
 
 
 def channels_tab(session: state.Session) -> None:
@@ -95,29 +96,37 @@ def main_axis(shape: tuple[int, ...]) -> int | None:
 
 def _group_choice(config: QuantConfig, shape: tuple[int, ...]) -> str | None:
     """Which group's values to show; None for the whole tensor."""
-    if not DTYPES[config.dtype].has_scale or not config.granularity.scale_shape(shape):
+    if not _has_grid(config, shape) or not config.granularity.scale_shape(shape):
         return None
     options = {"Whole tensor": None} | {f"{name.capitalize()} group": name for name in WHICH}
-    chosen = st.segmented_control("Of", list(options), default="Whole tensor", required=True, key="of", bind="query-params")
+    chosen = st.segmented_control(
+        "Of", list(options), default="Whole tensor", required=True, key="of", bind="query-params", wrap=True
+    )
     return options[chosen]
 
 
+def _has_grid(config: QuantConfig, shape: tuple[int, ...]) -> bool:
+    return DTYPES[config.dtype].has_scale and widgets.fits(config, shape)
+
+
 def _levels(session: state.Session, config: QuantConfig, which: str) -> tuple[Levels | None, Histogram | None]:
-    if not DTYPES[config.dtype].has_scale:
-        return None, None
-    with widgets.boundary():
-        return cache.group_levels(session.key, session.checkpoint, session.tensor, config, which)
+    """The grid and the values of one group; nothing where there is no grid, or where it is refused, which is said."""
+    if _has_grid(config, session.checkpoint.spec(session.tensor).shape):
+        with widgets.boundary():
+            return cache.group_levels(session.key, session.checkpoint, session.tensor, config, which)
     return None, None
 
 
-def _legend(config: QuantConfig, levels: Levels | None, group: str | None) -> str:
+def _legend(config: QuantConfig, levels: Levels | None, group: str | None, shown: Histogram) -> str:
     """What the figure shows, in words with numbers."""
     if not DTYPES[config.dtype].has_scale:
         return f"{config} is a float format: its levels lie closer the nearer to 0, so no grid is drawn."
     if levels is None:
-        return "Without a grid: see above."
+        return f"No grid is drawn: {config} does not go with this tensor."
     low, high = text.number(float(levels.values[0])), text.number(float(levels.values[-1]))
-    told = f"{levels.values.size:,} levels from {low} to {high}, a step of {text.number(levels.step)} apart; grey is clipped."
+    told = f"{levels.values.size:,} levels from {low} to {high}, a step of {text.number(levels.step)} apart."
+    if shown.edges[0] < levels.values[0] - levels.step / 2 or shown.edges[-1] > levels.values[-1] + levels.step / 2:
+        told += " What lies on grey is clipped to the outermost level."
     if levels.groups == 1:
         return told
     whose = f"Group {levels.group:,} of {levels.groups:,}, the {group or 'widest'} range"

@@ -53,6 +53,7 @@ def tensor_table(session: state.Session, query: str) -> None:
         return
     every = None if not job.active else 1.0 if len(names) <= CHARTED else 5.0
     st.fragment(_table, run_every=every)(session, job, names, polling=every is not None)
+    st.caption("Tick a row to inspect the tensor. A click on a column's head sorts.")
 
 
 def matching(names: Iterable[str], query: str) -> list[str]:
@@ -114,7 +115,7 @@ _COLUMNS = ("histogram", "shape", "dtype", "nbytes", "minimum", "maximum", "std"
 def _column_config() -> dict[str, object]:
     column = st.column_config
     return {
-        "tensor": column.TextColumn("Tensor", pinned=True, width="medium"),
+        "tensor": column.TextColumn("Tensor", pinned=True, width=170),
         "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=120),
         "shape": "Shape",
         "dtype": "Type",
@@ -122,7 +123,7 @@ def _column_config() -> dict[str, object]:
         "minimum": column.NumberColumn("Min", format="%.4g"),
         "maximum": column.NumberColumn("Max", format="%.4g"),
         "std": column.NumberColumn("Std", format="%.3g", help=about("std")),
-        "kurtosis": column.NumberColumn("Kurtosis", format="%.3g", help=about("kurtosis")),
+        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis")),
         "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros")),
         "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers")),
         "note": column.TextColumn("Note", width="large"),

@@ -44,7 +44,7 @@ import streamlit as st
 from quantlab.config import PRESETS, QuantConfig
 from quantlab.errors import ConfigError, QuantlabError
 from quantlab.formats import Checkpoint
-from quantlab.ui import cache, sources
+from quantlab.ui import cache, sources, text
 
 PAGES = ("open", "inspect", "sweep", "compare", "export")
 COMPARED = 4  # most configurations side by side
@@ -88,8 +88,8 @@ def require_checkpoint() -> Session:
     """The session with its open checkpoint; without one the page says why and stops."""
     session = current()
     if session.checkpoint is None:
-        st.error(session.problem or "No file is open.", icon=":material/folder_off:")
-        st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:", query_params={})
+        st.error(text.sentence(session.problem or "no file is open"), icon=":material/folder_off:")
+        st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:")
         st.stop()
     return session
 
@@ -98,7 +98,7 @@ def require_tensor() -> Session:
     """The session with its open checkpoint and chosen tensor; without them the page says why and stops."""
     session = require_checkpoint()
     if session.tensor is None:
-        st.info(f"{session.title} holds no tensor.", icon=":material/inbox:")
+        st.info(f"{text.plain(session.title)} holds no tensor.", icon=":material/inbox:")
         st.page_link(page_path("open"), label="Choose another file", icon=":material/folder_open:")
         st.stop()
     return session

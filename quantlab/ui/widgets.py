@@ -23,7 +23,7 @@ from quantlab.ui import jobs, state, text
 from quantlab.ui.help import about
 
 TOKENS = ("tensor", "ch0", "ch-1", "g32", "g64", "g128", "g256")  # granularities that a grid offers unasked
-FIELD, NUMBER_FIELD = 150, 120  # pixels
+FIELD, NUMBER_FIELD = 140, 120  # pixels
 _SCALES = {"any": False, "powers of two": True}
 
 
@@ -69,21 +69,31 @@ def config_form(key: str, value: QuantConfig, shape: tuple[int, ...] | None = No
 
     Returns
     -------
-    QuantConfig : `value` itself while the fields make no legal combination, under a sentence that says why.
+    QuantConfig : `value` itself while the fields make no legal combination, under a sentence that says why. So it
+        does not fit `shape` only if `value` does not (see `fits`).
     """
     said = state.current().forms
     if said.get(key) != value.slug or f"{key}-dtype" not in st.session_state:
         _seed(key, value)
-    config = value
     try:
         config = _fields(key, value)
         if shape is not None:
             config.granularity.scale_shape(shape)
     except QuantlabError as error:
-        st.error(text.sentence(error) + f" Still shown: {text.plain(value.slug)}.", icon=":material/block:")
+        still = f" Still shown: {text.plain(value)}." if shape is None or fits(value, shape) else ""
+        st.error(text.sentence(error) + still, icon=":material/block:")
         config = value
     said[key] = config.slug
     return config
+
+
+def fits(config: QuantConfig, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of `shape` has the axis that the configuration's granularity asks for."""
+    try:
+        config.granularity.scale_shape(shape)
+    except QuantlabError:
+        return False
+    return True
 
 
 def grid_form() -> tuple[list[QuantConfig], list[str]]:
@@ -146,7 +156,7 @@ def _fields(key: str, value: QuantConfig) -> QuantConfig:
         calibration = _select(key, "calibration", "Calibration", CALIBRATIONS, cast)
         which = _parameters(key, calibration, CALIBRATIONS[calibration], cast)
         scale_dtype = _select(key, "scale_dtype", "Scale stored as", SCALE_DTYPES, cast)
-        pow2 = st.toggle("Power of two", key=f"{key}-pow2_scale", help=about("pow2_scale"), disabled=cast)
+        pow2 = st.toggle("Power-of-two scale", key=f"{key}-pow2_scale", help=about("pow2_scale"), disabled=cast)
     return QuantConfig(
         dtype=dtype,
         mapping=mapping,
