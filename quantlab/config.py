@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .calibration import MSE, Calibration, MinMax, parse_calibration
-from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, Codec
+from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockFormat, Codec
 from .errors import ConfigError, check_known
 from .granularity import GRANULARITIES, Granularity, PerChannel, PerGroup, PerTensor, parse_granularity
 
@@ -18,8 +18,8 @@ Named = TypeVar("Named")
 class QuantConfig:
     """One way to quantize a tensor. Hashable, so it can key a cache or a table.
 
-    fp16 and bf16 are casts: mapping, granularity, calibration and scale do not apply to them, and are folded to their
-    defaults, so that equal results have equal configurations.
+    fp16 and bf16 are casts, and ggml's types (q4_0 ...) have rules of their own: mapping, granularity, calibration and
+    scale do not apply to them, and are folded to what the format fixes, so that equal results are equal configurations.
 
     >>> QuantConfig(dtype="int4", granularity=PerGroup(128), calibration=MSE()).slug
     'int4-sym-g128-mse'
@@ -46,10 +46,19 @@ class QuantConfig:
             raise ConfigError(f"calibration is {self.calibration!r}: give an instance such as MinMax() or MSE()")
         if not isinstance(self.pow2_scale, bool):
             raise ConfigError(f"pow2_scale is {self.pow2_scale!r}: give True or False")
-        if not DTYPES[self.dtype].has_scale:
-            for field in fields(self)[1:]:
-                object.__setattr__(self, field.name, field.default)
+        if not DTYPES[self.dtype].configurable:
+            self._fold()
         self.calibration.check(self.codec)
+
+    def _fold(self) -> None:
+        """Set what the number format fixes, and to the default what it has no use for."""
+        for field in fields(self)[1:]:
+            object.__setattr__(self, field.name, field.default)
+        kind = DTYPES[self.dtype]
+        if isinstance(kind, BlockFormat):
+            object.__setattr__(self, "mapping", kind.mapping)
+            object.__setattr__(self, "granularity", PerGroup(kind.block))
+            object.__setattr__(self, "scale_dtype", kind.scale_dtype)
 
     @property
     def codec(self) -> Codec:
@@ -59,7 +68,7 @@ class QuantConfig:
     @property
     def slug(self) -> str:
         """A short unique name: `int4-sym-g128-mse`, `fp16`; `parse` is its inverse."""
-        if not DTYPES[self.dtype].has_scale:
+        if not DTYPES[self.dtype].configurable:
             return self.dtype
         parts = [self.dtype, MAPPINGS[self.mapping].token, self.granularity.slug, self.calibration.slug]
         parts += [f"s{self.scale_dtype}"] * (self.scale_dtype != "fp32") + ["pow2"] * self.pow2_scale
@@ -75,7 +84,7 @@ class QuantConfig:
             raise ConfigError(f"a configuration is named by text such as 'int4-sym-g128-mse', not by {slug!r}")
         if slug in PRESETS:
             return PRESETS[slug]
-        if slug in DTYPES and not DTYPES[slug].has_scale:
+        if slug in DTYPES and not DTYPES[slug].configurable:
             return cls(dtype=slug)
         match = SLUG.fullmatch(slug)
         if match is None:

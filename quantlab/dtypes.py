@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from . import kernels
+from .errors import ConfigError, ShapeError
 from .kernels import Fitted, Grid, Storage
 
 SUMS = 5  # sum e^2, sum |e|, sum x*e, max |e|, clipped values
@@ -199,6 +200,52 @@ class CastCodec:
         return sums
 
 
+@dataclass(frozen=True)
+class BlockCodec(IntegerCodec):
+    """Integer codes by ggml's own rules, which fix the block, the scale's type and how both are chosen.
+
+    The scale is rounded to float16 after the codes were chosen with the unrounded one, as ggml does.
+    """
+
+    rule: Callable = kernels.encode_extreme
+    block: int = 32
+
+    def fit(self, groups: Any, lo: np.ndarray, hi: np.ndarray) -> Fitted:
+        """The rounded scale and offset of every block. ShapeError, ConfigError: the tensor cannot be held."""
+        shape = groups.tensor.shape
+        if not shape or shape[-1] % self.block:
+            raise ShapeError(
+                f"a tensor of shape {shape} cannot be cut into blocks of {self.block}: its last dimension must be a "
+                f"multiple of {self.block}"
+            )
+        scale, offset = groups.solve(lambda part, at: self._choose(part.matrix, part.size)[1:])
+        with np.errstate(over="ignore"):
+            rounded = [values.astype(self.scale_type.dtype).astype(np.float32) for values in (scale, offset)]
+        if not all(np.isfinite(values).all() for values in rounded):
+            raise ConfigError(f"a block's scale is beyond {self.scale_type.storage.largest:g}, the largest float16")
+        return Fitted(rounded[0], np.zeros_like(scale), rounded[1])
+
+    def _choose(self, x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(codes, unrounded scale, unrounded offset) of a part of whole blocks."""
+        grid = self.grid
+        codes = np.empty(x.shape, self.code_dtype)
+        scale, offset = (np.empty((x.shape[0], -(-x.shape[1] // size)), np.float32) for _ in range(2))
+        self.rule(x, size, np.float32(grid.qmin), np.float32(grid.qmax), codes, scale, offset)
+        return codes, scale, offset
+
+    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray) -> None:
+        """Write the codes of x into `codes`; they follow from x alone."""
+        codes[...] = self._choose(x, size)[0]
+
+    def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """As `IntegerCodec.error_sums`. Nothing is clipped: the rules use the whole range of codes."""
+        decoded = np.empty_like(x)
+        self.decode(self._choose(x, size)[0], size, fitted, decoded)
+        sums = np.zeros((*fitted.scale.shape, SUMS))
+        kernels.group_difference_sums(x, decoded, size, sums)
+        return sums
+
+
 Codec = IntegerCodec | CastCodec
 
 
@@ -208,7 +255,10 @@ class IntegerFormat:
 
     name: str
     bits: int
+
     has_scale = True
+    configurable = True
+    block: int | None = None
 
     def codec(self, mapping: Mapping, scale_type: ScaleType, pow2_scale: bool) -> IntegerCodec:
         """The format under a mapping, with its scales stored as `scale_type`."""
@@ -222,14 +272,41 @@ class CastFormat:
     name: str
     bits: int
     dtype: np.dtype
+
     has_scale = False
+    configurable = False
+    block: int | None = None
 
     def codec(self, mapping: Mapping, scale_type: ScaleType, pow2_scale: bool) -> CastCodec:
         """The cast; mapping and scale do not apply."""
         return CastCodec(self.dtype)
 
 
-DTYPES: dict[str, IntegerFormat | CastFormat] = {
+@dataclass(frozen=True)
+class BlockFormat:
+    """A block type of ggml: a scale per 32 values of a row, chosen by its own rule."""
+
+    name: str
+    bits: int
+    mapping: str
+    rule: Callable
+    block: int = 32
+
+    has_scale = True
+    configurable = False
+    scale_dtype = "fp16"
+
+    def codec(self, mapping: Mapping, scale_type: ScaleType, pow2_scale: bool) -> BlockCodec:
+        """The type's codec; mapping and scale are its own."""
+        return BlockCodec(
+            self.bits, MAPPINGS[self.mapping], SCALE_DTYPES[self.scale_dtype], False, self.rule, self.block
+        )
+
+
+NumberFormat = IntegerFormat | CastFormat | BlockFormat
+
+# `configurable` says whether mapping, granularity, calibration and scale apply, or the format fixes them.
+DTYPES: dict[str, NumberFormat] = {
     "int2": IntegerFormat("int2", 2),
     "int3": IntegerFormat("int3", 3),
     "int4": IntegerFormat("int4", 4),
@@ -240,6 +317,11 @@ DTYPES: dict[str, IntegerFormat | CastFormat] = {
     "int16": IntegerFormat("int16", 16),
     "fp16": CastFormat("fp16", 16, np.dtype(np.float16)),
     "bf16": CastFormat("bf16", 16, np.dtype(ml_dtypes.bfloat16)),
+    "q8_0": BlockFormat("q8_0", 8, "symmetric", kernels.encode_magnitude),
+    "q4_0": BlockFormat("q4_0", 4, "symmetric", kernels.encode_extreme),
+    "q4_1": BlockFormat("q4_1", 4, "uniform", kernels.encode_ranged),
+    "q5_0": BlockFormat("q5_0", 5, "symmetric", kernels.encode_extreme),
+    "q5_1": BlockFormat("q5_1", 5, "uniform", kernels.encode_ranged),
 }
 
 

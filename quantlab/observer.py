@@ -5,7 +5,7 @@ import numpy as np
 from .arrays import as_float32
 from .calibration import EMA, MinMax
 from .config import QuantConfig
-from .dtypes import IntegerCodec
+from .dtypes import DTYPES, IntegerCodec
 from .errors import CalibrationRequiredError, ConfigError, LimitError, ShapeError
 from .granularity import Groups, PerGroup, PerTensor
 from .kernels import Fitted
@@ -27,6 +27,10 @@ class Observer:
     """
 
     def __init__(self, config: QuantConfig, max_bytes: int = DEFAULT_BUDGET) -> None:
+        if DTYPES[config.dtype].block:
+            raise ConfigError(
+                f"{config} chooses the scale of a block from that block alone: use quantize(), or an int dtype"
+            )
         self.config = config
         self.max_bytes = max_bytes
         self.batches = 0

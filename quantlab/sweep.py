@@ -181,8 +181,8 @@ def granularity_rows(
 
 
 def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, Any]:
-    """The columns that say what a row is about; what does not apply to a cast is `-`."""
-    applies = DTYPES[config.dtype].has_scale
+    """The columns that say what a row is about; what the format fixes is `-`."""
+    applies = DTYPES[config.dtype].configurable
     return {
         "tensor": name,
         "shape": shape_text(shape),

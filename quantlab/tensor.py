@@ -10,7 +10,7 @@ import numpy as np
 from . import packing
 from .arrays import as_float32
 from .config import QuantConfig
-from .dtypes import MAPPINGS, SCALE_DTYPES, CastCodec, cut
+from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, CastCodec, cut
 from .errors import PackingError, ShapeError
 from .granularity import Groups
 from .kernels import Fitted
@@ -170,7 +170,7 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
     Raises NonFiniteError for NaN or infinity, ConfigError if the calibration cannot serve these groups.
     """
     codec = config.codec
-    if isinstance(codec, CastCodec):
+    if isinstance(codec, CastCodec) or not DTYPES[config.dtype].configurable:
         return codec.fit(groups, *groups.extents)
     return codec.fit(groups, *config.calibration.range(groups, codec))
 
