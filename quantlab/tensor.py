@@ -224,12 +224,35 @@ def fake_quantize(x: np.ndarray, config: QuantConfig) -> np.ndarray:
     return quantize(x, config).dequantize()
 
 
+@dataclass(frozen=True)
+class PartSpec:
+    """Shape and dtype of one of the arrays that a quantized tensor is held and exported as."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def part_specs(shape: tuple[int, ...], config: QuantConfig) -> dict[str, PartSpec]:
+    """`quantize(x, config).parts` of an x of `shape`, as specs: known before anything is quantized."""
+    codec, mapping = config.codec, MAPPINGS[config.mapping]
+    byte = np.dtype(np.uint8)
+    specs = {"packed": PartSpec(byte, (packing.packed_size(math.prod(shape), codec.bits),))}
+    if codec.has_scale:
+        scale_shape = config.granularity.scale_shape(shape)
+        scales = PartSpec(SCALE_DTYPES[config.scale_dtype].dtype, scale_shape)
+        specs["scale"] = scales
+        if mapping.has_zero_point:
+            specs["zero_point"] = PartSpec(byte, (packing.packed_size(math.prod(scale_shape), codec.bits),))
+        if mapping.has_offset:
+            specs["offset"] = scales
+    return specs
+
+
 def packed_nbytes(shape: tuple[int, ...], config: QuantConfig) -> int:
     """`quantize(x, config).nbytes` for an x of `shape`, without quantizing."""
-    codec, mapping = config.codec, MAPPINGS[config.mapping]
-    total = packing.packed_size(math.prod(shape), codec.bits)
-    if codec.has_scale:
-        count = math.prod(config.granularity.scale_shape(shape))
-        total += count * SCALE_DTYPES[config.scale_dtype].dtype.itemsize * (1 + mapping.has_offset)
-        total += packing.packed_size(count, codec.bits) if mapping.has_zero_point else 0
-    return total
+    return sum(spec.nbytes for spec in part_specs(shape, config).values())
