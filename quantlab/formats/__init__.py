@@ -71,7 +71,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None) ->
     CheckpointError : it cannot be opened, or is not what it claims to be.
     LimitError : it exceeds a budget, such as the number of tensors.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, false where even looking is not allowed
         return open_folder(Path(path), _open_file)
     return _open_file(InputFile(path, name))
 

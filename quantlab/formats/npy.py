@@ -35,7 +35,7 @@ _REFUSED = {
 
 def sniff(head: bytes, size: int) -> bool:
     """Every .npy file begins with the magic; one that is cut inside it is meant to be one, too."""
-    return head[: len(MAGIC)] == MAGIC[: len(head)]
+    return head != b"" and head[: len(MAGIC)] == MAGIC[: len(head)]
 
 
 def open_file(file: InputFile) -> Checkpoint:

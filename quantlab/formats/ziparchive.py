@@ -158,7 +158,9 @@ def _find_directory(file: InputFile) -> tuple[int, int, int]:
     magic, disk, first_disk, here, count, size, start, comment = _END.unpack(file.read(end, _END.size))
     if magic != b"PK\x05\x06" or comment:
         raise CheckpointError(f"{file} is a zip archive without a directory at its end: it is cut, or data follow it")
-    if 0xFFFF in (here, count) or _FULL in (size, start):
+    # Some writers add the 64-bit records though everything would fit without.
+    has_locator = end >= _END64_LOCATOR.size and file.read(end - _END64_LOCATOR.size, 4) == b"PK\x06\x07"
+    if has_locator or 0xFFFF in (here, count) or _FULL in (size, start):
         end, here, count, size, start = _find_directory64(file, end)
     if disk or first_disk or here != count or start + size != end:
         raise CheckpointError(f"{file} is a zip archive whose directory is not where it says")

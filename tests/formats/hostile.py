@@ -1,0 +1,155 @@
+"""Builders of files that lie, and the one way of opening them: nothing runs, nothing grows, one sentence comes back."""
+
+import contextlib
+import io
+import json
+import os
+import struct
+import time
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from quantlab.errors import QuantlabError
+from quantlab.formats import PackedCheckpoint, open_checkpoint
+
+# Python's own objects for one open file and its message; the rule is about memory that grows with what a file claims.
+FIXED_MEMORY = 1 << 20
+SECONDS = 1.0
+
+
+# -- safetensors
+
+
+def safetensors(header: dict | bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file of this header and data; `length` lies about the header's."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def tensor(dtype: str, shape: list, begin: int, end: int) -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+# -- npy
+
+
+def npy(
+    descr: object = "<f4",
+    shape: object = (1,),
+    data: bytes = b"",
+    version: tuple[int, int] = (1, 0),
+    fortran: bool = False,
+    header: bytes | None = None,
+) -> bytes:
+    """A .npy file that says `descr` and `shape`, whatever `data` is; or with a `header` of any bytes."""
+    if header is None:
+        header = (repr({"descr": descr, "fortran_order": fortran, "shape": shape}) + "\n").encode()
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    return b"\x93NUMPY" + bytes(version) + length + header + data
+
+
+ONE = npy(data=b"\0" * 4)  # a correct file of one float32
+
+
+# -- zip
+
+
+def archive(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as target:
+        warnings.simplefilter("ignore")  # of duplicate names, which are the point
+        for name, data in members:
+            target.writestr(name, data)
+    return buffer.getvalue()
+
+
+def bomb_of_shared_bytes(records: int, names: bool = False, size: int = 1_000_000) -> bytes:
+    """An archive whose directory lists one deflated member `records` times, under one name or as many."""
+    body = npy("<f4", (size,), b"\0" * (4 * size))
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = deflate.compress(body) + deflate.flush()
+    sizes = (zlib.crc32(body), len(packed), len(body), 5, 0)
+    local = struct.pack("<IHHHHHIIIHH", 0x04034B50, 20, 0, 8, 0, 0, *sizes) + b"a.npy" + packed
+    directory = b"".join(
+        struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 8, 0, 0, *sizes, 0, 0, 0, 0, 0)
+        + (b"%c.npy" % (97 + i % 26) if names else b"a.npy")
+        for i in range(records)
+    )
+    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, records, records, len(directory), len(local), 0)
+    return local + directory + end
+
+
+def patched(data: bytes, *changes: tuple[int, bytes]) -> bytes:
+    """`data` with other bytes at some places; a negative place counts from the end."""
+    out = bytearray(data)
+    for place, new in changes:
+        start = place % len(out)
+        out[start : start + len(new)] = new
+    return bytes(out)
+
+
+# -- pickles
+
+
+class Canary:
+    """Unpickling it makes a folder: nothing of the kind may ever appear."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (self.folder,)
+
+
+# -- opening
+
+
+def open_and_read_all(path: Path) -> None:
+    with open_checkpoint(path) as checkpoint:
+        for name in checkpoint.names:
+            checkpoint.raw(name)
+            if isinstance(checkpoint, PackedCheckpoint):
+                checkpoint.quantized(name)
+
+
+def refusal(path: Path) -> QuantlabError | None:
+    """What opening the file and reading all of it raises; anything but a QuantlabError passes through.
+
+    Asserts what holds for every file of strangers: it takes less than a second, and at most twice its size of memory.
+    """
+    started = time.process_time()  # other processes' work does not count
+    error = _attempt(path)
+    assert time.process_time() - started < SECONDS
+    if error is not None:
+        assert str(error)
+        assert "\n" not in str(error)
+        size = path.stat().st_size if path.is_file() else 0
+        assert _memory_of(path) < 2 * size + FIXED_MEMORY
+    return error
+
+
+def _attempt(path: Path) -> QuantlabError | None:
+    try:
+        open_and_read_all(path)
+    except QuantlabError as error:
+        return error
+    return None
+
+
+def _memory_of(path: Path) -> int:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(QuantlabError):
+            open_and_read_all(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def floats(*values: float) -> bytes:
+    return np.array(values, "<f4").tobytes()

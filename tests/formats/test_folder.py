@@ -1,0 +1,127 @@
+"""Folders of safetensors files, as Hugging Face writes and caches them."""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from quantlab.errors import CheckpointError, LimitError
+from quantlab.formats import folder as folder_module
+from quantlab.formats import open_checkpoint
+
+from .hostile import refusal
+
+PARTS = {"model-00001-of-00002.safetensors": ["a", "b"], "model-00002-of-00002.safetensors": ["c"]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model in two files, with its index."""
+    place = tmp_path / "model"
+    place.mkdir()
+    for file, names in PARTS.items():
+        safetensors.numpy.save_file({name: np.full(3, ord(name), np.float32) for name in names}, place / file)
+    write_index(place, {name: file for file, names in PARTS.items() for name in names})
+    return place
+
+
+def write_index(place, weight_map, **more):
+    index = {"metadata": {"total_size": 36.0, "note": "x"}, "weight_map": weight_map, **more}
+    (place / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_a_model_in_several_files_is_one_checkpoint(folder):
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.names == ["a", "b", "c"]
+        assert checkpoint.title == "model"
+        assert [checkpoint.load(name)[0] for name in "abc"] == [97, 98, 99]
+        lines = "".join(f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\n" for file in PARTS)
+        assert checkpoint.sha256() == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_a_folder_with_one_file_is_that_file(tmp_path):
+    safetensors.numpy.save_file({"a": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert (checkpoint.names, checkpoint.title) == (["a"], "model.safetensors")
+
+
+def test_a_snapshot_of_hugging_faces_cache_is_followed_into_its_store(tmp_path):
+    blobs, snapshot = tmp_path / "models--x" / "blobs", tmp_path / "models--x" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    safetensors.numpy.save_file({"a": np.ones(2, np.float32)}, blobs / "0123")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/0123")
+    assert open_checkpoint(snapshot).names == ["a"]
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    outside = tmp_path / "secret.safetensors"
+    safetensors.numpy.save_file({"c": np.ones(2, np.float32)}, outside)
+    file = folder / "model-00002-of-00002.safetensors"
+    file.unlink()
+    file.symlink_to(outside)
+    with pytest.raises(CheckpointError, match="leads out of the folder"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../secret.safetensors", "/etc/passwd", "a/b.safetensors", "..\\x.safetensors", "x\0.safetensors", "", ".."],
+)
+def test_the_index_cannot_name_files_elsewhere(file, folder):
+    write_index(folder, {"a": file})
+    assert "only .safetensors files of the same folder" in str(refusal(folder))
+
+
+BAD_INDEXES = {
+    "no JSON": (b"\x80\x04", "not valid"),
+    "nothing": (b"", "not valid"),
+    "no map": (b'{"metadata":{}}', "no weight_map"),
+    "a list for a map": (b'{"weight_map":[]}', "an object"),
+    "a number for a name": (b'{"weight_map":{"a":1}}', "a string"),
+    "a tensor twice": (b'{"weight_map":{"a":"m.safetensors","a":"n.safetensors"}}', "twice"),
+    "nesting": (b'{"metadata":{"x":' + b"[" * 100_000, "not valid"),
+    "a file that is not there": (b'{"weight_map":{"a":"m.safetensors"}}', "no such file"),
+    "a tensor that is not there": (b'{"weight_map":{"x":"model-00001-of-00002.safetensors"}}', "it is not"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INDEXES)
+def test_an_index_that_lies_is_refused(name, folder):
+    content, word = BAD_INDEXES[name]
+    (folder / "model.safetensors.index.json").write_bytes(content)
+    assert word in str(refusal(folder))
+
+
+def test_a_folder_with_several_models_asks_for_one(tmp_path):
+    for name in ("x", "y"):
+        safetensors.numpy.save_file({"a": np.ones(2, np.float32)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match=r"'x.safetensors', 'y.safetensors': open one"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_folder_without_a_model_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="has none"):
+        open_checkpoint(tmp_path)
+
+
+def test_budgets_of_an_index(folder, monkeypatch):
+    monkeypatch.setattr(folder_module, "MAX_FILES", 1)
+    with pytest.raises(LimitError, match="opens up to 1"):
+        open_checkpoint(folder)
+    monkeypatch.setattr(folder_module, "MAX_INDEX", 10)
+    with pytest.raises(LimitError, match="index of up to 10"):
+        open_checkpoint(folder)
+
+
+def test_nothing_stays_open_after_a_refusal(folder):
+    write_index(folder, {"a": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"})
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(CheckpointError):
+            open_checkpoint(folder)
+    assert len(os.listdir("/proc/self/fd")) == before
