@@ -9,7 +9,7 @@ session = state.current()
 st.title("Open", anchor=False)
 opening.choose_source(session)
 
-if session.checkpoint is None:
+if session.opened is None:
     st.error(text.sentence(session.problem), icon=":material/folder_off:")
     st.stop()
 
@@ -17,7 +17,11 @@ left, right = st.columns([3, 2], vertical_alignment="bottom")
 with left:
     opening.summary(session)
 query = right.text_input(
-    "Find tensors", key="find", placeholder="part of a name, or a pattern such as *.weight", type="search", bind="query-params"
+    "Find tensors",
+    key="find",
+    placeholder="part of a name, or a pattern such as *.weight",
+    type="search",
+    bind="query-params",
 )
 if not session.checkpoint.names:
     st.info("This file holds no tensor.", icon=":material/inbox:")

@@ -300,9 +300,10 @@ def _outliers(figures: TensorStatistics, channels: ChannelStatistics | None) -> 
 def _heavy_tails(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
     if figures.kurtosis < 10:
         return None
+    kurtosis = f"{figures.kurtosis:,.0f}" if figures.kurtosis > 100 else f"{figures.kurtosis:.1f}"
     return (
-        f"Heavy tails: the excess kurtosis is {figures.kurtosis:,.{0 if figures.kurtosis > 100 else 1}f} (0 for a Gaussian), so most values crowd into "
-        f"a small part of the range. A calibration that clips, or small groups, will pay."
+        f"Heavy tails: the excess kurtosis is {kurtosis} (0 for a Gaussian), so most values crowd into a small part of "
+        f"the range. A calibration that clips, or small groups, will pay."
     )
 
 

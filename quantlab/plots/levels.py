@@ -56,6 +56,7 @@ def levels(x: np.ndarray, q: QuantizedTensor, which: str = "widest") -> tuple[Le
     groups = config.granularity.to_groups(x)
     low, high = groups.extents
     group = _ranked((high - low).reshape(-1), WHICH[which])
+    assert q.scale is not None  # every format that has one stores it
     scale = float(q.scale.reshape(-1)[group])
     grid = MAPPINGS[config.mapping].grid(dtype.bits)
     zero = float(q.zero_point.reshape(-1)[group]) if q.zero_point is not None else 0.0

@@ -32,7 +32,13 @@ def value_histogram(histogram: Histogram, levels: Levels | None = None, log: boo
     if log:
         top = np.log10(max(histogram.counts.max(), 1))
         # From below one value, so that a bin with a single one still shows.
-        fig.update_yaxes(type="log", range=[-0.3, top + 0.1], dtick=1, title_text="values per bin (log)", selector={"overlaying": None})
+        fig.update_yaxes(
+            type="log",
+            range=[-0.3, top + 0.1],
+            dtick=1,
+            title_text="values per bin (log)",
+            selector={"overlaying": None},
+        )
     return fig
 
 
@@ -70,7 +76,8 @@ def _bars(histogram: Histogram) -> go.Bar:
         y=histogram.counts,
         width=np.diff(histogram.edges),
         customdata=np.stack([histogram.edges[:-1], histogram.edges[1:], share], axis=1),
-        hovertemplate="%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>%{y:,} values (%{customdata[2]:.3g} %)<extra></extra>",
+        hovertemplate="%{customdata[0]:.4g} to %{customdata[1]:.4g}<br>"
+        "%{y:,} values (%{customdata[2]:.3g} %)<extra></extra>",
         marker={"color": BLUE, "line": {"width": 0}},
         opacity=0.7,
         name="values",

@@ -132,9 +132,7 @@ def _worst_channels(key: Key, tensor: str, axis: int, count: int, _checkpoint: C
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _group_levels(
-    key: Key, tensor: str, slug: str, which: str, _checkpoint: Checkpoint
-) -> tuple[Levels, Histogram]:
+def _group_levels(key: Key, tensor: str, slug: str, which: str, _checkpoint: Checkpoint) -> tuple[Levels, Histogram]:
     found, group = levels(values(key, _checkpoint, tensor), _quantized(key, tensor, slug, _checkpoint), which)
     return found, statistics.histogram(group, float(group.min()), float(group.max()))
 

@@ -12,14 +12,21 @@ from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about
 
 WORST = 10
+RANGES = ("All", "Central 99 %")
 CARD = 120  # pixels: seven cards in a row beside the sidebar, two on a phone
 
 
 def header(session: state.Session) -> None:
     """The tensor's name, and what the file says about it."""
-    spec = session.checkpoint.spec(session.tensor)
+    spec = session.spec
     st.title(text.plain(session.tensor), anchor=False)
-    facts = [text.shape(spec.shape), spec.dtype, f"{text.count(spec.size)} values", text.size(spec.nbytes), session.title]
+    facts = [
+        text.shape(spec.shape),
+        spec.dtype,
+        f"{text.count(spec.size)} values",
+        text.size(spec.nbytes),
+        session.title,
+    ]
     st.caption(" · ".join(text.plain(fact) for fact in facts))
     if spec.note:
         st.caption(text.plain(spec.note))
@@ -54,26 +61,30 @@ def oddities(found: TensorStatistics, channels: ChannelStatistics | None) -> Non
 
 def values_tab(session: state.Session) -> None:
     """The value histogram under the grid of a chosen configuration."""
-    spec = session.checkpoint.spec(session.tensor)
+    shape = session.spec.shape
     with st.expander(f"Quantization grid of {text.plain(session.config)}", icon=":material/tune:", expanded=True):
-        config = widgets.config_form("grid-of", session.config, spec.shape)
+        config = widgets.config_form("grid-of", session.config, shape)
     if config != session.config:
         state.choose_config(config)
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        show = st.segmented_control("Values", ("All", "Central 99 %"), default="All", required=True, key="range", bind="query-params")
-        group = _group_choice(config, spec.shape)
+        show = st.segmented_control(
+            "Values", ("All", "Central 99 %"), default="All", required=True, key="range", bind="query-params"
+        )
+        group = _group_choice(config, shape)
         log = st.toggle("Logarithmic counts", value=True, key="log", bind="query-params")
     levels, histogram = _levels(session, config, group or "widest")
     if group is None or histogram is None:
-        histogram = cache.value_histogram(session.key, session.checkpoint, session.tensor, show != "All")
-    widgets.chart(plots.value_histogram(histogram, levels, log), "values", f"Histogram of the values of {session.tensor}")
+        histogram = cache.value_histogram(session.key, session.checkpoint, session.tensor, show != RANGES[0])
+    widgets.chart(
+        plots.value_histogram(histogram, levels, log), "values", f"Histogram of the values of {session.tensor}"
+    )
     st.caption(_legend(config, levels, group, histogram))
 
 
 def channels_tab(session: state.Session) -> None:
     """The range of every channel along an axis, and the channels that are hardest to quantize."""
-    shape = session.checkpoint.spec(session.tensor).shape
+    shape = session.spec.shape
     if not shape:
         st.info("A scalar has no channels.", icon=":material/inbox:")
         return
@@ -83,7 +94,9 @@ def channels_tab(session: state.Session) -> None:
     )  # fmt: skip
     channels = cache.channel_statistics(session.key, session.checkpoint, session.tensor, axis)
     worst = channels.worst(WORST)
-    widgets.chart(plots.channel_band(channels, worst), "band", f"Range of the channels of {session.tensor} along axis {axis}")
+    widgets.chart(
+        plots.channel_band(channels, worst), "band", f"Range of the channels of {session.tensor} along axis {axis}"
+    )
     histograms = cache.worst_channels(session.key, session.checkpoint, session.tensor, axis, WORST)
     st.markdown("**Worst channels**, those with the largest crest factor", help=about("crest"))
     st.dataframe(_worst_table(channels, histograms), hide_index=True, column_config=_WORST_COLUMNS)
@@ -111,7 +124,7 @@ def _has_grid(config: QuantConfig, shape: tuple[int, ...]) -> bool:
 
 def _levels(session: state.Session, config: QuantConfig, which: str) -> tuple[Levels | None, Histogram | None]:
     """The grid and the values of one group; nothing where there is no grid, or where it is refused, which is said."""
-    if _has_grid(config, session.checkpoint.spec(session.tensor).shape):
+    if _has_grid(config, session.spec.shape):
         with widgets.boundary():
             return cache.group_levels(session.key, session.checkpoint, session.tensor, config, which)
     return None, None

@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -109,10 +110,22 @@ def _table(session: state.Session, job: jobs.Job, names: list[str], polling: boo
         state.go_to("inspect", tensor=names[event.selection.rows[0]])
 
 
-_COLUMNS = ("histogram", "shape", "dtype", "nbytes", "minimum", "maximum", "std", "kurtosis", "zeros", "outliers", "note")
+_COLUMNS = (
+    "histogram",
+    "shape",
+    "dtype",
+    "nbytes",
+    "minimum",
+    "maximum",
+    "std",
+    "kurtosis",
+    "zeros",
+    "outliers",
+    "note",
+)
 
 
-def _column_config() -> dict[str, object]:
+def _column_config() -> dict[str, Any]:
     column = st.column_config
     return {
         "tensor": column.TextColumn("Tensor", pinned=True, width=170),
@@ -150,17 +163,23 @@ def _path(session: state.Session) -> None:
         session.folder = None
         _try(lambda: _open_or_list(session, st.session_state["path"]))
 
+    allowed = ", ".join(map(text.plain, sources.roots()))
     st.text_input(
-        "Path of a file or a folder", key="path", on_change=named, placeholder=str(sources.roots()[0] / "model.safetensors"),
-        help=f"Under {', '.join(map(text.plain, sources.roots()))}. Other folders: start quantlab with QUANTLAB_ROOTS.",
-    )  # fmt: skip
+        "Path of a file or a folder",
+        key="path",
+        on_change=named,
+        placeholder=str(sources.roots()[0] / "model.safetensors"),
+        help=f"Under {allowed}. For other folders start quantlab with the environment variable QUANTLAB\\_ROOTS.",
+    )
     if session.folder is not None:
         _files_of(Path(session.folder))
 
 
 def _files_of(folder: Path) -> None:
     files = {str(path.relative_to(folder)): path for path in sources.candidates(folder)}
-    chosen = st.selectbox(f"{len(files):,} files", list(files), index=None, placeholder="Choose one", key="file-in-folder")
+    chosen = st.selectbox(
+        f"{len(files):,} files", list(files), index=None, placeholder="Choose one", key="file-in-folder"
+    )
     if chosen and st.button("Open", type="primary") and _try(lambda: state.open_path(str(files[chosen]))):
         st.rerun()
 
@@ -180,9 +199,13 @@ def _open_or_list(session: state.Session, path: str) -> None:
 
 def _sample(session: state.Session) -> None:
     st.markdown(f"**{SAMPLE_NAME}.** {SAMPLE_DESCRIPTION}")
-    is_open = session.source == sources.SAMPLE and session.checkpoint is not None
+    is_open = session.source == sources.SAMPLE and session.opened is not None
     label = "The sample is open" if is_open else "Open the sample"
-    st.button(label, disabled=is_open, icon=":material/deployed_code:", on_click=lambda: _try(state.open_sample))
+    st.button(label, disabled=is_open, icon=":material/deployed_code:", on_click=_open_sample)
+
+
+def _open_sample() -> None:
+    _try(state.open_sample)
 
 
 def _try(action: Callable[[], None]) -> bool:

@@ -16,22 +16,20 @@ def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
         for page in pages:
             st.page_link(page, query_params=state.link(), width="stretch")
         st.space("small")
-        if session.checkpoint is None:
+        if session.opened is None:
             st.caption("No file is open")
             return
         count = len(session.checkpoint.names)
         st.caption(f"{text.plain(session.title)} · {count:,} tensor{'' if count == 1 else 's'}")
-        if session.tensor is not None:
+        if session.chosen is not None:
             _tensor(session)
 
 
 def _tensor(session: state.Session) -> None:
-    checkpoint = session.checkpoint
-    assert checkpoint is not None and session.tensor is not None
-    spec = checkpoint.spec(session.tensor)
-    if 1 < len(checkpoint.names) <= _CHOICES:
+    names, spec = session.checkpoint.names, session.spec
+    if 1 < len(names) <= _CHOICES:
         st.session_state["sidebar-tensor"] = session.tensor
-        st.selectbox("Tensor", checkpoint.names, key="sidebar-tensor", on_change=_choose, filter_mode="contains")
+        st.selectbox("Tensor", names, key="sidebar-tensor", on_change=_choose, filter_mode="contains")
     else:
         st.markdown(text.plain(text.shortened(session.tensor)))
     st.caption(f"{text.shape(spec.shape)} · {spec.dtype} · {text.size(spec.nbytes)}")

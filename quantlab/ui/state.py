@@ -6,8 +6,8 @@ link, a refresh or a second tab shows the same thing:
 =============  =======================  ==========================================================================
 URL            Session                  changed with
 =============  =======================  ==========================================================================
-``?file=``     ``source, checkpoint``   `open_sample()`, `open_path(text)`, `open_upload(name, data)`
-``?tensor=``   ``tensor``               `choose_tensor(name)`
+``?file=``     ``source, opened``       `open_sample()`, `open_path(text)`, `open_upload(name, data)`
+``?tensor=``   ``chosen``               `choose_tensor(name)`
 ``?config=``   ``config``               `choose_config(config)`: the one configuration under consideration
 ``?compare=``  ``compare`` (repeated)   `choose_compare(configs)`: the two to four set side by side
 ``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs or has run; None forgets it
@@ -21,7 +21,7 @@ For pages::
     session = require_checkpoint()      # Session with an open checkpoint, or the page says why not and stops
     session = require_tensor()          # the same, with a tensor that is in the checkpoint
     session = current()                 # whatever there is
-    session.checkpoint.spec(session.tensor)
+    session.checkpoint, session.tensor, session.spec    # an error with a sentence where there is none
     session.key                         # (path, size, mtime_ns): what caches are keyed by, with tensor and slug
     session.title                       # "Silero VAD (sample)", "model.safetensors"
 
@@ -42,8 +42,8 @@ from typing import NoReturn
 import streamlit as st
 
 from quantlab.config import PRESETS, QuantConfig
-from quantlab.errors import ConfigError, QuantlabError
-from quantlab.formats import Checkpoint
+from quantlab.errors import CheckpointError, ConfigError, QuantlabError
+from quantlab.formats import Checkpoint, TensorSpec
 from quantlab.ui import cache, sources, text
 
 PAGES = ("open", "inspect", "sweep", "compare", "export")
@@ -59,9 +59,8 @@ class Session:
     """What one browser tab remembers. Change it through the functions of this module, which keep the URL in step."""
 
     source: str = sources.SAMPLE
-    checkpoint: Checkpoint | None = None
-    key: tuple[str, int, int] | None = None  # (path, size in bytes, mtime in ns) of the open file
-    tensor: str | None = None
+    opened: tuple[cache.Key, Checkpoint] | None = None
+    chosen: str | None = None  # the current tensor, if there is one
     config: QuantConfig = FIRST_CONFIG
     compare: tuple[QuantConfig, ...] = ()
     job: str | None = None
@@ -72,6 +71,33 @@ class Session:
     uploads: int = 0  # files uploaded so far; each gets a fresh uploader
     forms: dict[str, str] = field(default_factory=dict)  # form -> slug it said last
     choices: dict[str, list[str]] = field(default_factory=dict)  # multiselect -> what is chosen, between visits
+
+    @property
+    def key(self) -> cache.Key:
+        """(path, size in bytes, mtime in ns) of the open file; CheckpointError when none is open."""
+        return self._opened()[0]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The open file; CheckpointError when none is open."""
+        return self._opened()[1]
+
+    @property
+    def tensor(self) -> str:
+        """The current tensor's name; ConfigError when there is none."""
+        if self.chosen is None:
+            raise ConfigError(f"{self.title} holds no tensor: open another file")
+        return self.chosen
+
+    @property
+    def spec(self) -> TensorSpec:
+        """What the file says about the current tensor."""
+        return self.checkpoint.spec(self.tensor)
+
+    def _opened(self) -> tuple[cache.Key, Checkpoint]:
+        if self.opened is None:
+            raise CheckpointError(self.problem or "no file is open: choose one on the Open page")
+        return self.opened
 
     @property
     def title(self) -> str:
@@ -87,7 +113,7 @@ def current() -> Session:
 def require_checkpoint() -> Session:
     """The session with its open checkpoint; without one the page says why and stops."""
     session = current()
-    if session.checkpoint is None:
+    if session.opened is None:
         st.error(text.sentence(session.problem or "no file is open"), icon=":material/folder_off:")
         st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:")
         st.stop()
@@ -97,7 +123,7 @@ def require_checkpoint() -> Session:
 def require_tensor() -> Session:
     """The session with its open checkpoint and chosen tensor; without them the page says why and stops."""
     session = require_checkpoint()
-    if session.tensor is None:
+    if session.chosen is None:
         st.info(f"{text.plain(session.title)} holds no tensor.", icon=":material/inbox:")
         st.page_link(page_path("open"), label="Choose another file", icon=":material/folder_open:")
         st.stop()
@@ -122,9 +148,9 @@ def open_upload(name: str, data: bytes | memoryview) -> None:
 def choose_tensor(name: str) -> None:
     """Make `name` the current tensor; ConfigError when the checkpoint has no such tensor."""
     session = current()
-    if session.checkpoint is None or name not in session.checkpoint.names:
+    if session.opened is None or name not in session.checkpoint.names:
         raise ConfigError(f"{session.title} has no tensor {name!r}: choose one on the Open page")
-    session.tensor = name
+    session.chosen = name
     _publish(session)
 
 
@@ -163,7 +189,7 @@ def link(
     """The URL parameters of the present view, with what is given in place of what is current."""
     session = current()
     view: dict[str, str | list[str]] = {"file": session.source}
-    if tensor := tensor or session.tensor:
+    if tensor := tensor or session.chosen:
         view["tensor"] = tensor
     view["config"] = str(config or session.config)
     if compared := list(session.compare if compare is None else compare):
@@ -191,7 +217,7 @@ def restore() -> Session:
     session, url = current(), st.query_params
     source = url.get("file", session.source)
     session.notices = []
-    if session.checkpoint is None or source != session.source or cache.identity(session.source) != session.key:
+    if session.opened is None or source != session.source or cache.identity(session.source) != session.key:
         _reopen(session, source)
     if "tensor" in url:
         _restore_tensor(session, url["tensor"])
@@ -205,10 +231,10 @@ def restore() -> Session:
 
 
 def _restore_tensor(session: Session, name: str) -> None:
-    if session.checkpoint is None or name == session.tensor:
+    if session.opened is None or name == session.chosen:
         return
     if name in session.checkpoint.names:
-        session.tensor = name
+        session.chosen = name
     else:
         session.notices.append(f"{session.title} has no tensor {name!r}; this is {session.tensor}.")
 
@@ -226,24 +252,27 @@ def _parse(session: Session, slugs: Iterable[str]) -> list[QuantConfig]:
 
 def _open(source: str) -> None:
     """Make `source` the open file, or raise and change nothing."""
-    session = current()
-    key, checkpoint = cache.checkpoint(source)
-    session.source, session.key, session.checkpoint, session.problem = source, key, checkpoint, None
-    session.tensor, session.job = first_tensor(checkpoint), None
-    _publish(session)
+    _set(current(), source, cache.checkpoint(source))
+    _publish(current())
 
 
 def _reopen(session: Session, source: str) -> None:
     """Open what the URL names, or the file that changed on disk; a failure becomes the session's problem."""
-    tensor = session.tensor
-    session.job = session.job if source == session.source else None
+    tensor, job = session.chosen, session.job if source == session.source else None
     try:
-        key, checkpoint = cache.checkpoint(source)
+        _set(session, source, cache.checkpoint(source))
     except QuantlabError as error:
-        session.source, session.key, session.checkpoint, session.problem = source, None, None, str(error)
-        return
-    session.source, session.key, session.checkpoint, session.problem = source, key, checkpoint, None
-    session.tensor = tensor if tensor in checkpoint.names else first_tensor(checkpoint)
+        session.source, session.opened, session.problem = source, None, str(error)
+    else:
+        session.job = job
+        if tensor in session.checkpoint.names:
+            session.chosen = tensor
+
+
+def _set(session: Session, source: str, opened: tuple[cache.Key, Checkpoint]) -> None:
+    """Make a file the open one, with nothing left of the one before."""
+    session.source, session.opened, session.problem = source, opened, None
+    session.chosen, session.job = first_tensor(opened[1]), None
 
 
 def first_tensor(checkpoint: Checkpoint) -> str | None:

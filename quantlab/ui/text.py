@@ -8,12 +8,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def plain(text: object) -> str:
-    """`text` with every character escaped that Markdown or Streamlit's directives would act on.
+    r"""`text` with every character escaped that Markdown or Streamlit's directives would act on.
 
     Names of files and tensors are strangers' text: they go through here before any element that renders Markdown.
 
     >>> plain("a_b*<img src=x>")
-    'a\\\\_b\\\\*\\\\<img src=x\\\\>'
+    'a\\_b\\*\\<img src=x\\>'
     """
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     return _MARKDOWN.sub(r"\\\1", printable)

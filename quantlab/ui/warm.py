@@ -39,7 +39,9 @@ def forget_compiled() -> None:
 
 def _run_kernels() -> None:
     x = np.linspace(-1, 1, 4 * 1024, dtype=np.float32).reshape(4, 1024)
-    configs = grid(["int4", "int8", "int16", "fp16"], MAPPINGS, ["tensor", "g512"], CALIBRATIONS, pow2_scales=[False, True])
+    configs = grid(
+        ["int4", "int8", "int16", "fp16"], MAPPINGS, ["tensor", "g512"], CALIBRATIONS, pow2_scales=[False, True]
+    )
     sweep({"warm-up": x}, configs)
     for dtype in DTYPES:
         for config in grid([dtype], MAPPINGS):

@@ -24,7 +24,7 @@ from quantlab.ui.help import about
 
 TOKENS = ("tensor", "ch0", "ch-1", "g32", "g64", "g128", "g256")  # granularities that a grid offers unasked
 FIELD, NUMBER_FIELD = 140, 120  # pixels
-_SCALES = {"any": False, "powers of two": True}
+STEPS = {"any": False, "powers of two": True}
 
 
 @contextmanager
@@ -103,14 +103,15 @@ def grid_form() -> tuple[list[QuantConfig], list[str]]:
     (`g48`) and calibrations with parameters (`percentile1_99`) can be typed in as in slugs.
     """
     top, bottom = st.columns(3), st.columns(3)
+    dtypes = _choice(top[0], "dtypes", "Number formats", "dtype", DTYPES, ["int4", "int8"])
+    mappings = _choice(top[1], "mappings", "Mappings", "mapping", MAPPINGS, ["symmetric", "affine"])
+    granularities = _typed(top[2], "granularities", "Granularities", "granularity", TOKENS, ["tensor", "ch0", "g128"])
+    calibrations = _typed(bottom[0], "calibrations", "Calibrations", "calibration", CALIBRATIONS, ["minmax", "mse"])
+    scale_dtypes = _choice(bottom[1], "scales", "Scales stored as", "scale_dtype", SCALE_DTYPES, ["fp32"])
+    steps = _choice(bottom[2], "steps", "Scales", "pow2_scale", STEPS, ["any"])
     try:
         return combinations(
-            dtypes=_choice(top[0], "dtypes", "Number formats", "dtype", DTYPES, ["int4", "int8"]),
-            mappings=_choice(top[1], "mappings", "Mappings", "mapping", MAPPINGS, ["symmetric", "affine"]),
-            granularities=_typed(top[2], "granularities", "Granularities", "granularity", TOKENS, ["tensor", "ch0", "g128"]),
-            calibrations=_typed(bottom[0], "calibrations", "Calibrations", "calibration", CALIBRATIONS, ["minmax", "mse"]),
-            scale_dtypes=_choice(bottom[1], "scales", "Scales stored as", "scale_dtype", SCALE_DTYPES, ["fp32"]),
-            pow2_scales=[_SCALES[name] for name in _choice(bottom[2], "steps", "Scales", "pow2_scale", _SCALES, ["any"])],
+            dtypes, mappings, granularities, calibrations, scale_dtypes, [STEPS[name] for name in steps]
         )
     except ConfigError as error:  # a typed token that means nothing
         st.error(text.sentence(error), icon=":material/block:")
@@ -149,7 +150,7 @@ def _fields(key: str, value: QuantConfig) -> QuantConfig:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         _preset(key, value)
         dtype = _select(key, "dtype", "Number format", DTYPES)
-        cast = not DTYPES[dtype].has_scale
+        cast = not DTYPES[dtype].configurable
         mapping = _select(key, "mapping", "Mapping", MAPPINGS, cast)
         granularity = _select(key, "granularity", "Granularity", GRANULARITIES, cast)
         where = _parameters(key, granularity, GRANULARITIES[granularity], cast)
@@ -180,7 +181,8 @@ def _parameters(key: str, name: str, kind: type, disabled: bool) -> dict[str, An
         whole = isinstance(field.default, int)
         values[field.name] = st.number_input(
             field.name.replace("_", " ").capitalize(), key=f"{key}-{name}-{field.name}", help=about(field.name),
-            value=None, step=1 if whole else 0.01, format="%d" if whole else "%g", disabled=disabled, width=NUMBER_FIELD,
+            value=None, step=1 if whole else 0.01, format="%d" if whole else "%g", disabled=disabled,
+            width=NUMBER_FIELD,
         )  # fmt: skip
     # An emptied field says nothing: the parameter keeps its default.
     return {name: value for name, value in values.items() if value is not None}

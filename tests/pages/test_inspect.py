@@ -1,0 +1,199 @@
+"""The Inspect page: one tensor's figures, its values under a grid, its channels."""
+
+import numpy as np
+import pytest
+
+from quantlab.calibration import CALIBRATIONS
+from quantlab.config import PRESETS, QuantConfig
+from quantlab.dtypes import DTYPES
+from quantlab.statistics import describe
+from quantlab.ui import cache, text
+from tests.pages.app import page
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> str:
+    """A model with one tensor for every state of the page."""
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((12, 40)).astype(np.float32)
+    weight[3] = 0
+    np.savez(
+        tmp_path / "model.npz",
+        weight=weight,
+        plain=rng.standard_normal(4000).astype(np.float32),
+        positive=np.float32([0.5, 1.0, 1.5]),
+        scalar=np.float32(2.5),
+        constant=np.full((3, 3), 0.3, np.float32),
+        integers=np.arange(5),
+        broken=np.float32([1, np.nan]),
+        nothing=np.empty((0, 3), np.float32),
+    )
+    return str(tmp_path / "model.npz")
+
+
+def metrics(at) -> dict[str, str]:
+    return {metric.label: metric.value for metric in at.metric}
+
+
+def charts(at) -> int:
+    return len(at.get("plotly_chart"))
+
+
+def said(at) -> str:
+    return " ".join(e.value for kind in (at.error, at.warning, at.success, at.info) for e in kind).replace("\\", "")
+
+
+def test_figures_are_those_of_the_library():
+    at = page("inspect", tensor="conv4.weight")
+    assert not at.exception and not at.error
+    figures = describe(cache.checkpoint("sample")[1].load("conv4.weight"))
+    assert metrics(at) == {
+        "Min": text.number(figures.minimum),
+        "Max": text.number(figures.maximum),
+        "Mean": text.number(figures.mean, 3),
+        "Std deviation": text.number(figures.std, 3),
+        "Kurtosis": text.number(figures.kurtosis, 3),
+        "Zeros": text.percent(figures.zeros),
+        "Outliers": text.percent(figures.outliers),
+    }
+    assert charts(at) == 1
+
+
+@pytest.mark.parametrize(
+    "tensor, words",
+    [
+        ("weight", "Dead channels: 1 of 12 along axis 0 is"),
+        ("positive", "One-sided: the values run from 0.5 to 1.5"),
+        ("constant", "Every value is 0.3"),
+        ("plain", "Nothing odd"),
+    ],
+)
+def test_what_is_odd_is_said(model, tensor, words):
+    assert words in said(page("inspect", file=model, tensor=tensor)).replace("**", "")
+
+
+@pytest.mark.parametrize("tensor", ["scalar", "constant", "positive", "weight", "plain"])
+@pytest.mark.parametrize("tab", ["Values", "Channels"])
+def test_every_shape_has_both_tabs(model, tensor, tab):
+    at = page("inspect", file=model, tensor=tensor, tab=tab)
+    assert not at.exception and not at.error
+    assert charts(at) == (0 if (tensor, tab) == ("scalar", "Channels") else 1)
+
+
+@pytest.mark.parametrize("tensor, words", [("integers", "int64"), ("broken", "1 NaN"), ("nothing", "no elements")])
+def test_a_tensor_that_cannot_be_quantized_says_why_and_the_session_goes_on(model, tensor, words):
+    at = page("inspect", file=model, tensor=tensor)
+    assert not at.exception
+    assert words in said(at)
+    at.sidebar.selectbox[0].select("weight").run()
+    assert not at.error and charts(at) == 1
+
+
+@pytest.mark.parametrize("slug", [*DTYPES][-2:] + [config.slug for config in PRESETS.values()])
+def test_every_preset_has_its_picture(slug):
+    at = page("inspect", tensor="lstm_cell.weight_ih", config=slug)
+    assert not at.exception and not at.error
+    assert charts(at) == 1
+    assert at.query_params["config"] == slug
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_a_choice_in_the_form_is_in_the_url(calibration):
+    at = page("inspect", tensor="lstm_cell.weight_ih")
+    at.selectbox(key="grid-of-dtype").select("int4").run()
+    at.selectbox(key="grid-of-calibration").select(calibration).run()
+    assert not at.exception and not at.error
+    assert at.query_params["config"] == f"int4-sym-tensor-{calibration}"
+
+
+def test_parameters_of_a_choice_have_fields():
+    at = page("inspect", tensor="lstm_cell.weight_ih")
+    at.selectbox(key="grid-of-granularity").select("group").run()
+    at.number_input(key="grid-of-group-group_size").set_value(48).run()
+    at.selectbox(key="grid-of-calibration").select("percentile").run()
+    at.number_input(key="grid-of-percentile-lower").set_value(1.5).run()
+    assert at.query_params["config"] == "int8-sym-g48-percentile1.5_99.9"
+
+
+def test_a_preset_fills_in_the_fields():
+    at = page("inspect", tensor="lstm_cell.weight_ih")
+    at.selectbox(key="grid-of-preset").select("w4_g128").run()
+    assert at.query_params["config"] == PRESETS["w4_g128"].slug
+    assert at.selectbox(key="grid-of-dtype").value == "int4"
+    assert at.number_input(key="grid-of-group-group_size").value == 128
+    at.selectbox(key="grid-of-dtype").select("int5").run()
+    assert at.selectbox(key="grid-of-preset").value is None  # it is nobody's any more
+
+
+def test_the_form_follows_a_link():
+    at = page("inspect", config="int3-uni-ch1-ema0.5_8-sbf16-pow2")
+    assert at.selectbox(key="grid-of-mapping").value == "uniform"
+    assert at.number_input(key="grid-of-channel-axis").value == 1
+    assert at.number_input(key="grid-of-ema-factor").value == 0.5
+    assert at.toggle(key="grid-of-pow2_scale").value
+    at.query_params["config"] = "int8-sym-tensor-minmax"
+    at.run()
+    assert at.selectbox(key="grid-of-dtype").value == "int8"
+
+
+def test_a_combination_that_cannot_be_built_is_refused_in_the_form():
+    at = page("inspect", config="int8-sym-tensor-entropy")
+    at.selectbox(key="grid-of-dtype").select("int16").run()
+    assert not at.exception
+    assert "cannot serve 16-bit codes" in said(at)
+    assert "Still shown: int8-sym-tensor-entropy" in said(at)
+    assert at.query_params["config"] == "int8-sym-tensor-entropy" and charts(at) == 1
+    at.selectbox(key="grid-of-dtype").select("int4").run()
+    assert not at.error and at.query_params["config"] == "int4-sym-tensor-entropy"
+
+
+def test_an_axis_that_the_tensor_lacks_is_said_once_and_the_histogram_stays(model):
+    at = page("inspect", file=model, tensor="plain", config="int8-sym-ch1-minmax")
+    assert not at.exception
+    assert len(at.error) == 1 and "Axis 1 does not exist" in said(at)
+    assert charts(at) == 1
+
+
+def test_a_calibration_that_this_tensor_is_too_small_for_is_said(model):
+    at = page("inspect", file=model, tensor="positive", config="int8-sym-tensor-entropy")
+    assert not at.exception
+    assert "at least 512 values" in said(at)
+    assert charts(at) == 1
+
+
+def test_an_emptied_number_means_the_default():
+    at = page("inspect", config="int4-sym-g32-minmax")
+    at.number_input(key="grid-of-group-group_size").set_value(None).run()
+    assert at.query_params["config"] == "int4-sym-g128-minmax"
+
+
+def test_the_grid_of_one_group_names_the_group():
+    at = page("inspect", tensor="lstm_cell.weight_ih", config="int4-sym-ch0-minmax", of="Narrowest group")
+    assert any("of 512, the narrowest range" in caption.value for caption in at.caption)
+
+
+def test_view_options_are_in_the_link():
+    at = page("inspect", tensor="conv4.weight", range="Central 99 %", log="false")
+    assert at.toggle(key="log").value is False
+    assert not at.exception
+
+
+def test_channels_of_another_axis():
+    at = page("inspect", tensor="conv4.weight", tab="Channels")
+    at.selectbox(key="axis").select(1).run()
+    assert not at.exception
+    assert len(at.dataframe[0].value) == 10
+    assert at.dataframe[0].value["crest"].is_monotonic_decreasing
+
+
+def test_names_are_not_markdown(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    np.savez(tmp_path / "m.npz", **{"![x](http://a.b/c.png)": np.ones(3, np.float32)})
+    at = page("inspect", file=str(tmp_path / "m.npz"))
+    assert at.title[0].value.startswith("\\!\\[x\\]")
+
+
+def test_the_library_parses_what_the_page_writes():
+    at = page("inspect")
+    assert QuantConfig.parse(at.query_params["config"]) == QuantConfig()

@@ -1,0 +1,248 @@
+"""The Open page: a file from anywhere becomes a table of tensors, or a sentence that says why not."""
+
+import io
+import os
+import pickle
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from quantlab.statistics import describe
+from quantlab.ui import cache, opening
+from tests.pages.app import page, started
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    marker = Path(tempfile.gettempdir()) / "quantlab-was-here"
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def header(text: str) -> bytes:
+    """The start of a .npy file that says `text` of itself."""
+    return b"\x93NUMPY\x01\x00v\x00" + text.encode().ljust(117) + b"\n"
+
+
+def npy(x: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, x)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An allowed folder with a model of every kind of tensor."""
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(5)
+    tensors = {
+        "decoder.weight": rng.standard_normal((32, 64), dtype=np.float32),
+        "decoder.bias": np.zeros(32, np.float32),
+        "encoder.weight": rng.standard_normal((16, 8)).astype(ml_dtypes.bfloat16),
+        "positions": np.arange(6),
+        "broken": np.array([1, np.nan, np.inf], np.float32),
+        "nothing": np.empty((0, 4), np.float32),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "deep").mkdir()
+    np.save(tmp_path / "deep" / "one.npy", np.ones(3, np.float32))
+    np.save(tmp_path / "two.npy", np.ones((2, 3), np.float32))
+    return tmp_path
+
+
+def shown(at) -> str:
+    """Every message on the page, without the escapes of Markdown."""
+    return " ".join(element.value for kind in (at.error, at.warning, at.info) for element in kind).replace("\\", "")
+
+
+def rows(at):
+    return at.dataframe[0].value.set_index("tensor")
+
+
+def test_the_sample_shows_every_tensor_with_its_figures(sample_path):
+    at = started()
+    assert not at.exception and not shown(at)
+    (_, checkpoint), table = cache.checkpoint("sample"), rows(at)
+    assert list(table.index) == checkpoint.names
+    for name in checkpoint.names:
+        figures, row = describe(checkpoint.load(name)), table.loc[name]
+        assert (row["minimum"], row["maximum"], row["std"]) == (figures.minimum, figures.maximum, figures.std)
+        assert row["kurtosis"] == figures.kurtosis or np.isnan(figures.kurtosis)
+        assert (row["zeros"], row["outliers"]) == (100 * figures.zeros, 100 * figures.outliers)
+        assert sum(row["histogram"]) == figures.size
+        assert row["nbytes"] == checkpoint.spec(name).nbytes
+
+
+def test_tensors_without_figures_say_why_and_keep_nobody_else_from_theirs(folder):
+    table = rows(started(file=str(folder / "model.safetensors")))
+    assert "1 NaN and 1 infinite" in table["note"]["broken"]
+    assert "int64" in table["note"]["positions"]
+    assert "no elements" in table["note"]["nothing"]
+    assert table["std"].notna().sum() == 3
+    assert table["dtype"]["encoder.weight"] == "bfloat16" and table["nbytes"]["encoder.weight"] == 16 * 8 * 2
+
+
+@pytest.mark.parametrize(
+    "query, names",
+    [
+        ("", 6), ("weight", 2), ("DECODER", 2), ("*.weight", 2), ("dec*.b?as", 1), ("[de]*", 3), (" bias ", 1),
+    ],
+)  # fmt: skip
+def test_search_takes_part_of_a_name_or_a_pattern(folder, query, names):
+    at = started(file=str(folder / "model.safetensors"), find=query)
+    assert len(rows(at)) == names
+
+
+def test_a_search_that_finds_nothing_says_so():
+    at = started(find="<b>zzz</b>")
+    assert not at.dataframe
+    assert "<b>zzz</b>" in shown(at)
+    assert "\\<b" in at.info[0].value  # escaped: it is a stranger's text
+
+
+def test_selecting_a_row_goes_on_to_inspect():
+    at = started()
+    at.session_state["tensors"] = {"selection": {"rows": [3], "columns": [], "cells": []}}
+    at.run()
+    assert not at.exception
+    assert at.query_params["tensor"] == "conv2.weight"
+    assert at.title[0].value.replace("\\", "") == "conv2.weight"
+
+
+def test_an_upload_is_opened_and_its_name_only_shown():
+    at = started()
+    at.file_uploader[0].upload("../<img src=x>.npy", npy(np.float32([[1, 2], [3, 4]]))).run()
+    assert not at.exception and not at.error
+    assert at.query_params["file"].startswith("upload-")
+    assert at.subheader[0].value == "\\<img src=x\\>.npy"
+    assert len(rows(at)) == 1
+    # A refresh, and a second tab, find it again.
+    assert list(rows(started(**at.query_params)).index) == list(rows(at).index)
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("empty.npy", b""),
+        ("cut.npy", npy(np.ones(100))[:-10]),
+        ("pickle.npy", pickle.dumps(Evil())),
+        ("pickle.safetensors", pickle.dumps({"w": [Evil()]}, 2)),
+        ("object.npy", header("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }") + pickle.dumps([Evil()])),
+        ("claim.npy", header("{'descr': '<f8', 'fortran_order': False, 'shape': (65536, 65536), }")),
+        ("text.safetensors", b"hello, I am not a model"),
+        ("broken.npz", b"PK\x03\x04" + b"\0" * 40),
+    ],
+)  # fmt: skip
+def test_a_bad_upload_is_refused_in_a_sentence_and_the_sample_stays_open(name, data):
+    at = started()
+    at.file_uploader[0].upload(name, data).run()
+    assert not at.exception
+    assert len(at.error) == 1 and at.error[0].value.endswith(".")
+    assert at.query_params["file"] == "sample" and len(rows(at)) == 15
+    assert not Evil.marker.exists()
+    at.file_uploader[0].upload("good.npy", npy(np.ones(3, np.float32))).run()
+    assert not at.error and len(rows(at)) == 1
+
+
+def on_this_computer(path: str):
+    at = page("open", **{"from": "On this computer"})
+    return at.text_input(key="path").input(path).run()
+
+
+def test_a_path_under_an_allowed_folder_is_opened(folder):
+    at = on_this_computer("two.npy")
+    assert not at.error
+    assert at.query_params["file"] == str(folder / "two.npy")
+    assert rows(at)["shape"].tolist() == ["2 × 3"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../secret.npy", "~root/.ssh/id_rsa", "/", "/proc/self/mem", "/dev/zero"]
+)
+def test_a_path_outside_the_allowed_folders_is_refused_whether_or_not_it_exists(folder, path):
+    at = on_this_computer(path)
+    assert not at.exception
+    assert "outside the folders" in shown(at) and "QUANTLAB_ROOTS" in shown(at)
+    assert at.query_params["file"] == "sample"
+
+
+@pytest.mark.parametrize("kind", ["missing", "fifo", "loop", "nul", "long", "user"])
+def test_a_path_that_is_no_file_is_refused_at_once(folder, kind):
+    if kind == "fifo":
+        os.mkfifo(folder / "fifo")
+    if kind == "loop":
+        (folder / "loop").symlink_to(folder / "loop")
+    path = {"nul": "a\0b", "long": "a" * 5000, "user": "~nobody-of-that-name/x"}.get(kind, kind)
+    start = time.monotonic()
+    at = on_this_computer(path)
+    assert not at.exception
+    assert len(at.error) == 1
+    assert time.monotonic() - start < 5  # a FIFO would keep its reader waiting for ever
+
+
+def test_an_empty_path_asks_for_nothing(folder):
+    assert not on_this_computer("  ").error
+
+
+def test_a_folder_lists_its_files_and_opens_the_chosen_one(folder):
+    (folder / "also.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    at = on_this_computer(str(folder))
+    assert not at.error
+    choice = at.selectbox(key="file-in-folder")
+    assert choice.options == ["also.safetensors", "model.safetensors", "two.npy", "deep/one.npy"]
+    choice.select("deep/one.npy").run()
+    next(button for button in at.button if button.label == "Open").click().run()
+    assert not at.error
+    assert at.query_params["file"] == str(folder / "deep" / "one.npy")
+
+
+def test_a_folder_without_a_model_is_refused(folder):
+    (folder / "bare").mkdir()
+    assert len(on_this_computer("bare").error) == 1
+
+
+def test_the_way_back_to_the_sample(folder):
+    at = page("open", file=str(folder / "two.npy"), **{"from": "Sample"})
+    next(button for button in at.button if "sample" in button.label).click().run()
+    assert at.query_params["file"] == "sample"
+    assert next(button for button in at.button if "sample" in button.label).disabled
+
+
+def test_a_file_without_tensors_has_an_empty_state(folder):
+    save_file({}, folder / "empty.safetensors")
+    at = started(file=str(folder / "empty.safetensors"))
+    assert not at.exception and not at.dataframe
+    assert "holds no tensor" in shown(at)
+
+
+def test_figures_come_while_the_table_is_already_there(folder, monkeypatch):
+    """A big checkpoint: the page does not wait for the figures."""
+    release, described = threading.Event(), cache._describe
+    monkeypatch.setattr(cache, "_describe", lambda *args: (release.wait(30), described(*args))[1])
+    monkeypatch.setattr(opening, "FIRST_LOOK", 0.05)
+    os.utime(folder / "model.safetensors", ns=(1, 1))  # a file of its own in every cache
+    try:
+        at = started(file=str(folder / "model.safetensors"))
+        assert not at.exception
+        assert rows(at)["std"].isna().all() and rows(at)["shape"].notna().all()
+        assert at.get("progress")
+    finally:
+        release.set()
+    cache.statistics_job(at.session_state["quantlab"].key, at.session_state["quantlab"].checkpoint).finished.wait(10)
+    at.run()
+    assert rows(at)["std"].notna().sum() == 3
+    assert not at.get("progress")
+
+
+def test_a_very_long_table_has_no_small_histograms(folder, monkeypatch):
+    monkeypatch.setattr(opening, "CHARTED", 5)
+    at = started(file=str(folder / "model.safetensors"))
+    assert "histogram" not in rows(at) and len(rows(at)) == 6

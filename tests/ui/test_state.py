@@ -1,0 +1,234 @@
+"""One tab's view is in its URL: a link, a refresh or a second tab shows the same thing."""
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from quantlab.config import PRESETS, QuantConfig
+from quantlab.errors import CheckpointError, ConfigError, LimitError
+from quantlab.ui import cache, sources, state
+from tests.pages.app import MAIN, page, started
+
+SAMPLE_TENSORS = 15
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A small model in an allowed folder."""
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    path = tmp_path / "model.npz"
+    np.savez(path, small=np.ones(4, np.float32), large=np.ones((8, 16), np.float16), counts=np.arange(500))
+    return path
+
+
+def session(at: AppTest) -> state.Session:
+    return at.session_state["quantlab"]
+
+
+def test_the_sample_is_open_at_the_start():
+    at = started()
+    assert session(at).source == "sample"
+    assert len(session(at).checkpoint.names) == SAMPLE_TENSORS
+    assert at.query_params["file"] == "sample"
+    assert at.query_params["tensor"] == session(at).tensor
+
+
+def test_a_link_restores_the_whole_view(model):
+    view = {
+        "file": str(model), "tensor": "small", "config": "int4-aff-g32-mse",
+        "compare": ["int8-sym-tensor-minmax", "int4-sym-ch0-mse"], "job": "abc",
+    }  # fmt: skip
+    at = started(**view)
+    now = session(at)
+    assert (now.source, now.tensor, now.job) == (str(model), "small", "abc")
+    assert now.config == QuantConfig.parse("int4-aff-g32-mse")
+    assert [config.slug for config in now.compare] == view["compare"]
+    assert not now.notices
+    assert dict(at.query_params) == view
+
+
+def test_what_is_shown_becomes_the_link_of_a_second_tab(model):
+    first = started(file=str(model), config="w4_g32", tensor="large")
+    second = started(**first.query_params)
+    assert session(second).config == session(first).config == PRESETS["w4_g32"]
+    assert session(second).tensor == session(first).tensor
+    assert second.query_params == first.query_params
+
+
+def test_what_the_link_leaves_out_stays_as_it_is(model):
+    at = started(file=str(model), tensor="small")
+    at.query_params.clear()
+    at.run()
+    assert (session(at).source, session(at).tensor) == (str(model), "small")
+    assert at.query_params["tensor"] == "small"
+
+
+def test_the_first_tensor_is_the_largest_that_can_be_quantized(model):
+    assert session(started(file=str(model))).tensor == "large"
+
+
+@pytest.mark.parametrize(
+    "wrong, word",
+    [({"tensor": "nope"}, "no tensor 'nope'"), ({"config": "int44"}, "int44"), ({"compare": ["fp16", "x-y"]}, "x-y")],
+)
+def test_a_name_in_the_link_that_means_nothing_is_said_and_the_view_goes_on(wrong, word):
+    at = started(**wrong)
+    assert not at.exception
+    assert word in at.warning[0].value.replace("\\", "")
+    assert session(at).tensor in session(at).checkpoint.names
+    at.run()
+    assert not at.warning  # once: the link has been put right
+
+
+@pytest.mark.parametrize(
+    "file", ["/etc/passwd", "../../etc/passwd", "upload-" + "0" * 32, "no-such-file.npy", "\0", "a" * 5000]
+)
+def test_a_file_that_cannot_be_opened_leaves_a_session_that_goes_on(file, model):
+    at = page("inspect", file=file)
+    assert not at.exception
+    assert at.error and session(at).opened is None
+    at.query_params["file"] = "sample"
+    at.run()
+    assert not at.error and len(session(at).checkpoint.names) == SAMPLE_TENSORS
+
+
+def test_a_file_that_changes_on_disk_is_read_again(model):
+    at = started(file=str(model))
+    np.savez(model, other=np.zeros(9, np.float32))
+    at.query_params.clear()
+    at.run()
+    assert session(at).checkpoint.names == ["other"]
+    assert session(at).tensor == "other"
+
+
+def test_a_file_that_disappears_is_missed_in_a_sentence(model):
+    at = page("inspect", file=str(model))
+    model.unlink()
+    at.run()
+    assert not at.exception
+    assert "not there any more" in at.error[0].value
+
+
+def test_another_file_forgets_the_job(model):
+    at = started(job="abc")
+    at.query_params["file"] = str(model)
+    del at.query_params["job"]
+    at.run()
+    assert session(at).job is None
+    assert "job" not in at.query_params
+
+
+def test_only_the_pages_have_paths():
+    assert state.page_path("sweep").name == "sweep.py"
+    with pytest.raises(ConfigError, match="open, inspect, sweep, compare, export"):
+        state.page_path("../secrets")
+
+
+def script_of_choices():
+    """Run as a script: every way to change the view."""
+    import streamlit as st
+
+    from quantlab.config import QuantConfig
+    from quantlab.errors import ConfigError
+    from quantlab.ui import state
+
+    state.restore()
+    slugs = ["int2-sym-tensor-mse", "int3-sym-tensor-mse", "int3-sym-tensor-mse", "fp16", "bf16", "int8-sym-tensor-mse"]
+    state.choose_tensor("conv1.bias")
+    state.choose_config(QuantConfig(dtype="int3"))
+    state.choose_compare(map(QuantConfig.parse, slugs))
+    state.choose_job("j1")
+    st.write(state.link(job="j2", compare=[]))
+    try:
+        state.choose_tensor("nope")
+    except ConfigError as error:
+        st.error(str(error))
+
+
+def test_every_choice_is_in_the_url_and_a_refused_one_changes_nothing():
+    at = AppTest.from_function(script_of_choices, default_timeout=30).run()
+    assert not at.exception
+    assert at.query_params == {
+        "file": "sample", "tensor": "conv1.bias", "config": "int3-sym-tensor-minmax", "job": "j1",
+        "compare": ["int2-sym-tensor-mse", "int3-sym-tensor-mse", "fp16", "bf16"],
+    }  # fmt: skip
+    assert "'nope'" in at.error[0].value
+    assert session(at).tensor == "conv1.bias"
+
+
+def test_the_sidebar_links_carry_the_view(model):
+    at = started(file=str(model), config="fp16", tensor="small")
+    links = [element.proto for element in at.sidebar if element.type == "page_link"]
+    assert len(links) == len(state.PAGES)
+    assert all("tensor=small" in link.query_string and "config=fp16" in link.query_string for link in links)
+
+
+def test_the_sidebar_changes_the_tensor(model):
+    at = started(file=str(model))
+    at.sidebar.selectbox[0].select("small").run()
+    assert session(at).tensor == at.query_params["tensor"] == "small"
+
+
+def test_the_same_upload_has_the_same_name_and_a_name_is_only_shown():
+    first = sources.keep_upload("../../\u202ea<b>.npy", b"abc")
+    assert first == sources.keep_upload("other.npy", b"abc")
+    assert sources.locate(first).read_bytes() == b"abc"
+    assert sources.title(first) == "\N{REPLACEMENT CHARACTER}a<b>.npy"
+
+
+def test_uploads_are_forgotten_with_the_server():
+    kept = sources.locate(sources.keep_upload("a.npy", b"to be forgotten"))
+    sources.forget_uploads()
+    assert not kept.exists()
+
+
+def test_a_budget_bounds_the_uploads(monkeypatch):
+    monkeypatch.setattr(sources, "UPLOAD_BUDGET", 10)
+    sources.forget_uploads()
+    old = sources.keep_upload("old.npy", b"x" * 8)
+    new = sources.keep_upload("new.npy", b"y" * 8)
+    assert sources.locate(new).is_file()
+    with pytest.raises(CheckpointError, match="upload the file again"):
+        sources.locate(old)
+    with pytest.raises(LimitError, match="11 bytes"):
+        sources.keep_upload("big.npy", b"z" * 11)
+
+
+class TestRoots:
+    """Only what lies under the allowed folders may be opened by path."""
+
+    def test_a_link_that_leads_out_is_refused(self, tmp_path, monkeypatch):
+        inside, outside = tmp_path / "in", tmp_path / "out.npy"
+        inside.mkdir()
+        np.save(outside, np.ones(3))
+        (inside / "link.npy").symlink_to(outside)
+        monkeypatch.setenv("QUANTLAB_ROOTS", str(inside))
+        with pytest.raises(CheckpointError, match=r"outside the folders .* QUANTLAB_ROOTS"):
+            sources.resolve_path(str(inside / "link.npy"))
+
+    def test_a_loop_of_links_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "b").symlink_to(tmp_path / "a")
+        with pytest.raises(CheckpointError):
+            cache.checkpoint(str(tmp_path / "a"))
+
+    def test_a_relative_path_starts_in_the_first_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+        assert sources.resolve_path("x/y.npy") == tmp_path.resolve() / "x" / "y.npy"
+
+    def test_several_folders(self, tmp_path, monkeypatch):
+        first, second = tmp_path / "a", tmp_path / "b"
+        monkeypatch.setenv("QUANTLAB_ROOTS", f"{first}:{second}")
+        assert sources.resolve_path(str(second / "m.npy")).parent == second.resolve()
+        with pytest.raises(CheckpointError):
+            sources.resolve_path(str(tmp_path / "c"))
+
+    def test_the_default_is_the_current_folder(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("QUANTLAB_ROOTS", raising=False)
+        monkeypatch.chdir(tmp_path)
+        assert sources.roots() == (tmp_path.resolve(),)
+
+
+def test_main_is_the_script_that_the_server_runs():
+    assert MAIN.is_file()
