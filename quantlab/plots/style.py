@@ -35,7 +35,7 @@ def faded(color: str, opacity: float) -> str:
 
 def figure(traces: Sequence[Any], x: str, y: str, height: int = HEIGHT, **layout: Any) -> go.Figure:
     """A figure in the shared layout; `x` and `y` are the axes' titles, with the unit. `layout` overrides anything."""
-    axis = {"gridcolor": RULE, "zerolinecolor": RULE, "automargin": True, "title": {"standoff": 8}}
+    axis = {"gridcolor": RULE, "zerolinecolor": RULE, "automargin": True, "title": {"standoff": 18}}
     fig = go.Figure(traces)
     fig.update_layout(
         height=height,
@@ -44,6 +44,8 @@ def figure(traces: Sequence[Any], x: str, y: str, height: int = HEIGHT, **layout
         plot_bgcolor=CLEAR,
         colorway=PALETTE,
         hovermode="closest",
+        # On a clear background the toolbar would take black for its own.
+        modebar={"bgcolor": CLEAR, "color": GREY},
         # Above the plot, so that it takes no width on a narrow screen.
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0, "title": None},
         xaxis=axis,
