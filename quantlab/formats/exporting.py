@@ -65,12 +65,11 @@ def write_verified(
 
     def verify(temporary: Path) -> None:
         progress.phase(f"checking {shown(path.name)}")
+        # Nobody is called after this: an error or a stop would come too late to keep the file from appearing.
         with closing(InputFile(temporary, path.name)) as file, _reading_back(file):
             do_verify(file, tensors, progress)
 
     write_whole(path, write, verify)
-    progress.done = progress.total
-    progress.phase(f"wrote {shown(path.name)}")
 
 
 @contextmanager

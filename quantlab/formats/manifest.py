@@ -204,7 +204,7 @@ def _read(item: Any, what: str, bfloat16: str) -> Described:
     where = f"tensor {shown(name)} in the manifest of {what}"
     shape, prefix = _shape(item, where), _prefix(item, where)
     source_dtype = item.get("source_dtype")
-    if source_dtype not in FLOATS:
+    if not isinstance(source_dtype, str) or source_dtype not in FLOATS:
         raise CheckpointError(f"{where} has the unknown source_dtype {shown(source_dtype)}")
     try:
         config = QuantConfig.parse(_slug(item))

@@ -32,8 +32,7 @@ def write_whole(
     refuses: no such folder, no permission, no space.
     """
     with _system_errors(path):
-        final = Path(path).resolve()
-        _check_target(final)
+        final = _target(Path(path))
         temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
         descriptor = os.open(temporary, _FLAGS, 0o666)
         try:
@@ -62,14 +61,18 @@ def write_bytes(target: IO[bytes], data: memoryview, on_bytes: Callable[[int], N
         on_bytes(len(piece))
 
 
-def _check_target(final: Path) -> None:
-    """Only a regular file may be replaced: never a device, a pipe or a folder."""
+def _target(path: Path) -> Path:
+    """The place behind all links. Only a regular file may be replaced there: never a device, a pipe or a folder."""
     try:
+        final = path.resolve()
         mode = os.lstat(final).st_mode
     except FileNotFoundError:
-        return
+        return final
+    except (ValueError, RuntimeError) as error:  # a NUL in the name; links in a loop
+        raise ExportError(f"cannot write {shown(str(path))}: {reason(error)}") from error
     if not stat.S_ISREG(mode):
-        raise ExportError(f"cannot write {shown(final.name)}: something that is not a regular file has this name")
+        raise ExportError(f"cannot write {shown(str(path))}: something that is not a regular file has this name")
+    return final
 
 
 @contextlib.contextmanager

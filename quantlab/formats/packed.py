@@ -4,13 +4,15 @@ A file format that holds named arrays (npz, safetensors) gives its checkpoint of
 rest is here.
 """
 
+import math
+
 import numpy as np
 
 from ..dtypes import CastCodec
 from ..errors import CheckpointError, ExportError, NonFiniteError
 from ..tensor import QuantizedTensor
 from .base import Checkpoint, OnBytes, Tensors, TensorSpec, all_finite
-from .files import shown
+from .files import shown, size_text
 from .manifest import Described, parse
 
 
@@ -67,8 +69,9 @@ class PackedCheckpoint(Checkpoint):
                 )
 
     def _decoded_spec(self, described: Described) -> TensorSpec:
-        nbytes = sum(self._arrays.spec(array["array"]).nbytes for array in described.arrays.values())
-        return TensorSpec(described.name, described.shape, "float32", nbytes, f"decoded from {described.config}")
+        stored = sum(self._arrays.spec(array["array"]).nbytes for array in described.arrays.values())
+        note = f"decoded from {described.config}, {size_text(stored)} in the file"
+        return TensorSpec(described.name, described.shape, "float32", 4 * math.prod(described.shape), note)
 
 
 def verify(found: Checkpoint, tensors: Tensors, on_bytes: OnBytes) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from quantlab.errors import QuantlabError
-from quantlab.formats import PackedCheckpoint, open_checkpoint
+from quantlab.formats import FORMATS, PackedCheckpoint, open_checkpoint
+
+WRITABLE = [name for name, known in FORMATS.items() if known.write]
 
 # Python's own objects for one open file and its message; the rule is about memory that grows with what a file claims.
 FIXED_MEMORY = 1 << 20
@@ -149,6 +151,11 @@ def _memory_of(path: Path) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have the same type, shape and bits."""
+    return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
 def floats(*values: float) -> bytes:
