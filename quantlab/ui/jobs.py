@@ -111,6 +111,7 @@ class Progress:
         self._job = job
 
     def __call__(self, done: float, total: float, at: str = "") -> None:
+        """Report `done` of `total` in any unit, and what is being done."""
         # One assignment of a frozen value: a page that reads meanwhile never sees half of it.
         self._job.step = Step(done, total, at)
 
@@ -184,7 +185,7 @@ class Registry:
             job.result = fn(Progress(job), job.cancelling.is_set)
         except Cancelled:
             state = "cancelled"
-        except BaseException as exception:  # noqa: BLE001 - whatever it is, the job must end and say so
+        except BaseException as exception:  # whatever it is, the job must end and say so
             state, error = "failed", sentence(exception)
         with self._lock:
             self._end(job, state, error)
@@ -270,6 +271,5 @@ def _headline(job: Job) -> str:
         return f"**{text.plain(job.label)}** waits for its turn: {RUNNING_PER_KIND} others run"
     left = job.seconds_left
     pace = f"about {duration(left)} left" if left is not None else "estimating the time left"
-    return " · ".join(
-        part for part in (f"**{text.plain(job.label)}**", f"{job.fraction:.0%}", pace, text.plain(job.step.at)) if part
-    )
+    at = text.plain(text.shortened(job.step.at, 64))
+    return " · ".join(part for part in (f"**{text.plain(job.label)}**", f"{job.fraction:.0%}", pace, at) if part)

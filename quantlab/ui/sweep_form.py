@@ -1,0 +1,79 @@
+"""The form of the Sweep page: which tensors, and what measuring them will take."""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from quantlab.config import QuantConfig
+from quantlab.formats import Checkpoint
+from quantlab.ui import state, sweep_job, text
+from quantlab.ui.sweep_job import counted
+
+LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
+SCOPES = ("All", "Some", "This one")
+
+
+def tensor_form(session: state.Session) -> list[str]:
+    """Which tensors to sweep: all that hold floats, those of names and patterns, or the current one."""
+    usable = [name for name in session.checkpoint.names if sweepable(session.checkpoint, name)]
+    left, right = st.columns([1, 2], vertical_alignment="top")
+    scope = left.segmented_control(
+        "Tensors", SCOPES, default="All", required=True, key="scope", bind="query-params", persist_state="session",
+        help="Each tensor is read once, whatever the number of configurations.",
+    )  # fmt: skip
+    if scope == "This one":
+        right.caption(f"{text.plain(session.chosen)}, the current tensor: choose another in the sidebar")
+        return [name for name in usable if name == session.chosen]
+    if scope == "Some":
+        return _some(right, usable)
+    other = len(session.checkpoint.names) - len(usable)
+    without = f"; {counted(other, 'other')} without float values left out" if other else ""
+    right.caption(f"{counted(len(usable), 'tensor')} of {text.plain(session.title)}{without}")
+    return usable
+
+
+def sweepable(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor holds values that can be quantized."""
+    spec = checkpoint.spec(name)
+    return "float" in spec.dtype and spec.size > 0
+
+
+def _some(place: Any, usable: list[str]) -> list[str]:
+    asked = place.multiselect(
+        "Names and patterns", usable[:LISTED], key="names", accept_new_options=True, bind="query-params",
+        persist_state="session", placeholder="Choose, or type a pattern such as *.weight",
+        help="`*` stands for any text, `?` for one character: `encoder.layer.?.*.weight`.",
+    )  # fmt: skip
+    names = matching(usable, asked)
+    missing = [pattern for pattern in asked if not matching(usable, [pattern])]
+    if missing:
+        place.warning(f"No tensor is called like {', '.join(map(text.plain, missing))}.", icon=":material/search_off:")
+    elif any(set("*?[") & set(pattern) for pattern in asked):
+        place.caption(
+            f"{counted(len(names), 'tensor')} match: {text.plain(', '.join(names[:4]))}{' …' * (len(names) > 4)}"
+        )
+    return names
+
+
+def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The names that are one of the patterns or match one, in the order of `names`.
+
+    >>> matching(["a.weight", "a.bias", "b[0]"], ["*.weight", "b[0]"])
+    ['a.weight', 'b[0]']
+    """
+    exact = set(patterns)
+    return [name for name in names if name in exact or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def plan(session: state.Session, configs: list[QuantConfig], refusals: list[str], names: list[str]) -> None:
+    """What a sweep of this will take, and which combinations cannot be built and why."""
+    if not configs or not names:
+        missing = "a configuration" if not configs else "a tensor"
+        st.caption(f"Choose at least {missing}: then its time is estimated here.")
+    else:
+        st.markdown(sweep_job.estimate_text(configs, [session.checkpoint.spec(name).size for name in names]))
+    if refusals:
+        with st.expander(f"{counted(len(refusals), 'combination')} left out", icon=":material/block:"):
+            st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in refusals))

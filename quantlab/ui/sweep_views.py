@@ -1,0 +1,216 @@
+"""The results of a sweep: how it ended, what of it is looked at, and the figures."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from quantlab.config import QuantConfig
+from quantlab.metrics import METRICS
+from quantlab.plots import sweep as plots
+from quantlab.plots.compare import error_histograms
+from quantlab.plots.scales import better, title
+from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_table, text, widgets
+from quantlab.ui.help import about
+from quantlab.ui.sweep_data import TOTAL
+from quantlab.ui.sweep_job import Results, counted
+from quantlab.ui.sweep_table import FILTERS
+
+OVERLAID = 6  # error histograms in one figure
+
+
+def outcome(job: jobs.Job) -> Results | None:
+    """How a job ended, in a sentence; its results, whole or as far as they go, if there are any."""
+    results = job.result or job.partial
+    kept = (
+        f" Below is what was measured until then: {results.frame['tensor'].nunique()} of "
+        f"{counted(results.tensors, 'tensor')}."
+        if results
+        else ""
+    )
+    if job.state == "failed":
+        st.error(f"The sweep failed: {text.sentence(job.error)}{kept}", icon=":material/error:")
+    elif job.state == "cancelled":
+        st.warning(f"The sweep was cancelled after {jobs.duration(job.seconds)}.{kept}", icon=":material/cancel:")
+    else:
+        st.caption(f"{text.plain(job.label)}, measured in {jobs.duration(job.seconds)}")
+    return results
+
+
+def refused(results: Results) -> None:
+    """Which combinations have no figures and why, the same reasons together."""
+    reasons = Counter(entry["reason"] for entry in results.refused)
+    if reasons:
+        with st.expander(f"{counted(len(results.refused), 'row')} without figures", icon=":material/block:"):
+            st.markdown(
+                "\n".join(f"- {text.sentence(reason)} ({counted(n, 'row')})" for reason, n in reasons.most_common(20))
+            )
+
+
+def choose_view(session: state.Session, results: Results) -> tuple[pd.DataFrame, str, str]:
+    """What of the results is looked at: (rows of all tensors, after the filters; tensor or TOTAL; metric)."""
+    left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
+    measured = sweep_data.measured(results.frame)["tensor"].unique()
+    tensors = [TOTAL, *([session.tensor] if session.chosen in measured else [])] if len(measured) > 1 else [*measured]
+    tensor = left.selectbox(
+        "Results of", tensors, key="of", format_func=text.shortened,
+        help="All tensors: errors and bytes are added up first, so large tensors weigh more. "
+        "For one tensor, choose it in the sidebar.",
+    )  # fmt: skip
+    metric = middle.selectbox(
+        "Metric", [name for name in METRICS if name in results.frame], key="metric", bind="query-params",
+        format_func=title, help=metrics_help(),
+    )  # fmt: skip
+    return _filters(right, results.frame), tensor, metric
+
+
+def metrics_help() -> str:
+    """Every metric in a line."""
+    return "\n".join(f"- **{metric.label}**: {metric.help}" for metric in METRICS.values())
+
+
+def _filters(place: Any, frame: pd.DataFrame) -> pd.DataFrame:
+    wanted = {}
+    with place.popover("Filter", icon=":material/filter_list:", width="stretch"):
+        for column, label in FILTERS.items():
+            values = [value for value in frame[column].unique() if value != "-"]
+            if len(values) > 1:
+                chosen = st.pills(label, values, selection_mode="multi", key=f"only-{column}", bind="query-params")
+                # Formats without a scale have none of the others: "-" passes.
+                wanted[column] = [*chosen, "-"] if chosen and column != "dtype" else chosen
+        st.caption("Nothing chosen means everything.")
+    return sweep_data.filtered(frame, **wanted)
+
+
+def views(session: state.Session, results: Results, frame: pd.DataFrame, tensor: str, metric: str) -> None:
+    """The results in tabs; only the open one is drawn. A click on a row, point or cell opens Compare."""
+    rows = sweep_data.of_tensor(frame, tensor)
+    if rows.empty:
+        told = (
+            "no tensor is accepted by every configuration: filter, or choose one tensor"
+            if tensor == TOTAL
+            else "widen the filter"
+        )
+        st.info(f"There is nothing to show: {told}.", icon=":material/filter_list_off:")
+        return
+    if tensor == TOTAL:
+        _say_common(frame)
+    drawn: dict[str, Callable[[], Any]] = {
+        "Table": lambda: sweep_table.table(session, frame, rows),
+        "Heatmap": lambda: heatmap(rows, metric),
+        "Error and size": lambda: scatter(rows, metric),
+        "Error histograms": lambda: histograms(session, rows, tensor),
+        "Compression": lambda: compression(session, frame, rows),
+    }
+    if frame["tensor"].nunique() > 1:
+        drawn["Tensors"] = lambda: damage(frame, metric)
+    tabs = st.tabs(list(drawn), key="view", on_change="rerun", bind="query-params")
+    for tab, draw in zip(tabs, drawn.values(), strict=True):
+        if tab.open:
+            with tab:
+                _follow(session, draw())
+
+
+def _say_common(frame: pd.DataFrame) -> None:
+    """Say over which tensors a total is, where that is not all of them."""
+    common, measured = len(sweep_data.common_tensors(frame)), frame["tensor"].nunique()
+    if common < measured:
+        st.caption(
+            f"Totals are over the {common} of {measured} tensors that every configuration here accepts: only over the "
+            "same weights can they be compared. A filter that leaves out what refuses tensors includes more of them."
+        )
+
+
+def _follow(session: state.Session, event: Any) -> None:
+    """Open the configuration that was clicked, beside those compared before."""
+    points = event["selection"].get("points") if event else None
+    if points:
+        slug, tensor = points[0]["customdata"][:2]
+        sweep_table.open_in_compare(session, [slug], tensor)
+
+
+def heatmap(rows: pd.DataFrame, metric: str) -> Any:
+    """Scheme x granularity."""
+    several = rows["calibration"].nunique() > 1
+    st.caption(
+        f"{title(metric)}, {better(metric)}: stronger colours are better."
+        f"{' Each cell shows its best calibration.' if several else ''} A click on a cell opens it in Compare."
+    )
+    return widgets.chart(
+        plots.heatmap(rows, metric), "heatmap", f"Heatmap of {title(metric)} by scheme and granularity",
+        on_select="rerun", selection_mode="points",
+    )  # fmt: skip
+
+
+def scatter(rows: pd.DataFrame, metric: str) -> Any:
+    """Error against bits per weight."""
+    color = st.segmented_control(
+        "Colour by", list(FILTERS), default="granularity", required=True, format_func=FILTERS.__getitem__, key="color",
+        bind="query-params",
+    )  # fmt: skip
+    front = plots.pareto_front(rows["bits_per_weight"], rows[metric], METRICS[metric].higher_is_better)
+    st.caption(
+        f"{front.sum()} of {len(rows)} configurations are on the Pareto front: no other is both smaller and better. "
+        "A click on a point opens it in Compare."
+    )
+    return widgets.chart(
+        plots.error_against_size(rows, metric, color), "scatter", f"{title(metric)} against bits per weight",
+        on_select="rerun", selection_mode="points",
+    )  # fmt: skip
+
+
+def histograms(session: state.Session, rows: pd.DataFrame, tensor: str) -> None:
+    """Error histograms of a few configurations on one tensor."""
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    slugs = rows["config"].tolist()
+    front = plots.pareto_front(rows["bits_per_weight"], rows["sqnr_db"], True)
+    best = rows[front].sort_values("bits_per_weight")["config"].tolist()
+    first = list(dict.fromkeys([best[0], best[len(best) // 2], best[-1]]))
+    chosen = left.multiselect(
+        "Configurations", slugs, first, max_selections=OVERLAID, key="overlaid",
+        bind="query-params", help=about("configuration"),
+    )  # fmt: skip
+    log = right.toggle(
+        "Logarithmic", True, key="log-errors", bind="query-params", help="Shows the rare large errors too."
+    )
+    if tensor == TOTAL:
+        tensor = session.tensor
+        st.caption(f"Of the tensor {text.plain(tensor)}: choose another in the sidebar.")
+    if not chosen:
+        st.info("Choose a configuration to see how its errors are distributed.", icon=":material/stacked_line_chart:")
+        return
+    with widgets.boundary():
+        told = compare_data.histograms(session, tensor, [QuantConfig.parse(slug) for slug in chosen])
+        widgets.chart(error_histograms(told, log), "histograms", f"Error histograms of {', '.join(chosen)}")
+
+
+def compression(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> Any:
+    """Measured compression ratios."""
+    measured = sweep_data.measured(frame)["tensor"].unique()
+    source = ", ".join(sorted({session.checkpoint.spec(name).dtype for name in measured}))
+    more = f" The {plots.BARS} smallest of {len(rows)} are drawn." if len(rows) > plots.BARS else ""
+    st.caption(
+        f"Bytes of the source over bytes of the result: codes, scales, zero points and offsets, as an export writes "
+        f"them.{more} A click on a bar opens it in Compare."
+    )
+    return widgets.chart(
+        plots.compression_bars(rows, source), "compression", "Compression ratio of every configuration",
+        on_select="rerun", selection_mode="points",
+    )  # fmt: skip
+
+
+def damage(frame: pd.DataFrame, metric: str) -> Any:
+    """Tensors x configurations."""
+    rows = sweep_data.measured(frame)
+    short = [text.shortened(name, 36) for name in rows["tensor"].unique()]
+    st.caption(
+        f"{title(metric)} of every tensor, {better(metric)}: stronger colours are worse, the most damaged tensor is on "
+        "top and the most damaging configuration on the left; empty cells were refused. A click on a cell "
+        "opens it in Compare."
+    )
+    return widgets.chart(
+        plots.damage_map(rows, metric, short), "damage", f"{title(metric)} of every tensor and configuration",
+        on_select="rerun", selection_mode="points",
+    )  # fmt: skip
