@@ -1,0 +1,222 @@
+"""The parts of the Compare page: which configurations, their figures with the winners marked, and the figures drawn."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from quantlab.config import PRESETS, QuantConfig
+from quantlab.dtypes import IntegerCodec
+from quantlab.errors import ConfigError, QuantlabError
+from quantlab.metrics import METRICS
+from quantlab.plots import compare as plots
+from quantlab.ui import cache, compare_data, jobs, state, text, widgets
+from quantlab.ui.compare_data import Side
+from quantlab.ui.help import about
+from quantlab.ui.sweep_views import metrics_help
+
+SUGGESTED = ("int8_per_channel", "w4_g128", "w4_g32")
+DOTS = (":blue[●]", ":orange[●]", ":green[●]", ":violet[●]")
+
+
+def tensor_line(session: state.Session) -> None:
+    """The tensor that is compared on, in a line."""
+    spec = session.checkpoint.spec(session.tensor)
+    facts = (text.shape(spec.shape), spec.dtype, f"{text.count(spec.size)} weights", text.size(spec.nbytes))
+    st.caption(f"On **{text.plain(session.tensor)}** · {' · '.join(facts)}")
+
+
+def choose_configs(session: state.Session) -> tuple[QuantConfig, ...]:
+    """The configurations side by side, in the URL; from the last sweep, the presets, or typed in."""
+    now = [str(config) for config in session.compare]
+    asked = st.multiselect(
+        "Configurations", _offered(session), now, max_selections=state.COMPARED, accept_new_options=True,
+        key=f"compared-{'+'.join(now)}", help=about("configuration"),
+        placeholder="Choose, or type one such as int4-sym-g64-mse or w4_g128",
+    )  # fmt: skip
+    chosen = _parsed(asked)
+    if tuple(chosen) != session.compare:
+        state.choose_compare(chosen)
+        st.rerun()
+    return session.compare
+
+
+def _offered(session: state.Session) -> list[str]:
+    """Slugs to choose from: those compared, those of the last sweep, those of the presets."""
+    job = jobs.get(session.job)
+    results = (job.result or job.partial) if job else None
+    swept = list(results.frame["config"].unique()) if results is not None else []
+    return list(dict.fromkeys([*map(str, session.compare), *swept, *map(str, PRESETS.values())]))
+
+
+def _parsed(asked: Sequence[str]) -> list[QuantConfig]:
+    """The configurations that can be read, once each; a sentence for what was typed and cannot be."""
+    configs: dict[QuantConfig, None] = {}
+    for slug in asked:
+        try:
+            configs[QuantConfig.parse(slug.strip())] = None
+        except ConfigError as error:
+            st.error(text.sentence(error), icon=":material/block:")
+    return list(configs)
+
+
+def invitation(session: state.Session) -> None:
+    """What to do while there is nothing to compare."""
+    first = session.compare or (session.config,)
+    st.info(
+        "Choose two to four configurations to see them side by side, or click on a result of a sweep.",
+        icon=":material/compare_arrows:",
+    )
+    suggested = dict.fromkeys([*first, *(PRESETS[name] for name in SUGGESTED)])
+    label = f"Compare {', '.join(map(str, list(suggested)[: state.COMPARED]))}"
+    if st.button(label, icon=":material/lightbulb:"):
+        state.choose_compare(suggested)
+        st.rerun()
+
+
+def sides(session: state.Session, tensor: str, configs: Sequence[QuantConfig]) -> list[Side]:
+    """What is known of every configuration; a sentence for each that does not go with the tensor."""
+    found = []
+    for config in configs:
+        try:
+            found.append(compare_data.side(session, tensor, config))
+        except QuantlabError as error:
+            st.error(f"{text.plain(config)}: {text.sentence(error)}", icon=":material/block:")
+    return found
+
+
+def figures_table(compared: Sequence[Side]) -> None:
+    """Every metric of every configuration, the best in bold with a mark."""
+    head = ["| |", *(f" {name(i, side)} |" for i, side in enumerate(compared))]
+    lines = ["".join(head), "|---|" + "---:|" * len(compared)]
+    lines.append(_line("Levels used", [f"{_used(side)}" for side in compared], [False] * len(compared)))
+    reports = [side.report for side in compared]
+    for key, metric in METRICS.items():
+        values = [_figure(key, getattr(report, key)) for report in reports]
+        lines.append(_line(metric.label, values, compare_data.winners(reports, key)))
+    st.markdown("\n".join(lines), help=metrics_help())
+    st.caption(
+        "**Bold with :material/trophy:**: the best of these configurations. Nothing is marked where all are equal."
+    )
+
+
+def name(index: int, side: Side) -> str:
+    """A configuration as the head of a column, with the colour that it has in the figures."""
+    return f"{DOTS[index % len(DOTS)]} {text.plain(side.config)}"
+
+
+def _figure(key: str, value: float | None) -> str:
+    # Four digits of a cosine are 1 for every configuration that is any good.
+    return f"{value:.7f}" if key == "cosine" else widgets.metric_text(key, value)
+
+
+def _used(side: Side) -> str:
+    return f"{text.count(side.usage.used)} of {text.count(side.usage.levels)}"
+
+
+def _line(label: str, values: Sequence[str], won: Sequence[bool]) -> str:
+    cells = (f"**{value}** :material/trophy:" if best else value for value, best in zip(values, won, strict=True))
+    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def tabs(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
+    """The figures, of which only the open tab's are drawn."""
+    drawn = {
+        "Figures": lambda: figures_table(compared),
+        "Error histograms": lambda: histograms(session, tensor, compared),
+        "Codes": lambda: code_usage(session, tensor, compared),
+        "Channels": lambda: channels(session, tensor, compared),
+        "Values": lambda: values(compared),
+        "Bytes": lambda: bytes_split(session, tensor, compared),
+    }
+    for tab, draw in zip(
+        st.tabs(list(drawn), key="side", on_change="rerun", bind="query-params"), drawn.values(), strict=True
+    ):
+        if tab.open:
+            with tab:
+                draw()
+
+
+def histograms(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
+    """Errors of all configurations on one axis."""
+    log = st.toggle("Logarithmic", True, key="log-errors", bind="query-params", help="Shows the rare large errors too.")
+    told = compare_data.histograms(session, tensor, [side.config for side in compared])
+    widgets.chart(plots.error_histograms(told, log), "errors", f"Error histograms on {tensor}")
+    widest = max(compared, key=lambda side: side.report.max_abs_error)
+    st.caption(
+        f"The axis reaches to the largest error of all, {text.number(widest.report.max_abs_error)} of "
+        f"{text.plain(widest.config)}, in units of the weights."
+    )
+
+
+def code_usage(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
+    """How often each code occurs, one figure per configuration."""
+    for (i, side), place in zip(enumerate(compared), _grid(len(compared)), strict=True):
+        with place:
+            usage = side.usage
+            st.markdown(
+                f"{name(i, side)}  \n**{_used(side)}** codes are used; "
+                f"their entropy is {usage.entropy:.2f} of {usage.bits} bits"
+            )
+            q = cache.quantized(session.key, session.checkpoint, tensor, side.config)
+            widgets.chart(plots.code_usage(q, i), f"codes-{i}", f"How often {side.config} uses each code")
+    st.caption(
+        "An entropy far below the bits means codes that hardly occur: a narrower range would make better use of them."
+    )
+
+
+def channels(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
+    """Error of every channel."""
+    shape = session.checkpoint.spec(tensor).shape
+    if not shape:
+        st.info("A scalar has no channels.", icon=":material/filter_1:")
+        return
+    axes = {f"{axis} ({length:,} channels)": axis for axis, length in enumerate(shape)}
+    axis = axes[st.segmented_control("Axis", list(axes), default=next(iter(axes)), required=True, help=about("axis"))]
+    errors = compare_data.channel_errors(session, tensor, [side.config for side in compared], axis)
+    widgets.chart(plots.channel_errors(errors, axis), "channels", f"Error of every channel of {tensor}")
+    worst = {slug: int(found.argmax()) for slug, found in errors.items()}
+    told = (f"channel {at} of {text.plain(slug)} ({text.number(errors[slug][at])})" for slug, at in worst.items())
+    st.caption(f"Largest: {', '.join(told)}.")
+
+
+def values(compared: Sequence[Side]) -> None:
+    """Decoded over original values, one figure per configuration."""
+    for (i, side), place in zip(enumerate(compared), _grid(len(compared)), strict=True):
+        with place:
+            st.markdown(name(i, side))
+            widgets.chart(
+                plots.original_and_decoded(*side.sample, i),
+                f"values-{i}",
+                f"Decoded over original values, {side.config}",
+            )
+    st.caption(
+        f"A sample of at most {compare_data.SAMPLED:,} weights, the {compare_data.EXTREMES} largest always among them. "
+        "On the grey line nothing is lost; flat ends are clipped values, steps are levels."
+    )
+
+
+def bytes_split(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
+    """Bytes of codes, scales, zero points and offsets."""
+    widgets.chart(plots.byte_split({str(side.config): side.parts for side in compared}), "bytes", "Bytes of every part")
+    parts = [part for part in plots.PART_NAMES if any(part in side.parts for side in compared)]
+    lines = [f"| | {' | '.join(plots.PART_NAMES[part] for part in parts)} | total | a value is |"]
+    lines.append("|---|" + "---:|" * (len(parts) + 1) + "---|")
+    for i, side in enumerate(compared):
+        counts = " | ".join(f"{side.parts[part]:,}" if part in side.parts else "–" for part in parts)
+        lines.append(f"| {name(i, side)} | {counts} | {sum(side.parts.values()):,} | {_formula(side.config)} |")
+    st.markdown("\n".join(lines))
+    source = session.checkpoint.spec(tensor).nbytes
+    st.caption(f"Bytes of the arrays that an export writes; the source takes {source:,}. q is a code.")
+
+
+def _formula(config: QuantConfig) -> str:
+    codec = config.codec
+    return f"`{codec.mapping.formula}`" if isinstance(codec, IntegerCodec) else f"the {config.dtype} itself"
+
+
+def _grid(count: int) -> list:
+    """Places side by side, at most two to a row: they stack on a narrow screen."""
+    places: list = []
+    while len(places) < count:
+        places += st.columns(min(2, count)) if count > 1 else [st.container()]
+    return places[:count]
