@@ -14,7 +14,7 @@ import streamlit as st
 
 from quantlab import statistics
 from quantlab.config import QuantConfig
-from quantlab.errors import Cancelled, CheckpointError, QuantlabError
+from quantlab.errors import Cancelled, CheckpointError, DTypeError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
 from quantlab.plots.levels import Levels, levels
 from quantlab.statistics import ChannelStatistics, Histogram, TensorStatistics
@@ -170,5 +170,7 @@ def _describe(checkpoint: Checkpoint, name: str, cancel: Callable[[], bool]) -> 
         return statistics.describe(checkpoint.load(name), TABLE_BINS, cancel)
     except Cancelled:
         raise
+    except DTypeError:
+        return f"{checkpoint.spec(name).dtype} is not a float type, so it is not quantized"
     except QuantlabError as error:
         return str(error)

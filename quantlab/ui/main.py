@@ -25,7 +25,7 @@ pages = {
 }
 page = st.navigation(list(pages.values()), position="hidden")
 session = state.restore()
-sidebar.draw(session, pages.values())
+sidebar.draw(session, list(pages.values()))
 for notice in session.notices:
     st.warning(text.sentence(notice), icon=":material/link_off:")
 with widgets.boundary():

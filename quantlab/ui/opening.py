@@ -103,7 +103,7 @@ def _table(session: state.Session, job: jobs.Job, names: list[str], polling: boo
         frame = frame.drop(columns="note")
     event = st.dataframe(
         frame, key="tensors", on_select="rerun", selection_mode="single-row", hide_index=True, placeholder="–",
-        column_config=_column_config(), height=min(38 + 35 * len(frame), 640),
+        column_config=_column_config(names), height=min(38 + 35 * len(frame), 640),
         alt=f"The {len(frame)} tensors of {session.title} with their figures",
     )  # fmt: skip
     if event.selection.rows:
@@ -125,21 +125,23 @@ _COLUMNS = (
 )
 
 
-def _column_config() -> dict[str, Any]:
+def _column_config(names: list[str]) -> dict[str, Any]:
     column = st.column_config
+    longest = max(map(len, names[:CHARTED]))
     return {
-        "tensor": column.TextColumn("Tensor", pinned=True, width=170),
-        "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=120),
-        "shape": "Shape",
-        "dtype": "Type",
-        "nbytes": column.NumberColumn("Size", format="bytes", help="Bytes in the file's own type."),
-        "minimum": column.NumberColumn("Min", format="%.4g"),
-        "maximum": column.NumberColumn("Max", format="%.4g"),
-        "std": column.NumberColumn("Std", format="%.3g", help=about("std")),
-        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis")),
-        "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros")),
-        "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers")),
-        "note": column.TextColumn("Note", width="large"),
+        # Wide enough for the names: they share their beginnings, and differ at the end.
+        "tensor": column.TextColumn("Tensor", pinned=True, width=min(max(40 + 7 * longest, 100), 360)),
+        "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=110),
+        "shape": column.TextColumn("Shape", width=105),
+        "dtype": column.TextColumn("Type", width=76),
+        "nbytes": column.NumberColumn("Size", format="bytes", help="Bytes in the file's own type.", width=80),
+        "minimum": column.NumberColumn("Min", format="%.4g", width=84),
+        "maximum": column.NumberColumn("Max", format="%.4g", width=84),
+        "std": column.NumberColumn("Std", format="%.3g", help=about("std"), width=84),
+        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis"), width=84),
+        "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros"), width=84),
+        "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers"), width=92),
+        "note": column.TextColumn("Note", width=300),
     }
 
 

@@ -1,6 +1,10 @@
-"""The sidebar: the five pages, and what is open."""
+"""The frame around a page: links to the five pages, and in the sidebar what is open.
+
+A phone shows the links above the page instead: following a link leaves its sidebar open over the page.
+"""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -10,12 +14,24 @@ from quantlab.ui import state, text
 _CHOICES = 2000  # names that a drop-down still handles; beyond, the Open page's search is the way
 
 
+_PHONE = """<style>
+.st-key-links-above { display: none; }
+@media (max-width: 768px) {
+    .st-key-links-above { display: flex; }
+    .st-key-links-beside { display: none; }
+}
+</style>"""
+
+
 def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
     """Links to the pages, each carrying the present view; below them the open file and the current tensor."""
+    st.html(_PHONE)
+    with st.container(key="links-above", horizontal=True, gap="xxsmall"):
+        _links(pages, "content")
     with st.sidebar:
-        for page in pages:
-            st.page_link(page, query_params=state.link(), width="stretch")
-        st.space("small")
+        with st.container(key="links-beside", gap="xsmall"):
+            _links(pages, "stretch")
+            st.space("small")
         if session.opened is None:
             st.caption("No file is open")
             return
@@ -23,6 +39,11 @@ def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
         st.caption(f"{text.plain(session.title)} · {count:,} tensor{'' if count == 1 else 's'}")
         if session.chosen is not None:
             _tensor(session)
+
+
+def _links(pages: Iterable[StreamlitPage], width: Literal["content", "stretch"]) -> None:
+    for page in pages:
+        st.page_link(page, query_params=state.link(), width=width)
 
 
 def _tensor(session: state.Session) -> None:

@@ -69,7 +69,7 @@ class Session:
     refusal: str | None = None  # why the last attempt to open something else failed
     folder: str | None = None  # the folder whose files are listed
     uploads: int = 0  # files uploaded so far; each gets a fresh uploader
-    forms: dict[str, str] = field(default_factory=dict)  # form -> slug it said last
+    forms: dict[str, tuple[str, str]] = field(default_factory=dict)  # form -> slugs it was given and said last
     choices: dict[str, list[str]] = field(default_factory=dict)  # multiselect -> what is chosen, between visits
 
     @property

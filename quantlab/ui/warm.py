@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 def warm_up() -> None:
     """Run every kernel once, from its cache file where there is one; a damaged cache is thrown away and rebuilt."""
     try:
-        _run_kernels()
+        run_kernels()
     except QuantlabError:
         raise
     except Exception as error:  # EOFError, UnpicklingError, a missing attribute: damage has many faces
         log.warning("the kernel cache is damaged (%s: %s); compiling anew", type(error).__name__, error)
         forget_compiled()
-        _run_kernels()
+        run_kernels()
 
 
 def forget_compiled() -> None:
@@ -37,7 +37,8 @@ def forget_compiled() -> None:
                 file.unlink(missing_ok=True)
 
 
-def _run_kernels() -> None:
+def run_kernels() -> None:
+    """Quantize a little of everything."""
     x = np.linspace(-1, 1, 4 * 1024, dtype=np.float32).reshape(4, 1024)
     configs = grid(
         ["int4", "int8", "int16", "fp16"], MAPPINGS, ["tensor", "g512"], CALIBRATIONS, pow2_scales=[False, True]

@@ -64,7 +64,7 @@ def config_form(key: str, value: QuantConfig, shape: tuple[int, ...] | None = No
     Parameters
     ----------
     key : of the form on its page; its widgets' keys begin with it.
-    value : what the form shows. When it is not what the form said last (a link, another page), the fields follow it.
+    value : what the form shows. When that changes and not by the form itself (a link, another page), the fields follow.
     shape : of the tensor it is for, to refuse an axis that the tensor does not have; None to leave that open.
 
     Returns
@@ -72,8 +72,8 @@ def config_form(key: str, value: QuantConfig, shape: tuple[int, ...] | None = No
     QuantConfig : `value` itself while the fields make no legal combination, under a sentence that says why. So it
         does not fit `shape` only if `value` does not (see `fits`).
     """
-    said = state.current().forms
-    if said.get(key) != value.slug or f"{key}-dtype" not in st.session_state:
+    forms = state.current().forms
+    if value.slug not in forms.get(key, ()) or f"{key}-dtype" not in st.session_state:
         _seed(key, value)
     try:
         config = _fields(key, value)
@@ -83,7 +83,7 @@ def config_form(key: str, value: QuantConfig, shape: tuple[int, ...] | None = No
         still = f" Still shown: {text.plain(value)}." if shape is None or fits(value, shape) else ""
         st.error(text.sentence(error) + still, icon=":material/block:")
         config = value
-    said[key] = config.slug
+    forms[key] = (value.slug, config.slug)
     return config
 
 

@@ -1,0 +1,47 @@
+"""Warming up the kernels survives whatever lies in their cache."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantlab import kernels
+from quantlab.ui.warm import warm_up
+
+ROOT = Path(__file__).resolve().parents[2]
+# One kernel stands for all: compiling them takes a dozen seconds.
+SCRIPT = """
+import numpy as np
+from quantlab import kernels
+from quantlab.ui import warm
+warm.run_kernels = lambda: kernels.power_sums(np.ones(4, np.float32), 0.0, np.empty(5))
+warm.warm_up()
+"""
+
+
+def run(cache: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    environment.pop("NUMBA_DISABLE_JIT", None)
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("damaged", ["*.nbi", "*.nbc"])
+def test_a_damaged_cache_is_thrown_away_and_rebuilt(tmp_path, damaged):
+    assert run(tmp_path).returncode == 0
+    files = list(tmp_path.rglob(damaged))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:10])
+    second = run(tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "cache is damaged" in second.stderr
+    assert "damaged" not in run(tmp_path).stderr
+
+
+def test_warming_up_runs_the_kernels():
+    warm_up()
+    assert all(item.signatures for name, item in vars(kernels).items() if name in {"encode", "decode", "error_sums"})
