@@ -24,6 +24,8 @@ LAYERS = [
     {"quantlab.metrics"},
     {"quantlab.observer", "quantlab.sweep"},
     {"quantlab.formats"},
+    {"quantlab.recipe", "quantlab.tables"},
+    {"quantlab.shipping"},
     {"quantlab"},
     {"quantlab.plots"},
     {"quantlab.cli"},
@@ -40,6 +42,7 @@ ONLY_IN = {
     "streamlit": {"quantlab.ui", "pages", "app"},
     "starlette": {"quantlab.ui", "app"},
     "plotly": {"quantlab.plots"},
+    "tqdm": {"quantlab.cli"},
     "numba": {"quantlab.kernels"},
 }
 NOT_IN = {"pages": {"numpy", "pandas"}}  # a page asks and draws; it does not compute

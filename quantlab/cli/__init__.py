@@ -1,0 +1,90 @@
+"""The command line: the engine without a browser, with the same numbers.
+
+Every command is a module with `add(commands)`, which describes its arguments, and `run(args)`. Results go to stdout,
+everything else (progress, what was left out, the one sentence of a refusal) to stderr. Exit codes: 0 done, 1 an input
+was refused, 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from .. import __version__
+from ..errors import QuantlabError
+from . import export, info, quantize, sweep, verify
+from .options import SLUG_HELP, UsageError, examples
+from .terminal import complain, prepare_streams
+
+INTERRUPTED, TERMINATED, CLOSED = 130, 143, 141  # 128 + SIGINT, SIGTERM, SIGPIPE, as shells report them
+
+EPILOG = f"""\
+{SLUG_HELP}
+
+examples:
+{
+    examples(
+        ("what is in a file", "info model.safetensors --stats"),
+        ("which configurations are worth it", "sweep model.safetensors --dtype int4 int8 --granularity g32 g128"),
+        ("write one down", "quantize model.safetensors --config int4-sym-g128-mse -o small.safetensors"),
+        ("check what was written", "verify small.safetensors --source model.safetensors"),
+    )
+}
+"quantlab COMMAND --help" explains one command. Exit code 0: done. 1: an input was refused, and one
+line on stderr says why. 2: wrong usage.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="quantlab",
+        description="Decide how to quantize a model's weights, and write the packed result.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"quantlab {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for command in (info, sweep, quantize, export, verify):
+        command.add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `argv` is what follows the program's name (default: sys.argv)."""
+    prepare_streams()
+    if argv is None:  # as a program: let a termination clean up as an interruption does
+        signal.signal(signal.SIGTERM, _terminated)
+    try:
+        args = parser().parse_args(argv)
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+    except KeyboardInterrupt:
+        complain("interrupted; no half-written file is left")
+        return INTERRUPTED
+    except SystemExit as stop:  # argparse has said what is wrong, or shown what was asked for
+        return stop.code if isinstance(stop.code, int) else 0
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        args.run(args)
+    except UsageError as error:
+        args.parser.error(str(error))
+    except QuantlabError as error:
+        complain(str(error))
+        return 1
+    except MemoryError:
+        complain("there is not enough memory for this: choose fewer or smaller tensors with --tensors")
+        return 1
+    return 0
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)

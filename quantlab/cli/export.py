@@ -1,0 +1,77 @@
+"""quantlab export: different tensors, different configurations, one packed file."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ExportError
+from ..formats import open_checkpoint
+from ..formats.files import shown
+from ..recipe import Assignment, Rule, assign
+from ..shipping import refusal, ship
+from .options import SLUG_HELP, UsageError, add_file, add_output, chosen_format, command, examples, one
+from .output import checked_out
+from .report import preview, report
+from .terminal import Bar
+
+TEXT = f"""\
+A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensions or more);
+GLOB=skip leaves tensors out. Where several match, the last one counts: the general rule first, its
+exceptions after it. Tensors without a rule are not in the file.
+
+{SLUG_HELP}
+
+After writing, the file is read back and measured again; the figures shown are those.
+
+examples:
+{
+    examples(
+        ("see what would be written", "export model.safetensors --config w4_g128 'lm_head*=fp16' --dry-run"),
+        (
+            "write it",
+            "export model.safetensors --config w4_g128 'lm_head*=fp16' '*.gate.weight=skip' -o small.safetensors",
+        ),
+        ("biases too, which a glob must name", "export model.npz --config w8_channel '*.bias=fp16' -o small.npz"),
+    )
+}"""
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    parser = command(commands, "export", run, "write a packed file, by rules for which tensor gets what", TEXT)
+    add_file(parser)
+    parser.add_argument(
+        "--config", metavar="RULE", nargs="+", action="extend", type=one(Rule.parse), required=True,
+        help="GLOB=SLUG, GLOB=skip, or SLUG alone for every weight",
+    )  # fmt: skip
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write, or say what would be written."""
+    execute(args, args.config)
+
+
+def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
+    """What `export` and `quantize` share: all but how the rules are said."""
+    if not args.out and not args.dry_run:
+        raise UsageError("say where to write with -o OUT, or look first with --dry-run")
+    format = chosen_format(args) if args.out or args.format else ""
+    path = checked_out(args.out) if args.out else None
+    with open_checkpoint(args.file) as checkpoint:
+        assignment = assign(checkpoint, rules)
+        if format:
+            refuse_what_it_cannot_hold(format, assignment)
+        if path is None or args.dry_run:
+            preview(assignment, args.json)
+            return
+        with Bar() as bar:
+            shipment = ship(checkpoint, assignment, path, format, on_progress=bar)
+    report(shipment, args.json)
+
+
+def refuse_what_it_cannot_hold(format: str, assignment: Assignment) -> None:
+    """ExportError for a tensor that the format cannot hold, before anything is computed."""
+    for item in assignment.taken:
+        if why := refusal(item, format):
+            raise ExportError(f"tensor {shown(item.spec.name)} as {item.config} cannot be written to {format}: {why}")

@@ -1,0 +1,115 @@
+"""quantlab info: what is in a file."""
+
+import argparse
+import math
+from typing import Any
+
+import pandas as pd
+
+from .. import statistics
+from ..errors import QuantlabError
+from ..formats import Checkpoint, open_checkpoint
+from ..formats.files import size_text
+from ..recipe import select
+from ..sweep import shape_text
+from ..tables import json_text, to_csv
+from .options import add_file, add_tensors, command, examples
+from .output import write_stdout
+from .terminal import Bar, counted, figure, note, show_table
+
+FIGURES = ("minimum", "maximum", "mean", "std", "kurtosis", "zeros", "outliers")
+HEADERS = ["tensor", "type", "shape", "elements", "bytes"]
+
+TEXT = f"""\
+With --stats every tensor is read:
+  min max mean std  in the tensor's own unit
+  kurtosis          how heavy the tails are: 0 for a Gaussian, hundreds where a few values dwarf all others
+  zeros             share of values that are exactly 0
+  outliers          share of values more than {statistics.OUTLIER_SIGMAS:g} standard deviations from the mean
+
+examples:
+{
+    examples(
+        ("every tensor", "info model.safetensors"),
+        ("what the attention weights look like", "info model.safetensors --tensors '*attn*weight' --stats"),
+        ("for another program", "info model.safetensors --stats --json > tensors.json"),
+    )
+}"""
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    parser = command(commands, "info", run, "show what is in a file: tensors, types, shapes, sizes, statistics", TEXT)
+    add_file(parser)
+    add_tensors(parser, "names or globs of the tensors to show, quoted; default: all")
+    parser.add_argument("--stats", action="store_true", help="read the values too, and show what they look like")
+    machine = parser.add_mutually_exclusive_group()
+    machine.add_argument("--json", action="store_true", help="print JSON; null stands for what does not exist")
+    machine.add_argument("--csv", action="store_true", help="print CSV")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the tensors of a file."""
+    with open_checkpoint(args.file) as checkpoint:
+        names = select(checkpoint, args.tensors or ["*"]) if checkpoint.names else []
+        rows = described(checkpoint, names, args.stats)
+        if args.json:
+            print(json_text({**facts(checkpoint), "tensors": rows}))
+        elif args.csv:
+            write_stdout(to_csv(pd.DataFrame([{**row, "shape": shape_text(row["shape"])} for row in rows])))
+        else:
+            show(checkpoint, rows, args.stats)
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What there is to say about the file itself."""
+    return {
+        "file": checkpoint.title,
+        "format": checkpoint.format,
+        "file_nbytes": sum(file.size for file in checkpoint.files),
+    }
+
+
+def described(checkpoint: Checkpoint, names: list[str], stats: bool) -> list[dict[str, Any]]:
+    """One row per tensor; with `stats` the figures of its values, or a note of why there are none."""
+    specs = [checkpoint.spec(name) for name in names]
+    total, done, rows = sum(spec.size for spec in specs), 0, []
+    with Bar() as bar:
+        for spec in specs:
+            row = {
+                "tensor": spec.name, "dtype": spec.dtype, "shape": spec.shape, "elements": spec.size,
+                "nbytes": spec.nbytes, "note": spec.note,
+            }  # fmt: skip
+            if stats:
+                bar(done, total, spec.name)
+                row |= figures(checkpoint, spec.name)
+            done += spec.size
+            rows.append(row)
+    return rows
+
+
+def figures(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What the values of a tensor look like; NaN and a note where nobody can say."""
+    try:
+        found = statistics.describe(checkpoint.load(name))
+    except QuantlabError as error:
+        return {**dict.fromkeys(FIGURES, math.nan), "note": str(error)}
+    return {key: getattr(found, key) for key in FIGURES}
+
+
+def show(checkpoint: Checkpoint, rows: list[dict[str, Any]], stats: bool) -> None:
+    """Print the table, and a line about the whole."""
+    lines = [
+        [row["tensor"], row["dtype"], shape_text(row["shape"]), f"{row['elements']:,}", f"{row['nbytes']:,}"]
+        + [figure(row[key], ".4g") for key in FIGURES if stats]
+        for row in rows
+    ]
+    show_table(HEADERS + ["min", "max", *FIGURES[2:]] * stats, lines, "<<<>>" + ">" * len(FIGURES) * stats)
+    for row in rows:
+        if row["note"]:
+            note(f"{row['tensor']}: {row['note']}")
+    about = facts(checkpoint)
+    print(
+        f"\n{about['file']}: {about['format']}, {size_text(about['file_nbytes'])}, {counted(len(rows), 'tensor')} with "
+        f"{counted(sum(row['elements'] for row in rows), 'value')} in {size_text(sum(row['nbytes'] for row in rows))}"
+    )

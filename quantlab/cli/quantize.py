@@ -1,0 +1,49 @@
+"""quantlab quantize: every weight of a file, one configuration, one packed file."""
+
+import argparse
+from typing import Any
+
+from ..config import QuantConfig
+from ..recipe import WEIGHTS, Rule
+from .export import execute
+from .options import SLUG_HELP, add_file, add_output, add_tensors, command, examples, one
+
+TEXT = f"""\
+Without --tensors, every floating-point tensor of two dimensions or more is quantized. Others
+(biases, norms, integers) are not quantized and not in the file, and the command says which.
+"quantlab export" gives different tensors different configurations.
+
+{SLUG_HELP}
+
+After writing, the file is read back and measured again; the figures shown are those, and they
+equal those of "quantlab sweep".
+
+examples:
+{
+    examples(
+        ("4 bits in groups of 128", "quantize model.safetensors --config int4-sym-g128-mse -o small.safetensors"),
+        (
+            "a preset, but not for the output layer",
+            "quantize model.npz --config w8_channel --skip 'lm_head*' -o small.npz",
+        ),
+        ("only look", "quantize model.safetensors --config w4_g128 --dry-run"),
+    )
+}"""
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    parser = command(commands, "quantize", run, "write a packed file, all weights in one configuration", TEXT)
+    add_file(parser)
+    parser.add_argument(
+        "--config", metavar="SLUG", type=one(QuantConfig.parse), required=True, help="a slug or the name of a preset"
+    )
+    add_tensors(parser)
+    parser.add_argument("--skip", metavar="GLOB", nargs="+", action="extend", default=[], help="tensors to leave out")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write, or say what would be written."""
+    rules = [Rule(pattern, args.config) for pattern in args.tensors or [WEIGHTS]]
+    execute(args, rules + [Rule(pattern, None) for pattern in args.skip])
