@@ -11,7 +11,7 @@ from . import packing
 from .arrays import as_float32
 from .config import QuantConfig
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, CastCodec, cut
-from .errors import PackingError, ShapeError
+from .errors import EmptyTensorError, NonFiniteError, PackingError, ShapeError
 from .granularity import Groups
 from .kernels import Fitted
 
@@ -33,7 +33,9 @@ class QuantizedTensor:
 
     Raises
     ------
-    ShapeError, PackingError : the parts do not fit the shape and the configuration.
+    EmptyTensorError : the shape has no elements.
+    ShapeError, PackingError : the parts do not fit the shape and the configuration, or a scale is 0 or less.
+    NonFiniteError : a scale or an offset is NaN or infinite.
     """
 
     config: QuantConfig
@@ -45,6 +47,8 @@ class QuantizedTensor:
     offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if not all(length > 0 for length in self.shape):
+            raise EmptyTensorError(f"a tensor of shape {self.shape} has no elements: nothing can be quantized")
         check_bytes("codes", self.packed, packing.packed_size(self.size, self.config.codec.bits))
         mapping = MAPPINGS[self.config.mapping]
         has_scale = self.config.codec.has_scale
@@ -67,6 +71,11 @@ class QuantizedTensor:
             raise ShapeError(
                 f"{self.config} on shape {self.shape} has a {name} of {dtype} {self.scale_shape}, but {given}"
             )
+        if not np.isfinite(values).all():
+            raise NonFiniteError(f"{self.config} on shape {self.shape} was given a {name} with NaN or infinite values")
+        # ggml's rules make scales of either sign, and 0 for a block of zeros.
+        if name == "scale" and DTYPES[self.config.dtype].configurable and not (values > 0).all():
+            raise PackingError(f"{self.config} on shape {self.shape} was given a scale that is not above 0")
 
     @property
     def size(self) -> int:
@@ -159,9 +168,14 @@ def check_bytes(what: str, data: np.ndarray | None, expected: int) -> None:
         raise PackingError(f"packed {what} must be uint8 ({expected},), but {given} was given")
 
 
+def dtype_named(name: str) -> np.dtype:
+    """The dtype of NumPy's or ml_dtypes' name."""
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
 def source_itemsize(name: str) -> int:
-    """Bytes per element of a dtype by NumPy's or ml_dtypes' name."""
-    return np.dtype(getattr(ml_dtypes, name, name)).itemsize
+    """Bytes per element of a dtype by its name."""
+    return dtype_named(name).itemsize
 
 
 def fit(groups: Groups, config: QuantConfig) -> Fitted:
@@ -189,7 +203,7 @@ def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
 
     >>> q = quantize(np.float32([[-1, 0.5], [0.25, 1]]), QuantConfig(dtype="int4"))
     >>> q.codes.tolist(), q.nbytes
-    ([[-7, 4], [2, 7]], 6)
+    ([[-7, 3], [2, 7]], 6)
     """
     single = as_float32(x)
     groups = config.granularity.to_groups(single)

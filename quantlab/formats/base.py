@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ..arrays import MAX_DIMENSIONS, NARROW_FLOATS, as_float32, raise_non_finite
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from ..tensor import QuantizedTensor
 from .files import CHUNK, InputFile, Stream, shown
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 MAX_TENSORS = 100_000  # per file; whole published checkpoints have about as many, in hundreds of files
 MAX_NAME = 4096  # characters
@@ -33,8 +36,10 @@ class TensorSpec:
     name : the tensor's name in the file.
     shape : lengths of its dimensions; () for a scalar.
     dtype : NumPy's name of its type: "float32", "bfloat16", "float8_e4m3fn", "int64" ...
-    nbytes : bytes it takes, uncompressed.
-    note : where the values come from, if not straight from the file; "" otherwise.
+    nbytes : bytes it takes in the file, uncompressed: what compression is measured against.
+    note : what is special about it: where its values come from, who uses it; "" otherwise.
+    channel_axis : along which its output channels lie, where the file tells; 0 elsewhere, as PyTorch has them. A matrix
+        that ONNX multiplies by is [in, out], so its channels are columns: PerChannel(1).
     """
 
     name: str
@@ -42,6 +47,7 @@ class TensorSpec:
     dtype: str
     nbytes: int
     note: str = ""
+    channel_axis: int = 0
 
     @property
     def size(self) -> int:
@@ -186,8 +192,9 @@ class StoredCheckpoint(Checkpoint):
         """One tensor in the file's own dtype (native byte order), read now into memory of its own."""
         dtype = self._dtype(name)
         entry = self._entries[name]
+        stream = entry.open()  # before the array: it may find that the bytes are not there
         out = np.empty(entry.stored_shape, dtype)
-        fill(entry.open(), out)
+        fill(stream, out)
         out = out.astype(out.dtype.newbyteorder("="), copy=False)
         return out.T if entry.fortran else out
 
@@ -195,18 +202,19 @@ class StoredCheckpoint(Checkpoint):
         dtype, entry = self._dtype(name), self._entries[name]
         if dtype.itemsize == 8:
             return super()._float32(name)
+        stream = entry.open()
         out = np.empty(entry.stored_shape, np.float32)
         if dtype == np.float32 and dtype.isnative:
-            fill(entry.open(), out)
+            fill(stream, out)
         else:
-            widen(entry.open(), dtype, out.reshape(-1))
+            widen(stream, dtype, out.reshape(-1))
         return out.T.copy(order="C") if entry.fortran else out
 
     def _dtype(self, name: str) -> np.dtype:
         spec = self.spec(name)
         dtype = self._entries[name].dtype
         if dtype is None:
-            raise DTypeError(f"{self._where(name)} is {spec.dtype}, several to a byte, which quantlab does not unpack")
+            raise DTypeError(f"{self._where(name)} is {spec.dtype}, which quantlab can list and not read")
         return dtype
 
 
@@ -233,22 +241,28 @@ class FileFormat:
     ----------
     name, suffix, label : "npz", ".npz", and the words of a form.
     sniff : (first bytes, size) -> does a file that begins so belong to this format? The name is never asked.
+    accepts : of several formats that begin alike, does the file belong to this one? Looks further into it.
     open : reads it as a checkpoint; None if quantlab does not read the format.
     write : writes packed results; None if quantlab does not write the format.
     verify : reads them back and raises ExportError unless they are the same; goes with `write`.
     refuses : why a quantized tensor cannot be held, in one sentence; None if it can.
     snippet : Python source that reads the export at a path back.
+    layout : how another program stores tensors as arrays; takes the place of `write` and `verify`.
+    folder : whether an export is a folder, with a config.json beside the weights.
     """
 
     name: str
     suffix: str
     label: str
     sniff: Callable[[bytes, int], bool]
+    accepts: Callable[[InputFile], bool] = lambda file: True
     open: Callable[[InputFile], Checkpoint] | None = None
     write: Writer | None = None
     verify: Verifier | None = None
     refuses: Callable[[QuantizedTensor], str | None] = lambda q: None
     snippet: Callable[[Path], str] | None = None
+    layout: "Layout | None" = None
+    folder: bool = False
 
 
 def shape_fault(shape: tuple[int, ...], bits: int) -> str | None:

@@ -49,7 +49,8 @@ def write_verified(
     do_write, do_verify = chosen.write, chosen.verify
     if do_write is None or do_verify is None:
         raise ExportError(f"{chosen.label} cannot be written")
-    _check_tensors(tensors, chosen)
+    check_tensors(tensors)
+    _check_held(tensors, chosen)
     _check_not_source(path, source)
     payload, hashed = sum(q.nbytes for q in tensors.values()), sum(file.size for file in source.files) if source else 0
     progress = Progress(hashed + 2 * payload, on_progress, cancel)
@@ -82,15 +83,19 @@ def _reading_back(file: InputFile) -> Iterator[None]:
         raise ExportError(f"{file} was written, but cannot be read back: {error}") from error
 
 
-def _check_tensors(tensors: Mapping[str, QuantizedTensor], chosen: FileFormat) -> None:
-    """Every tensor must be one, have a name that a file can hold, and be of a kind that the format holds."""
+def check_tensors(tensors: Mapping[str, QuantizedTensor]) -> None:
+    """ExportError unless every tensor is one and has a name that a file can hold."""
     if not isinstance(tensors, Mapping) or not all(isinstance(q, QuantizedTensor) for q in tensors.values()):
         raise ExportError("only a mapping of names to quantized tensors can be exported, such as {'fc1': q}")
     if not tensors:
         raise ExportError("there is nothing to export: give at least one quantized tensor")
-    for name, q in tensors.items():
+    for name in tensors:
         if not isinstance(name, str) or not is_text(name) or len(name) > MAX_NAME:
             raise ExportError(f"a tensor is called {shown(name)}: a name is text of up to {MAX_NAME} characters")
+
+
+def _check_held(tensors: Tensors, chosen: FileFormat) -> None:
+    for name, q in tensors.items():
         if why := chosen.refuses(q):
             raise ExportError(f"tensor {shown(name)} cannot be exported to {chosen.name}: {why}")
 

@@ -31,7 +31,7 @@ def write_whole(
     An error in either, or a stop, removes the new file and leaves `path` as it was. ExportError for what the system
     refuses: no such folder, no permission, no space.
     """
-    with _system_errors(path):
+    with system_errors(path):
         final = _target(Path(path))
         temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
         descriptor = os.open(temporary, _FLAGS, 0o666)
@@ -45,7 +45,7 @@ def write_whole(
         except BaseException:  # a stop from the keyboard as well
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
 
 
 def little_endian_bytes(array: np.ndarray) -> memoryview:
@@ -76,7 +76,8 @@ def _target(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """ExportError, in one sentence, for what the system refuses while `path` is written."""
     try:
         yield
     except OSError as error:
@@ -84,7 +85,7 @@ def _system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ExportError(f"cannot write {shown(os.fspath(path))}: {why}") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name last through a crash. Some systems cannot sync a folder; the file itself is synced."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -7,12 +7,14 @@ The header is parsed here rather than by the reference reader, which keeps the l
 import json
 import math
 import struct
+from collections.abc import Mapping
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..errors import CheckpointError, ExportError, LimitError
+from ..tensor import PartSpec
 from . import packed
 from .base import (
     MAX_NAME,
@@ -106,10 +108,8 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
     arrays = {f"{name}.{part}": array for name, q in tensors.items() for part, array in q.parts.items()}
     if len(arrays) > MAX_TENSORS:
         raise ExportError(f"the export would have {len(arrays)} arrays, and a file holds {MAX_TENSORS}: split it")
-    # Like the reference writer: the widest types first, so that every tensor is aligned; then by name.
-    ranked = sorted(arrays, key=lambda name: (-_RANK[arrays[name].dtype.name], name))
-    target.write(_compose_header({name: arrays[name] for name in ranked}, {METADATA: manifest}))
-    for name in ranked:
+    target.write(compose_header({name: arrays[name] for name in ranked(arrays)}, {METADATA: manifest}))
+    for name in ranked(arrays):
         write_bytes(target, little_endian_bytes(arrays[name]), on_bytes)
 
 
@@ -118,7 +118,12 @@ def verify(file: InputFile, tensors: Tensors, on_bytes: OnBytes) -> None:
     packed.verify(open_file(file), tensors, on_bytes)
 
 
-def _compose_header(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+def ranked(arrays: Mapping[str, np.ndarray | PartSpec]) -> list[str]:
+    """The names in the reference writer's order: the widest types first, so that all are aligned; then by name."""
+    return sorted(arrays, key=lambda name: (-_RANK[arrays[name].dtype.name], name))
+
+
+def compose_header(arrays: Mapping[str, np.ndarray | PartSpec], metadata: dict[str, str]) -> bytes:
     """The length and the header of arrays that follow each other in this order."""
     header: dict[str, object] = {"__metadata__": metadata}
     position = 0

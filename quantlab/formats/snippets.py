@@ -76,3 +76,50 @@ def safetensors(path: str | os.PathLike[str]) -> str:
 def _filled(load: str, path: str | os.PathLike[str]) -> str:
     place = os.fspath(path)
     return _QUANTLAB.format(path=place) + _NUMPY.format(load=load.format(path=place))
+
+
+def dense(path: str | os.PathLike[str]) -> str:
+    """How the decoded values are read."""
+    return _DENSE.format(path=os.fspath(path))
+
+
+def compressed_tensors(path: str | os.PathLike[str]) -> str:
+    """How transformers and vLLM load the folder."""
+    return _COMPRESSED.format(path=os.fspath(path))
+
+
+def mlx(path: str | os.PathLike[str]) -> str:
+    """How MLX decodes the folder's first weight."""
+    return _MLX.format(path=os.fspath(path))
+
+
+_DENSE = """\
+from safetensors.torch import load_file
+
+weights = load_file({path!r})  # plain floats, as the quantized model computes with
+"""
+
+_COMPRESSED = """\
+# A whole model: the folder must also have the model's own config.json entries and tokenizer.
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained({path!r})
+# or on the command line: vllm serve {path}
+"""
+
+_MLX = """\
+import json
+import mlx.core as mx
+
+arrays = mx.load({path!r} + "/model.safetensors")
+settings = json.load(open({path!r} + "/config.json"))["quantization"]
+name = next(name.removesuffix(".scales") for name in arrays if name.endswith(".scales"))
+weights = mx.dequantize(
+    arrays[name + ".weight"],
+    arrays[name + ".scales"],
+    arrays[name + ".biases"],
+    group_size=settings["group_size"],
+    bits=settings["bits"],
+)
+# A whole model: mlx_lm.load({path!r})
+"""

@@ -1,0 +1,34 @@
+"""The decoded values as plain floats: what every program loads, for judging a quantization by running the model."""
+
+import numpy as np
+
+from ..config import QuantConfig
+from ..tensor import PartSpec, QuantizedTensor, dtype_named
+from .outgoing import Outgoing
+
+NAMES = ("bfloat16", "float16", "float32")
+
+
+def dtype_of(source_dtype: str) -> np.dtype:
+    """The dtype of the values: the source's own, float32 for those that are none of bfloat16, float16 and float32."""
+    return dtype_named(source_dtype if source_dtype in NAMES else "float32")
+
+
+def refuses(shape: tuple[int, ...], config: QuantConfig) -> str | None:
+    """Nothing: any values are held."""
+    return None
+
+
+def specs(tensor: Outgoing) -> dict[str, PartSpec]:
+    """One array of the tensor's own name and shape."""
+    return {tensor.name: PartSpec(dtype_of(tensor.source_dtype), tensor.shape)}
+
+
+def arrays(name: str, q: QuantizedTensor) -> dict[str, np.ndarray]:
+    """The decoded values, rounded to the source's dtype."""
+    return {name: q.dequantize().astype(dtype_of(q.source_dtype))}
+
+
+def decoded(q: QuantizedTensor) -> np.ndarray:
+    """The stored values, float32."""
+    return arrays("", q)[""].astype(np.float32)

@@ -1,0 +1,271 @@
+"""Files of named arrays in the layouts of other programs: one tensor at a time, whatever the size of the model.
+
+A `Layout` says how one quantized tensor becomes arrays of a safetensors file and back. The rest is the same for all:
+the header is known before anything is quantized, each tensor is quantized when its turn comes, and the written file is
+read back, compared and only then given its name; a folder appears whole or not at all.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..config import QuantConfig
+from ..errors import ExportError
+from ..tensor import PartSpec, QuantizedTensor, dtype_named
+from .base import MAX_TENSORS, Checkpoint, FileFormat, OnBytes, StoredCheckpoint
+from .exporting import OnProgress, Progress
+from .files import InputFile, shown
+from .outgoing import Outgoing
+from .output import little_endian_bytes, sync_folder, system_errors, write_bytes, write_whole
+from .safetensors import compose_header, ranked, read_entries
+
+SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries cut at
+MAX_COMPANION = 64 << 20
+# What a model's folder needs besides its weights, and nothing else of what may lie there.
+COMPANIONS = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template|"
+    r"preprocessor_config|processor_config)\.json|merges\.txt|vocab\.txt|tokenizer\.model|chat_template\.jinja"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How another program stores a quantized tensor.
+
+    Attributes
+    ----------
+    refuses : (shape, configuration) -> why it cannot be held, in one sentence; None if it can.
+    specs : the arrays of a tensor, by their names in the file, before it is quantized.
+    arrays : (name, quantized tensor) -> the same arrays, filled.
+    restore : the inverse, from the arrays that a reader found; None where values alone are stored.
+    decoded : the values that the other program computes from them, float32.
+    settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
+    """
+
+    refuses: Callable[[tuple[int, ...], QuantConfig], str | None]
+    specs: Callable[[Outgoing], dict[str, PartSpec]]
+    arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]]
+    decoded: Callable[[QuantizedTensor], np.ndarray]
+    restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
+    settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
+
+
+def specs_of(tensor: Outgoing, layout: Layout) -> dict[str, PartSpec]:
+    """The arrays of a tensor, quantized or copied."""
+    if tensor.config is None:
+        return {tensor.name: PartSpec(dtype_named(tensor.source_dtype), tensor.shape)}
+    return layout.specs(tensor)
+
+
+def arrays_of(tensor: Outgoing, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays of a tensor, made now."""
+    if tensor.config is None:
+        return {tensor.name: tensor.copied()}
+    return layout.arrays(tensor.name, tensor.quantized())
+
+
+def all_specs(tensors: Sequence[Outgoing], layout: Layout) -> dict[str, PartSpec]:
+    """The arrays of all tensors. ExportError if two have one name, or there are too many."""
+    found: dict[str, PartSpec] = {}
+    for tensor in tensors:
+        for name, spec in specs_of(tensor, layout).items():
+            if name in found:
+                raise ExportError(f"two tensors would both be written as {shown(name)}: rename one of them")
+            found[name] = spec
+    if len(found) > MAX_TENSORS:
+        raise ExportError(f"the export would have {len(found)} arrays, and a file holds {MAX_TENSORS}: choose fewer")
+    return found
+
+
+def write_arrays(target: BinaryIO, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
+    """Write one safetensors file; every tensor is made when its turn comes, and its arrays go to their places."""
+    specs = all_specs(tensors, layout)
+    header = compose_header({name: specs[name] for name in ranked(specs)}, {"format": "pt"})
+    target.write(header)
+    places, position = {}, len(header)
+    for name in ranked(specs):
+        places[name] = position
+        position += specs[name].nbytes
+    target.truncate(position)
+    for tensor in tensors:
+        for name, array in arrays_of(tensor, layout).items():
+            target.seek(places[name])
+            write_bytes(target, little_endian_bytes(array), on_bytes)
+
+
+def verify_arrays(path: Path, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
+    """Read a file back, make every tensor again: ExportError unless all bits agree and the codes can be restored."""
+    with closing(InputFile(path)) as file:
+        found = StoredCheckpoint(path, "safetensors", read_entries(file)[1], [file])
+        for tensor in tensors:
+            meant = arrays_of(tensor, layout)
+            back = {name: found.raw(name) for name in meant}
+            if not all(same_bits(meant[name], back[name]) for name in meant):
+                raise ExportError(f"tensor {shown(tensor.name)} was written, but came back different: check the disk")
+            check_restored(tensor, back, layout)
+            on_bytes(tensor.nbytes)
+
+
+def check_restored(tensor: Outgoing, back: dict[str, np.ndarray], layout: Layout) -> None:
+    """ExportError unless the arrays that were read give back the codes and scales that were meant."""
+    if tensor.config is None or layout.restore is None:
+        return
+    q, restored = tensor.quantized(), layout.restore(tensor, back)
+    if not all(same_bits(q.parts[part], restored.parts[part]) for part in q.parts):
+        raise ExportError(f"tensor {shown(tensor.name)} does not survive this format: please report it")
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have the same type, shape and bits (-0.0 is not 0.0)."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+
+
+def shards(tensors: Sequence[Outgoing], limit: int) -> Iterator[list[Outgoing]]:
+    """The tensors cut into runs of at most `limit` bytes, or of one tensor that is larger."""
+    run: list[Outgoing] = []
+    size = 0
+    for tensor in tensors:
+        if run and size + tensor.nbytes > limit:
+            yield run
+            run, size = [], 0
+        run.append(tensor)
+        size += tensor.nbytes
+    yield run
+
+
+def write_folder(
+    final: Path,
+    tensors: list[Outgoing],
+    layout: Layout,
+    source: Checkpoint | None,
+    on_bytes: OnBytes,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a model's folder: weights in shards, config.json, and what lay beside the source's weights.
+
+    It is filled under another name, synced, read back, and moved to `final` in one step, where nothing may be.
+    """
+    with system_errors(final):
+        final = final.absolute()
+        if final.exists() or final.is_symlink():
+            raise ExportError(f"{shown(final.name)} exists already: a folder is never replaced, choose another name")
+        temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
+        temporary.mkdir()
+        try:
+            files = _write_shards(temporary, tensors, layout, on_bytes, shard_bytes)
+            _write_settings(temporary, tensors, layout, source)
+            sync_folder(temporary)
+            for name, run in files.items():
+                verify_arrays(temporary / name, run, layout, on_bytes)
+            # rename would replace an empty folder that appeared meanwhile, and nothing else.
+            os.rename(temporary, final)
+        except BaseException:  # a stop from the keyboard as well
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(final.parent)
+
+
+def _write_shards(
+    folder: Path, tensors: list[Outgoing], layout: Layout, on_bytes: OnBytes, limit: int
+) -> dict[str, list[Outgoing]]:
+    """Write the weights; returns what went into which file."""
+    all_specs(tensors, layout)
+    runs = list(shards(tensors, limit))
+    names = [f"model-{i + 1:05}-of-{len(runs):05}.safetensors" for i in range(len(runs))]
+    files = dict(zip(names if len(runs) > 1 else ["model.safetensors"], runs, strict=True))
+    for name, run in files.items():
+        with open(folder / name, "xb") as target:
+            write_arrays(target, run, layout, on_bytes)
+            target.flush()
+            os.fsync(target.fileno())
+    if len(files) > 1:
+        where = {array: name for name, run in files.items() for array in all_specs(run, layout)}
+        total = sum(spec.nbytes for spec in all_specs(tensors, layout).values())
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        write_json(folder / "model.safetensors.index.json", index)
+    return files
+
+
+def _write_settings(folder: Path, tensors: list[Outgoing], layout: Layout, source: Checkpoint | None) -> None:
+    """config.json, the source's own with the quantization added, and the other companions as they are."""
+    config: dict[str, Any] = {}
+    if source is not None and source.path.is_dir():
+        for path in sorted(source.path.iterdir()):
+            if COMPANIONS.fullmatch(path.name) and path.is_file() and path.stat().st_size <= MAX_COMPANION:
+                shutil.copyfile(path, folder / path.name)
+        config = read_config(folder / "config.json")
+    if layout.settings is not None:
+        key, settings = layout.settings(tensors)
+        write_json(folder / "config.json", {**config, key: settings})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A model's own config.json; empty if it has none. ExportError if it is not an object."""
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ExportError(
+            f"the model's config.json is not JSON, so the quantization cannot be added: {error}"
+        ) from error
+    if not isinstance(config, dict):
+        raise ExportError("the model's config.json is not a JSON object, so the quantization cannot be added")
+    return config
+
+
+def export_layout(
+    path: Path,
+    tensors: list[Outgoing],
+    chosen: FileFormat,
+    source: Checkpoint | None = None,
+    on_progress: OnProgress | None = None,
+    cancel: Callable[[], bool] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors, quantized or copied, in the layout of `chosen`, as `formats.export` describes it."""
+    layout = chosen.layout
+    assert layout is not None
+    check_held(tensors, chosen.name, layout)
+    progress = Progress(2 * sum(tensor.nbytes for tensor in tensors), on_progress, cancel)
+    progress.phase(f"writing {shown(path.name)}")
+    if chosen.folder:
+        write_folder(path, tensors, layout, source, progress, shard_bytes)
+    else:
+        write_whole(
+            path,
+            lambda target: write_arrays(target, tensors, layout, progress),
+            lambda temporary: verify_arrays(temporary, tensors, layout, progress),
+        )
+    progress.done = progress.total
+    progress.phase(f"wrote {shown(path.name)}")
+
+
+def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout) -> None:
+    """ExportError for the first tensor that the format cannot hold, or that only its own file could."""
+    if not any(tensor.config for tensor in tensors):
+        raise ExportError("there is nothing to export: give at least one quantized tensor")
+    for tensor in tensors:
+        if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
+            raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {format}: {why}")
+    all_specs(tensors, layout)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write and sync a small JSON file."""
+    with open(path, "w", encoding="utf-8") as target:
+        json.dump(content, target, indent=2, ensure_ascii=False)
+        target.write("\n")
+        target.flush()
+        os.fsync(target.fileno())
