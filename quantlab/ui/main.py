@@ -26,6 +26,8 @@ pages = {
 page = st.navigation(list(pages.values()), position="hidden")
 session = state.restore()
 sidebar.draw(session, list(pages.values()))
+if page is not pages["open"]:
+    session.refusal = None  # what was refused there is history here
 for notice in session.notices:
     st.warning(text.sentence(notice), icon=":material/link_off:")
 with widgets.boundary():

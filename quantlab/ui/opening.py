@@ -12,7 +12,7 @@ from quantlab.errors import CheckpointError, QuantlabError
 from quantlab.formats import Checkpoint
 from quantlab.samples import SAMPLE_DESCRIPTION, SAMPLE_NAME
 from quantlab.statistics import TensorStatistics
-from quantlab.ui import cache, jobs, sources, state, text
+from quantlab.ui import cache, jobs, sources, state, text, widgets
 from quantlab.ui.help import about
 
 WAYS = ("Upload", "On this computer", "Sample")
@@ -23,7 +23,9 @@ FIRST_LOOK = 0.4  # seconds that the page waits for figures: enough for a small 
 def choose_source(session: state.Session) -> None:
     """Upload a file, name one on this computer, or take the sample; a refusal is said in place."""
     with st.container(border=True):
-        way = st.segmented_control("Open a file", WAYS, default=WAYS[0], required=True, key="from", bind="query-params")
+        way = st.segmented_control(
+            "Open a file", WAYS, default=WAYS[0], required=True, key="from", on_change=_forget, bind="query-params"
+        )
         {"Upload": _upload, "On this computer": _path, "Sample": _sample}[way](session)
         if session.refusal:
             st.error(text.sentence(session.refusal), icon=":material/block:")
@@ -92,6 +94,11 @@ def table(checkpoint: Checkpoint, names: Iterable[str], figures: dict[str, Tenso
 def _table(session: state.Session, job: jobs.Job, names: list[str], polling: bool) -> None:
     if polling and not job.active:
         st.rerun()  # the whole page, once, which stops the polling
+    with widgets.boundary():
+        _draw_table(session, job, names)
+
+
+def _draw_table(session: state.Session, job: jobs.Job, names: list[str]) -> None:
     if job.active:
         st.progress(job.fraction, text=f"Reading {text.plain(text.shortened(job.step.at))}")
     elif job.error:
@@ -130,7 +137,7 @@ def _column_config(names: list[str]) -> dict[str, Any]:
     longest = max(map(len, names[:CHARTED]))
     return {
         # Wide enough for the names: they share their beginnings, and differ at the end.
-        "tensor": column.TextColumn("Tensor", pinned=True, width=min(max(40 + 7 * longest, 100), 360)),
+        "tensor": column.TextColumn("Tensor", pinned=True, width=min(max(30 + 7 * longest, 100), 320)),
         "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=110),
         "shape": column.TextColumn("Shape", width=105),
         "dtype": column.TextColumn("Type", width=76),
@@ -204,6 +211,10 @@ def _sample(session: state.Session) -> None:
     is_open = session.source == sources.SAMPLE and session.opened is not None
     label = "The sample is open" if is_open else "Open the sample"
     st.button(label, disabled=is_open, icon=":material/deployed_code:", on_click=_open_sample)
+
+
+def _forget() -> None:
+    state.current().refusal = None
 
 
 def _open_sample() -> None:

@@ -14,7 +14,8 @@ from quantlab.ui import state, text
 _CHOICES = 2000  # names that a drop-down still handles; beyond, the Open page's search is the way
 
 
-_PHONE = """<style>
+_STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding-inline: clamp(1rem, 3vw, 4rem); }
 .st-key-links-above { display: none; }
 @media (max-width: 768px) {
     .st-key-links-above { display: flex; }
@@ -25,7 +26,7 @@ _PHONE = """<style>
 
 def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
     """Links to the pages, each carrying the present view; below them the open file and the current tensor."""
-    st.html(_PHONE)
+    st.html(_STYLE)
     with st.container(key="links-above", horizontal=True, gap="xxsmall"):
         _links(pages, "content")
     with st.sidebar:

@@ -60,12 +60,12 @@ def percent(share: float) -> str:
     """A share from 0 to 1 as a percentage: 0 only for none, 100 only for all.
 
     >>> percent(0.0123), percent(0), percent(1e-9), percent(0.99999)
-    ('1.23 %', '0 %', '< 0.001 %', '> 99.99 %')
+    ('1.23 %', '0 %', '< 0.0001 %', '> 99.99 %')
     """
     if math.isnan(share):
         return "–"
-    if 0 < share < 1e-5:
-        return "< 0.001 %"
+    if 0 < share < 1e-6:
+        return "< 0.0001 %"
     if 0.9999 < share < 1:
         return "> 99.99 %"
     return f"{100 * share:.3g} %"

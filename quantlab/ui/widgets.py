@@ -108,7 +108,7 @@ def grid_form() -> tuple[list[QuantConfig], list[str]]:
     granularities = _typed(top[2], "granularities", "Granularities", "granularity", TOKENS, ["tensor", "ch0", "g128"])
     calibrations = _typed(bottom[0], "calibrations", "Calibrations", "calibration", CALIBRATIONS, ["minmax", "mse"])
     scale_dtypes = _choice(bottom[1], "scales", "Scales stored as", "scale_dtype", SCALE_DTYPES, ["fp32"])
-    steps = _choice(bottom[2], "steps", "Scales", "pow2_scale", STEPS, ["any"])
+    steps = _choice(bottom[2], "steps", "Scale values", "pow2_scale", STEPS, ["any"])
     try:
         return combinations(
             dtypes, mappings, granularities, calibrations, scale_dtypes, [STEPS[name] for name in steps]

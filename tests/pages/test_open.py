@@ -152,6 +152,18 @@ def test_a_bad_upload_is_refused_in_a_sentence_and_the_sample_stays_open(name, d
     assert not at.error and len(rows(at)) == 1
 
 
+def test_a_refusal_is_gone_on_the_next_page_and_with_another_way_to_open():
+    at = started()
+    at.file_uploader[0].upload("bad.npy", b"bad").run()
+    assert at.error
+    at.switch_page("../../pages/inspect.py").run()
+    at.switch_page("../../pages/open.py").run()
+    assert not at.error
+    at.file_uploader[0].upload("bad.npy", b"bad").run()
+    at.segmented_control(key="from").set_value("Sample").run()
+    assert not at.error
+
+
 def on_this_computer(path: str):
     at = page("open", **{"from": "On this computer"})
     return at.text_input(key="path").input(path).run()

@@ -124,7 +124,7 @@ def test_every_metric_has_a_text(name):
 def test_units_and_limits_of_figures():
     assert metric_text("sqnr_db", math.inf) == "∞ dB"
     assert metric_text("nbytes", 1_238_532) == "1.24 MB"
-    assert metric_text("clipped_fraction", 1e-7) == "< 0.001 %"
+    assert metric_text("clipped_fraction", 1e-7) == "< 0.0001 %"
     assert number(-0.0) in {"0", "\N{MINUS SIGN}0"} and number(1e-30) == "1e\N{MINUS SIGN}30"
     assert percent(1.0) == "100 %" and size(0) == "0 B"
 
