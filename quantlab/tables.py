@@ -3,6 +3,7 @@
 A table has the columns of `sweep.sweep`.
 """
 
+import csv
 import io
 import json
 import math
@@ -87,11 +88,20 @@ def _powers(rows: pd.DataFrame, squared: pd.Series) -> pd.Series:
 
 def to_csv(frame: pd.DataFrame) -> bytes:
     """CSV, UTF-8. Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
-    safe = whole_bytes(frame)
+    safe = without_formulas(whole_bytes(frame))
+    # A bare carriage return in a name would begin a line of its own, and a formula with it, unless it is in quotes.
+    broken = any("\r" in cell for column in safe for cell in safe[column] if isinstance(cell, str))
+    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    return safe.to_csv(index=False, lineterminator="\n", quoting=quoting).encode(errors="backslashreplace")
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy that a spreadsheet shows and does not run; numbers stay numbers."""
+    safe = frame.copy()
     for column in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[column]):
             safe[column] = [without_formula(cell) for cell in safe[column]]
-    return safe.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace")
+    return safe
 
 
 def without_formula(cell: Any) -> Any:

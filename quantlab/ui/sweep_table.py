@@ -7,13 +7,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from quantlab import tables
 from quantlab.config import QuantConfig
 from quantlab.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.scales import best_first, better, title
+from quantlab.tables import TOTAL
 from quantlab.ui import state, sweep_data
 from quantlab.ui.help import about
-from quantlab.ui.sweep_data import TOTAL
 from quantlab.ui.sweep_job import Results, counted
 
 FILTERS = {"dtype": "Number format", "mapping": "Mapping", "granularity": "Granularity", "calibration": "Calibration"}
@@ -33,7 +34,7 @@ def newest(results: Results) -> None:
     """The newest rows of a sweep that still runs."""
     done = results.frame["tensor"].nunique()
     st.caption(f"{done} of {counted(results.tensors, 'tensor')} measured; the newest rows:")
-    rows = sweep_data.measured(results.frame).iloc[::-1].head(200)
+    rows = tables.measured(results.frame).iloc[::-1].head(200)
     st.dataframe(
         rows, column_config=columns(rows), column_order=_order(rows), hide_index=True, height=280, key="partial"
     )
@@ -44,10 +45,10 @@ def table(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> No
     everything = frame["tensor"].nunique() > 1 and st.toggle(
         "One row per tensor", key="every-tensor", bind="query-params", help="Instead of the tensor chosen above."
     )
-    shown = best_first(sweep_data.measured(frame) if everything else rows, "sqnr_db").reset_index(drop=True)
+    shown = best_first(tables.measured(frame) if everything else rows, "sqnr_db").reset_index(drop=True)
     front = plots.pareto_front(shown["bits_per_weight"], shown["sqnr_db"], True)
     # The table has a download button of its own, so its text must be safe for spreadsheets too.
-    told = sweep_data.without_formulas(shown)
+    told = tables.without_formulas(shown)
     if not everything:
         told.insert(1, "front", ["★" if best else "" for best in front])
     st.caption("A click on a cell opens its configuration in Compare. Tick two to four rows to open them together.")

@@ -7,14 +7,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from quantlab import tables
 from quantlab.config import QuantConfig
 from quantlab.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.compare import error_histograms
 from quantlab.plots.scales import better, title
+from quantlab.tables import TOTAL
 from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_table, text, widgets
 from quantlab.ui.help import about
-from quantlab.ui.sweep_data import TOTAL
 from quantlab.ui.sweep_job import Results, counted
 from quantlab.ui.sweep_table import FILTERS
 
@@ -52,7 +53,7 @@ def refused(results: Results) -> None:
 def choose_view(session: state.Session, results: Results) -> tuple[pd.DataFrame, str, str]:
     """What of the results is looked at: (rows of all tensors, after the filters; tensor or TOTAL; metric)."""
     left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
-    measured = sweep_data.measured(results.frame)["tensor"].unique()
+    measured = tables.measured(results.frame)["tensor"].unique()
     tensors = [TOTAL, *([session.tensor] if session.chosen in measured else [])] if len(measured) > 1 else [*measured]
     tensor = left.selectbox(
         "Results of", tensors, key="of", format_func=text.shortened,
@@ -115,7 +116,7 @@ def views(session: state.Session, results: Results, frame: pd.DataFrame, tensor:
 
 def _say_common(frame: pd.DataFrame) -> None:
     """Say over which tensors a total is, where that is not all of them."""
-    common, measured = len(sweep_data.common_tensors(frame)), frame["tensor"].nunique()
+    common, measured = len(tables.common_tensors(frame)), frame["tensor"].nunique()
     if common < measured:
         st.caption(
             f"Totals are over the {common} of {measured} tensors that every configuration here accepts: only over the "
@@ -188,7 +189,7 @@ def histograms(session: state.Session, rows: pd.DataFrame, tensor: str) -> None:
 
 def compression(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> Any:
     """Measured compression ratios."""
-    measured = sweep_data.measured(frame)["tensor"].unique()
+    measured = tables.measured(frame)["tensor"].unique()
     source = ", ".join(sorted({session.checkpoint.spec(name).dtype for name in measured}))
     more = f" The {plots.BARS} smallest of {len(rows)} are drawn." if len(rows) > plots.BARS else ""
     st.caption(
@@ -203,7 +204,7 @@ def compression(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame)
 
 def damage(frame: pd.DataFrame, metric: str) -> Any:
     """Tensors x configurations."""
-    rows = sweep_data.measured(frame)
+    rows = tables.measured(frame)
     short = [text.shortened(name, 36) for name in rows["tensor"].unique()]
     st.caption(
         f"{title(metric)} of every tensor, {better(metric)}: stronger colours are worse, the most damaged tensor is on "
