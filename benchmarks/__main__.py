@@ -1,0 +1,102 @@
+"""Prints, as Markdown, how fast quantlab is beside its peers. Ratios are of one run; nothing is asserted."""
+
+import argparse
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from quantlab import pool
+
+from . import memory
+from .machine import description
+from .peers import THREADS
+from .timing import Spread, ratios, seconds, take_turns
+from .works import SECTIONS, Peer, Work
+
+HEADER = "| work | quantlab | peer | takes | ratio: median (min to max) | to reach |\n|---|---|---|---|---|---|"
+MEMORY = "Peak memory of evaluate"
+
+
+def main() -> None:
+    """Time everything and print the tables."""
+    options = arguments()
+    x = np.random.default_rng(0).standard_normal((4096, options.values // 4096), dtype=np.float32)
+    print(f"{x.size:,} float32 values, Gaussian, as {x.shape[0]} x {x.shape[1]}; {THREADS} threads for everybody.\n")
+    print("\n".join(f"- {line}" for line in [*description(), bandwidth(x)]))
+    print("\nA ratio above 1 says how many times as fast as the peer quantlab is. All calls of a work take turns.")
+    with pool.limits(workers=THREADS):
+        for section in SECTIONS:
+            works = [work for work in section.works if options.only in work.name]
+            if works:
+                print(f"\n### {section.title}\n\n{HEADER}", flush=True)
+            for work in works:
+                print("\n".join(rows(work, x, options.seconds)), flush=True)
+    if options.only in MEMORY.lower():
+        print_memory(x.size)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--values", type=int, default=1 << 24, help="size of the tensor (default: 16 Mi values)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for each work with its peers (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="1 Mi values and half a second for each work")
+    parser.add_argument("--only", default="", help="only works whose name contains this")
+    options = parser.parse_args()
+    if options.quick:
+        options.values, options.seconds = 1 << 20, 0.5
+    options.values = max(1, options.values // (4096 * 128)) * 4096 * 128
+    return options
+
+
+def rows(work: Work, x: np.ndarray, budget: float) -> list[str]:
+    """A row for every peer of a work."""
+    calls = {"": work.ours(x)} | {peer.name: peer.build(x) for peer in work.peers}
+    if work.same:
+        ours = calls[""]()
+        different = [peer.name for peer in work.peers if not work.same(ours, calls[peer.name]())]
+        if different:
+            raise SystemExit(f"{work.name}: not the result of {', '.join(different)}; nothing was timed")
+    taken = take_turns(calls, budget)
+    speed = x.size * work.configurations / Spread.of(taken[""]).median / 1e9
+    first = f"{work.name} | {milliseconds(taken[''])}, {speed:.2f} G/s"
+    return [
+        f"| {first if i == 0 else ' | '} | {peer.name} | {milliseconds(taken[peer.name])} | {ratio(peer, taken)} |"
+        for i, peer in enumerate(work.peers)
+    ]
+
+
+def milliseconds(taken: Sequence[float]) -> str:
+    """The median, in milliseconds."""
+    return f"{1e3 * Spread.of(taken).median:,.1f} ms"
+
+
+def ratio(peer: Peer, taken: dict[str, list[float]]) -> str:
+    """Ratio to a peer, and what was to be reached."""
+    spread = ratios(taken[""], taken[peer.name])
+    goal = f"{peer.target:g}x" if peer.target else ""
+    return f"**{spread.median:.2f}x** ({spread.low:.2f} to {spread.high:.2f}) | {goal}"
+
+
+def bandwidth(x: np.ndarray) -> str:
+    """What the memory allows, by NumPy on our threads: the limit of everything that touches each value once."""
+    target, halves = np.empty_like(x), [slice(0, len(x) // 2), slice(len(x) // 2, None)]
+    with pool.limits(workers=THREADS):
+        read = min(seconds(lambda: pool.run(lambda half: x[half].max(), halves)) for _ in range(9))
+        copy = min(seconds(lambda: pool.run(lambda half: np.copyto(target[half], x[half]), halves)) for _ in range(9))
+    return f"memory, {THREADS} threads: reads {x.nbytes / read / 1e9:.0f} GB/s, copies {x.nbytes / copy / 1e9:.0f} GB/s"
+
+
+def print_memory(values: int) -> None:
+    """Peak memory of `evaluate`, each configuration in a process of its own."""
+    print(f"\n### {MEMORY}, over the tensor's {values * 4 / 1e6:,.0f} MB\n")
+    print("| configuration | peak | to stay under |\n|---|---|---|")
+    for slug in memory.SLUGS:
+        print(f"| `{slug}` | {memory.measured(slug, values):.2f}x | 1.1x |", flush=True)
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    main()
+    print(f"\nMeasured in {time.perf_counter() - start:.0f} s.")

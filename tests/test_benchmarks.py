@@ -1,0 +1,24 @@
+"""The table of peers that `make bench` times: everybody in it computes the same thing."""
+
+import numpy as np
+import pytest
+
+from benchmarks.works import SECTIONS, Peer, Work
+
+PAIRS = [(work, peer) for section in SECTIONS for work in section.works if work.same for peer in work.peers]
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((64, 1024), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("work", "peer"), PAIRS, ids=lambda part: part.name)
+def test_a_peer_computes_what_quantlab_computes(work: Work, peer: Peer, x: np.ndarray):
+    try:
+        theirs = peer.build(x)()
+    except ModuleNotFoundError as missing:
+        if missing.name != "torch":  # only `make bench` installs it
+            raise
+        pytest.skip("torch is not installed")
+    assert work.same is not None and work.same(work.ours(x)(), theirs)
