@@ -1,0 +1,291 @@
+"""The Sweep page: what it will take, a job that is found again, results to look at, and every way it can end."""
+
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from quantlab.config import QuantConfig, grid
+from quantlab.errors import Cancelled, CheckpointError
+from quantlab.sweep import sweep
+from quantlab.tables import total
+from quantlab.ui import cache, jobs, sweep_form, sweep_job
+from tests.pages.app import page
+
+SMALL = {
+    "dtypes": ["int4", "fp16"],
+    "mappings": ["symmetric"],
+    "granularities": ["tensor", "ch0"],
+    "calibrations": ["minmax"],
+}
+TABS = ("Table", "Heatmap", "Error and size", "Error histograms", "Compression", "Tensors")
+HOSTILE = "=HYPERLINK(1)<b>[x](http://y)"
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> str:
+    """A model with tensors that quantize and tensors that do not, one of them with a hostile name."""
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(1)
+    tensors = {
+        "encoder.0.weight": rng.standard_normal((32, 64)).astype(np.float32),
+        "encoder.1.weight": rng.standard_normal((16, 64)).astype(np.float16),
+        HOSTILE: rng.standard_normal((8, 8)).astype(np.float32),
+        "positions": np.arange(9),
+        "broken": np.float32([[1, np.nan]]),
+        "nothing": np.empty((0, 4), np.float32),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    return str(tmp_path / "model.safetensors")
+
+
+def said(at) -> str:
+    kinds = (at.error, at.warning, at.info, at.caption, at.markdown)
+    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "").replace("**", "")
+
+
+def job_of(at) -> jobs.Job:
+    return jobs.get(at.query_params["job"] if isinstance(at.query_params["job"], str) else at.query_params["job"][0])
+
+
+def run_button(at):
+    return next(button for button in at.button if button.label.startswith("Run"))
+
+
+def swept(**url):
+    """The page after its sweep has ended."""
+    at = page("sweep", **(SMALL | url))
+    run_button(at).click().run()
+    assert job_of(at).finished.wait(60)
+    return at.run()
+
+
+def linked(job, **url):
+    """The page as a second tab opens it, with the job in the link."""
+    return page("sweep", **(SMALL | url), job=job.id)
+
+
+def begin(fn, file="sample"):
+    """A sweep's job that runs `fn(progress, cancel)`."""
+    return jobs.start("sweep", "4 configurations × 15 tensors", fn)
+
+
+def results(file="sample", names=None):
+    key, checkpoint = cache.checkpoint(file)
+    configs = grid(SMALL["dtypes"], SMALL["mappings"], SMALL["granularities"], SMALL["calibrations"])
+    names = names or checkpoint.names
+    frame = sweep(checkpoint, configs, names)
+    return sweep_job.Results(key, frame, frame.attrs["refused"], len(checkpoint.names))
+
+
+def test_before_a_run_the_page_says_how_much_and_how_long():
+    at = page("sweep", **SMALL)
+    assert not at.exception and not at.error
+    # int4 per tensor and per channel, and fp16 once, which has no granularity.
+    assert "3 configurations × 15 tensors of 310 k weights" in said(at)
+    assert "about" in said(at) and "on this computer" in said(at)
+    assert "Run the sweep" in said(at)
+    assert not run_button(at).disabled
+
+
+def test_combinations_that_cannot_be_are_counted_and_explained():
+    at = page("sweep", **(SMALL | {"dtypes": ["int8", "int16"], "calibrations": ["minmax", "entropy100"]}))
+    assert not at.exception
+    assert any("left out" in expander.label for expander in at.expander)
+    assert "cannot serve 16-bit codes" in said(at)
+
+
+@pytest.mark.parametrize("without", SMALL)
+def test_nothing_chosen_cannot_be_run_and_says_so(without):
+    at = page("sweep", **SMALL)
+    next(field for field in at.multiselect if field.key == without).set_value([]).run()
+    assert not at.exception
+    assert run_button(at).disabled
+    assert "Choose at least" in said(at)
+
+
+def test_a_sweep_runs_as_a_job_in_the_link_and_shows_its_results():
+    at = swept()
+    assert not at.exception and not at.error
+    job = job_of(at)
+    assert job.state == "done"
+    shown = at.dataframe[0].value
+    expected = total(job.result.frame).set_index("config")
+    for slug, sqnr in zip(shown["config"], shown["sqnr_db"], strict=True):
+        assert sqnr == expected.loc[slug, "sqnr_db"]
+    assert list(shown["front"]).count("★") >= 1
+
+
+@pytest.mark.parametrize("view", TABS)
+@pytest.mark.parametrize("metric", ["sqnr_db", "max_abs_error"])
+def test_every_view_is_drawn_and_only_the_open_one(view, metric):
+    at = swept(view=view, metric=metric)
+    assert not at.exception and not at.error
+    charts, tables = len(at.get("plotly_chart")), len(at.dataframe)
+    assert (charts, tables) == ((0, 1) if view == "Table" else (1, 0))
+
+
+@pytest.mark.parametrize("view", [tab for tab in TABS if tab != "Tensors"])
+def test_one_tensor_has_every_view_but_the_map_of_tensors(model, view):
+    at = swept(file=model, tensor="encoder.1.weight", scope="This one", view=view)
+    assert not at.exception and not at.error
+    assert [tab.label for tab in at.tabs] == list(TABS[:-1])
+    assert set(job_of(at).result.frame["tensor"]) == {"encoder.1.weight"}
+
+
+def test_patterns_choose_tensors_and_what_matches_nothing_is_said(model):
+    at = page("sweep", **SMALL, file=model, scope="Some", names=["encoder.*", "decoder.*"])
+    assert "No tensor is called like decoder.*" in said(at)
+    assert "2 tensors of 3.07 k weights" in said(at) or "2 tensors of 3,072 weights" in said(at)
+    run_button(at).click().run()
+    job = job_of(at)
+    assert job.finished.wait(60)
+    assert set(job.result.frame["tensor"]) == {"encoder.0.weight", "encoder.1.weight"}
+
+
+def test_tensors_that_hold_no_floats_are_left_out_and_counted(model):
+    at = page("sweep", **SMALL, file=model)
+    assert "4 tensors of model.safetensors; 2 others without float values left out" in said(at)
+
+
+def test_a_tensor_that_is_refused_is_listed_with_its_reason(model):
+    at = swept(file=model)
+    assert not at.exception
+    assert any("without figures" in expander.label for expander in at.expander)
+    assert "1 NaN" in said(at)
+    assert "broken" not in set(job_of(at).result.frame.dropna(subset="mse")["tensor"])
+
+
+def test_a_hostile_name_is_shown_as_text_and_cannot_start_a_formula(model):
+    at = swept(file=model, **{"every-tensor": "true"})
+    assert not at.exception
+    assert f"'{HOSTILE}" in set(at.dataframe[0].value["tensor"])
+    markup = [element.value for kind in (at.markdown, at.caption) for element in kind]
+    assert not any("[x](" in text for text in markup)
+
+
+def test_a_refresh_and_a_second_tab_find_the_job(model):
+    first = swept(file=model)
+    second = page("sweep", **first.query_params)
+    assert second.dataframe[0].value.equals(first.dataframe[0].value)
+
+
+def test_a_running_sweep_shows_progress_and_rows_and_the_page_answers():
+    done = results(names=["conv1.weight", "conv1.bias"])
+
+    def work(progress, cancel):
+        progress(30, 100, "conv2.weight: calibrating int4-sym-ch0-minmax")
+        progress.publish(done)
+        while not cancel():
+            time.sleep(0.01)
+        raise Cancelled("stopped")
+
+    job = begin(work)
+    while job.partial is None:
+        time.sleep(0.01)
+    try:
+        at = linked(job)
+        assert not at.exception
+        bar = at.get("progress")[0].proto
+        assert bar.value == 30
+        assert "conv2.weight" in bar.text.replace("\\", "")
+        assert "2 of 15 tensors measured" in said(at)
+        assert run_button(at).disabled
+        next(field for field in at.multiselect if field.key == "dtypes").set_value(["int8"]).run()
+        assert not at.exception and job.state == "running"
+    finally:
+        job.cancel()
+    assert job.finished.wait(5)
+
+
+def test_cancel_ends_the_sweep_and_keeps_what_was_measured():
+    done = results(names=["conv1.weight", "conv1.bias"])
+
+    def work(progress, cancel):
+        progress.publish(done)
+        while not cancel():
+            time.sleep(0.01)
+        raise Cancelled("stopped")
+
+    job = begin(work)
+    while job.partial is None:
+        time.sleep(0.01)
+    at = linked(job)
+    asked = time.monotonic()
+    next(button for button in at.button if button.label == "Cancel").click().run()
+    assert job.finished.wait(1) and time.monotonic() - asked < 1 + 5  # the run of the page itself included
+    at.run()
+    assert "was cancelled" in said(at) and "2 of 15 tensors" in said(at)
+    assert not at.exception and len(at.dataframe) == 1
+    assert not run_button(at).disabled
+
+
+def test_a_failed_sweep_says_why_and_can_be_run_again():
+    def work(progress, cancel):
+        raise CheckpointError("model.safetensors was changed while it was read: open it again")
+
+    job = begin(work)
+    assert job.finished.wait(5)
+    at = linked(job)
+    assert not at.exception
+    assert "The sweep failed: Model.safetensors was changed" in said(at) or "model.safetensors was changed" in said(at)
+    assert not run_button(at).disabled and not at.dataframe
+
+
+def test_a_sweep_that_is_no_longer_kept_is_said():
+    at = page("sweep", **SMALL, job="long-gone")
+    assert not at.exception
+    assert "no longer keeps" in said(at)
+
+
+def test_results_of_another_file_are_not_shown_as_of_this_one(model):
+    job = begin(lambda progress, cancel: results())
+    assert job.finished.wait(30)
+    at = linked(job, file=model)
+    assert "another file" in said(at)
+    assert not at.dataframe and not at.exception
+
+
+def test_filters_narrow_every_view(model):
+    at = swept(file=model, **{"only-dtype": "fp16"})
+    assert set(at.dataframe[0].value["config"]) == {"fp16"}
+
+
+def test_a_choice_that_the_results_do_not_have_is_dropped():
+    at = swept(view="Error histograms", overlaid=["int3-sym-tensor-minmax", "fp16"])
+    assert not at.exception and not at.error
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_another_sweep_replaces_the_configurations_on_offer():
+    at = swept(view="Error histograms")
+    next(field for field in at.multiselect if field.key == "dtypes").set_value(["int8"]).run()
+    run_button(at).click().run()
+    assert job_of(at).finished.wait(60)
+    at.run()
+    assert not at.exception and not at.error
+    offered = next(field for field in at.multiselect if field.key == "overlaid")
+    assert set(offered.value) <= set(offered.options) and offered.options[0].startswith("int8")
+
+
+def test_names_match_exactly_or_as_patterns():
+    names = ["a.weight", "a.bias", "b[0].weight"]
+    assert sweep_form.matching(names, ["*.weight"]) == ["a.weight", "b[0].weight"]
+    assert sweep_form.matching(names, ["b[0].weight", "a.b?as"]) == ["a.bias", "b[0].weight"]
+    assert sweep_form.matching(names, []) == []
+
+
+def test_a_click_adds_to_what_was_compared_before(monkeypatch):
+    from quantlab.ui import state, sweep_table
+
+    opened = []
+    monkeypatch.setattr(state, "go_to", lambda name, **view: opened.append((name, view)))
+    session = state.Session(compare=tuple(grid(["int2", "int3", "int4", "int5"])))
+    sweep_table.open_in_compare(session, ["int8-sym-tensor-minmax"], "conv1.weight")
+    name, view = opened[0]
+    assert name == "compare" and view["tensor"] == "conv1.weight"
+    assert [config.dtype for config in view["compare"]] == ["int3", "int4", "int5", "int8"]
+    sweep_table.open_in_compare(state.Session(), ["fp16"], "all tensors")
+    assert opened[1][1]["tensor"] is None
+    assert opened[1][1]["compare"] == [QuantConfig(), QuantConfig(dtype="fp16")]
