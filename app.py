@@ -5,6 +5,7 @@ The pages lie beside this file, and Streamlit would serve them without their ent
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +22,10 @@ HEAD_START = 1.0  # seconds: enough to load compiled kernels, or to find their c
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
     """Warm the kernels while the server already answers; forget uploads when it stops."""
-    warming = asyncio.create_task(asyncio.to_thread(warm_up))
-    await asyncio.wait([warming], timeout=HEAD_START)
+    # A daemon: Ctrl-C ends the server at once, warm or not.
+    warming = threading.Thread(target=warm_up, name="warm-up", daemon=True)
+    warming.start()
+    await asyncio.to_thread(warming.join, HEAD_START)
     yield
     forget_uploads()
 

@@ -112,16 +112,20 @@ def keep_upload(name: str, data: bytes | memoryview) -> str:
 
 
 @cache
+def _folder() -> tempfile.TemporaryDirectory:
+    """This server's own folder for uploads, readable by its user alone; it goes when the server does."""
+    return tempfile.TemporaryDirectory(prefix="quantlab-uploads-", ignore_cleanup_errors=True)
+
+
 def _uploads() -> Path:
-    """This server's own folder for uploads, readable by its user alone, removed by `forget_uploads`."""
-    return Path(tempfile.mkdtemp(prefix="quantlab-uploads-"))
+    return Path(_folder().name)
 
 
 def forget_uploads() -> None:
     """Remove every upload; called when the server stops."""
-    if _uploads.cache_info().currsize:
-        shutil.rmtree(_uploads(), ignore_errors=True)
-        _uploads.cache_clear()
+    if _folder.cache_info().currsize:
+        _folder().cleanup()
+        _folder.cache_clear()
 
 
 def _make_room(size: int) -> None:

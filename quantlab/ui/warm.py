@@ -1,6 +1,9 @@
 """Compile the kernels before the first visitor needs them."""
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,6 @@ from quantlab import kernels
 from quantlab.calibration import CALIBRATIONS
 from quantlab.config import grid
 from quantlab.dtypes import DTYPES, MAPPINGS
-from quantlab.errors import QuantlabError
 from quantlab.sweep import sweep
 from quantlab.tensor import quantize
 
@@ -17,33 +19,56 @@ log = logging.getLogger(__name__)
 
 
 def warm_up() -> None:
-    """Run every kernel once, from its cache file where there is one; a damaged cache is thrown away and rebuilt."""
+    """Load every kernel from its cache; compile what is missing, and throw away a cache that is damaged."""
+    folders = cache_folders()
+    if not folders:  # compilation is switched off: there is nothing to load
+        return
+    if not any(cached_files(folders)):
+        compile_elsewhere()
     try:
         run_kernels()
-    except QuantlabError:
-        raise
     except Exception as error:  # EOFError, UnpicklingError, a missing attribute: damage has many faces
         log.warning("the kernel cache is damaged (%s: %s); compiling anew", type(error).__name__, error)
-        forget_compiled()
+        for file in cached_files(folders):
+            file.unlink(missing_ok=True)
+        compile_elsewhere()
         run_kernels()
 
 
-def forget_compiled() -> None:
-    """Remove the files in which Numba keeps compiled kernels."""
-    folders = {Path(item.stats.cache_path) for item in vars(kernels).values() if hasattr(item, "stats")}
-    for folder in folders:
-        for pattern in ("kernels.*.nbi", "kernels.*.nbc"):
-            for file in folder.glob(pattern):
-                file.unlink(missing_ok=True)
+def cache_folders() -> set[Path]:
+    """The folders in which Numba keeps compiled kernels."""
+    return {Path(item.stats.cache_path) for item in vars(kernels).values() if hasattr(item, "stats")}
+
+
+def cached_files(folders: set[Path]) -> list[Path]:
+    """The files of compiled kernels in them."""
+    patterns = ("kernels.*.nbi", "kernels.*.nbc")
+    return [file for folder in folders for pattern in patterns for file in folder.glob(pattern)]
+
+
+def compile_elsewhere() -> None:
+    """Fill the cache in a process of its own.
+
+    Compiling holds this process's interpreter lock for a dozen seconds, and pages would have to wait for it. If it
+    fails, the kernels are compiled here after all.
+    """
+    done = subprocess.run([sys.executable, "-m", __spec__.name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        log.warning("compiling the kernels in a process of its own failed: %s", done.stderr.strip()[-300:])
 
 
 def run_kernels() -> None:
     """Quantize a little of everything."""
     x = np.linspace(-1, 1, 4 * 1024, dtype=np.float32).reshape(4, 1024)
-    configs = grid(
-        ["int4", "int8", "int16", "fp16"], MAPPINGS, ["tensor", "g512"], CALIBRATIONS, pow2_scales=[False, True]
-    )
+    dtypes, granularities = ["int4", "int8", "int16", "fp16"], ["tensor", "g512"]
+    configs = grid(dtypes, MAPPINGS, granularities, CALIBRATIONS, pow2_scales=[False, True])
     sweep({"warm-up": x}, configs)
     for dtype in DTYPES:
         for config in grid([dtype], MAPPINGS):
             quantize(x, config).dequantize()
+
+
+if __name__ == "__main__":
+    if hasattr(os, "nice"):
+        os.nice(10)  # pages first
+    run_kernels()

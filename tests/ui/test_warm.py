@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quantlab import kernels
-from quantlab.ui.warm import warm_up
+from quantlab.ui import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 # One kernel stands for all: compiling them takes a dozen seconds.
@@ -17,6 +17,7 @@ import numpy as np
 from quantlab import kernels
 from quantlab.ui import warm
 warm.run_kernels = lambda: kernels.power_sums(np.ones(4, np.float32), 0.0, np.empty(5))
+warm.compile_elsewhere = lambda: None
 warm.warm_up()
 """
 
@@ -43,5 +44,19 @@ def test_a_damaged_cache_is_thrown_away_and_rebuilt(tmp_path, damaged):
 
 
 def test_warming_up_runs_the_kernels():
-    warm_up()
+    warm.warm_up()
     assert all(item.signatures for name, item in vars(kernels).items() if name in {"encode", "decode", "error_sums"})
+
+
+def test_an_empty_cache_is_filled_by_another_process(monkeypatch):
+    called = []
+    monkeypatch.setattr(warm, "cached_files", lambda folders: [])
+    monkeypatch.setattr(warm.subprocess, "run", lambda command, **_: called.append(command) or Failed)
+    warm.warm_up()  # and if that fails, here
+    assert called == [[sys.executable, "-m", "quantlab.ui.warm"]]
+
+
+class Failed:
+    """A process that could not compile."""
+
+    returncode, stderr = 1, "no space left"
