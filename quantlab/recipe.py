@@ -125,7 +125,8 @@ def assign(checkpoint: Checkpoint, rules: Sequence[Rule]) -> Assignment:
     taken = tuple(item for item in items if item.config)
     left = tuple(item for item in items if not item.config)
     if not taken:
-        example = f": {shown(left[0].spec.name)} is {left[0].reason}" if left else ""
+        meant = [item for item in left if item.rule is not None] or left
+        example = f": {shown(meant[0].spec.name)} is {meant[0].reason}" if meant else ""
         raise ConfigError(f"the rules leave no tensor of {checkpoint} to quantize{example}")
     return Assignment(taken, left)
 

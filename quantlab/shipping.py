@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from . import pool
+from .arrays import as_float32
 from .errors import Cancelled, CheckpointError, QuantlabError
 from .formats import FORMATS, Checkpoint, PackedCheckpoint, export, open_checkpoint
 from .formats.files import shown
-from .metrics import measure
+from .metrics import evaluate_many, measure
 from .recipe import Assignment, Item
-from .sweep import COLUMNS, labels, sweep
-from .tensor import QuantizedTensor, part_specs, quantize
+from .sweep import COLUMNS, labels
+from .tensor import QuantizedTensor, encode, fit, part_specs
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
@@ -50,7 +51,6 @@ def ship(
     path: Path,
     format: str = "npz",
     *,
-    swept: pd.DataFrame | None = None,
     on_progress: OnProgress | None = None,
     cancel: Cancel | None = None,
 ) -> Shipment:
@@ -59,7 +59,6 @@ def ship(
     Parameters
     ----------
     source : what the tensors are read from, one at a time; the packed ones are held until the file is written.
-    swept : rows of an earlier sweep of the same checkpoint; only combinations that it lacks are swept again.
     on_progress : called with (done, total, what is being done).
     cancel : asked several times a second; once it returns True, Cancelled is raised.
 
@@ -70,16 +69,16 @@ def ship(
     """
     stages = Stages(assignment.size, on_progress)
     tensors: dict[str, QuantizedTensor] = {}
-    rows = []
+    rows, done = [], 0
     for item in assignment.taken:
-        name = item.spec.name
-        stages.at(sum(q.size for q in tensors.values()), f"quantizing {name}")
-        tensors[name], row = _quantized(source, item, swept, cancel)
+        stages.at(done, f"quantizing {item.spec.name}")
+        tensors[item.spec.name], row = _quantized(source, item, cancel)
         rows.append(row)
+        done += item.spec.size
     export(path, tensors, format, source=source, on_progress=stages.within(1), cancel=cancel)
     del tensors
     found = remeasure(path, source, on_progress=stages.within(2), cancel=cancel)
-    return Shipment(path, format, assignment, pd.concat(rows, ignore_index=True), found)
+    return Shipment(path, format, assignment, pd.DataFrame(rows, columns=COLUMNS), found)
 
 
 def refusal(item: Item, format: str) -> str | None:
@@ -160,25 +159,23 @@ class Stages:
         return lambda done, total, label: self.at(int(self.size * (stage + done / max(total, 1))), label)
 
 
-def _quantized(
-    source: Checkpoint, item: Item, swept: pd.DataFrame | None, cancel: Cancel | None
-) -> tuple[QuantizedTensor, pd.DataFrame]:
-    """A tensor quantized, and the sweep's row about it."""
+def _quantized(source: Checkpoint, item: Item, cancel: Cancel | None) -> tuple[QuantizedTensor, dict[str, object]]:
+    """A tensor quantized, and the row that `sweep` has for it: both from parameters that are fitted once."""
     name, config = item.spec.name, item.config
     assert config is not None
     try:
         raw = source.raw(name)
+        x = as_float32(raw)
         with pool.limits(cancel=cancel):
-            q = quantize(raw, config)
+            groups = config.granularity.to_groups(x)
+            fitted = fit(groups, config)
+            q = encode(groups, fitted, config, x.shape, raw.dtype.name)
+            report = evaluate_many(x, groups, [(config, fitted)], raw.dtype.itemsize)[0]
     except Cancelled:
         raise
     except QuantlabError as error:
         raise type(error)(f"tensor {shown(name)} cannot be quantized as {config}: {error}") from error
-    if swept is not None:
-        row = swept[(swept["tensor"] == name) & (swept["config"] == config.slug)]
-        if len(row) == 1:
-            return q, row
-    return q, sweep({name: raw}, [config], cancel=cancel)
+    return q, {**labels(name, x.shape, config), **asdict(report)}
 
 
 def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None) -> dict[str, object]:

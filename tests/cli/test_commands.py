@@ -1,0 +1,315 @@
+"""Every command does what the library does, and says it to people and to programs."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from quantlab import statistics
+from quantlab.config import PRESETS, QuantConfig, grid
+from quantlab.formats import FORMATS, load_packed, open_checkpoint
+from quantlab.shipping import same_figures
+from quantlab.sweep import COLUMNS, sweep
+from quantlab.tensor import quantize
+
+WEIGHTS = ["fc1.weight", "fc2.weight", "=HYPERLINK(1)"]
+SLUG = "int4-sym-g32-mse-sfp16"
+
+
+@pytest.fixture
+def library(model):
+    with open_checkpoint(model) as checkpoint:
+        yield checkpoint
+
+
+# -- info
+
+
+def test_info_lists_every_tensor(run, model, library):
+    ran = run("info", model)
+    assert (ran.code, ran.err) == (0, "")
+    assert all(name in ran.out for name in library.names)
+    assert "48x64" in ran.out
+    assert "5 tensors" in ran.out
+
+
+def test_info_for_programs_says_what_the_file_says(run, model, library):
+    found = run("info", model, "--json").json
+    assert found["format"] == "npz"
+    assert found["file_nbytes"] == model.stat().st_size
+    for row in found["tensors"]:
+        spec = library.spec(row["tensor"])
+        assert (row["dtype"], tuple(row["shape"]), row["elements"], row["nbytes"]) == (
+            spec.dtype, spec.shape, spec.size, spec.nbytes,
+        )  # fmt: skip
+
+
+def test_info_measures_the_values_if_asked(run, model, library):
+    rows = {row["tensor"]: row for row in run("info", model, "--stats", "--json").json["tensors"]}
+    figures = statistics.describe(library.load("fc2.weight"))
+    for name in ("minimum", "maximum", "mean", "std", "kurtosis", "zeros", "outliers"):
+        assert rows["fc2.weight"][name] == getattr(figures, name)
+    assert rows["=HYPERLINK(1)"]["kurtosis"] is None  # of constant values
+    assert rows["steps"]["std"] is None
+    assert "int64" in rows["steps"]["note"]
+
+
+def test_info_chooses_tensors_by_glob(run, model):
+    rows = run("info", model, "--tensors", "fc*", "--json").json["tensors"]
+    assert [row["tensor"] for row in rows] == ["fc1.weight", "fc2.weight", "fc1.bias"]
+
+
+def test_a_spreadsheet_runs_no_tensor_name(run, model, tmp_path):
+    rows = list(csv.DictReader(io.StringIO(run("info", model, "--csv").out)))
+    assert rows[-1]["tensor"] == "'=HYPERLINK(1)"
+    rows = list(csv.DictReader(io.StringIO(run("sweep", model, "--config", "fp16", "--csv", "-").out)))
+    assert [row["tensor"] for row in rows] == ["fc1.weight", "fc2.weight", "'=HYPERLINK(1)"]
+
+
+# -- sweep
+
+
+def test_sweep_gives_the_numbers_of_the_library(run, model, library, tmp_path):
+    call = [
+        "sweep",
+        model,
+        "--dtype",
+        "int3",
+        "int8",
+        "--mapping",
+        "sym",
+        "affine",
+        "--granularity",
+        "tensor,g32",
+        "--calibration",
+        "minmax",
+        "mse",
+    ]
+    configs = grid(["int3", "int8"], ["symmetric", "affine"], ["tensor", "g32"], ["minmax", "mse"])
+    expected = sweep(library, configs, WEIGHTS)
+    assert run(*call, "--parquet", tmp_path / "out.parquet").code == 0
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    pd.testing.assert_frame_equal(found, expected, check_exact=True, check_dtype=False)
+    run(*call, "--csv", tmp_path / "out.csv")
+    from_csv = pd.read_csv(tmp_path / "out.csv").assign(tensor=expected["tensor"])
+    pd.testing.assert_frame_equal(from_csv, expected, check_exact=True, check_dtype=False)
+    rows = run(*call, "--json", "-").json
+    assert [row["tensor"] for row in rows] == expected["tensor"].tolist()
+    assert [row["mse"] for row in rows] == expected["mse"].tolist()
+
+
+def test_a_sweep_in_one_thread_gives_the_same(run, model):
+    call = ["sweep", model, "--config", SLUG, "int8-aff-ch0-minmax", "--json", "-"]
+    assert run(*call, "--workers", "1").json == run(*call).json
+
+
+def test_configurations_by_slug_stand_in_place_of_the_grid_or_beside_it(run, model):
+    alone = run("sweep", model, "--config", "w4_g32", "fp16", "--json", "-").json
+    assert {row["config"] for row in alone} == {SLUG, "fp16"}
+    beside = run("sweep", model, "--config", "w4_g32", "--dtype", "int8", "--mapping", "sym", "--json", "-").json
+    assert SLUG in {row["config"] for row in beside}
+    assert len({row["config"] for row in beside}) == 1 + 3 * 2
+
+
+def test_powers_of_two_are_a_dimension_of_the_grid(run, model):
+    call = [
+        "sweep",
+        model,
+        "--dtype",
+        "int8",
+        "--mapping",
+        "sym",
+        "--granularity",
+        "tensor",
+        "--calibration",
+        "minmax",
+        "--json",
+        "-",
+    ]
+    for choice, count in (("no", 1), ("yes", 1), ("both", 2)):
+        assert len({row["config"] for row in run(*call, "--pow2-scale", choice).json}) == count
+
+
+def test_the_count_of_configurations_and_what_was_left_out_are_told(run, model):
+    ran = run(
+        "sweep",
+        model,
+        "--dtype",
+        "int8",
+        "int16",
+        "--calibration",
+        "entropy",
+        "--tensors",
+        "*weight",
+        "--granularity",
+        "tensor",
+    )
+    assert ran.code == 0
+    assert "2 configurations x 2 tensors (3 left out" in ran.err
+    assert "16-bit codes" in ran.err
+
+
+def test_what_has_no_figures_is_told_with_the_reason(run, model):
+    ran = run("sweep", model, "--config", "int8-sym-ch1-minmax", "--tensors", "fc1.*")
+    assert ran.code == 0
+    assert "no figures for fc1.bias as int8-sym-ch1-minmax: axis 1" in ran.err
+    rows = run("sweep", model, "--config", "int8-sym-ch1-minmax", "--tensors", "fc1.*", "--json", "-").json
+    assert [row["nbytes"] is None for row in rows] == [False, True]
+
+
+def test_a_sweep_without_any_figure_is_refused_in_one_line(run, model):
+    ran = run("sweep", model, "--config", "fp16", "--tensors", "steps")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "int64" in ran.err
+
+
+def test_the_table_marks_what_nothing_else_beats(run, model):
+    lines = run(
+        "sweep", model, "--config", "fp16", SLUG, "int4-sym-tensor-minmax", "int8-sym-tensor-minmax-pow2"
+    ).out.splitlines()
+    assert "bits/weight" in lines[0]
+    assert {line.split()[0]: line.split()[1] == "*" for line in lines[1:]}[SLUG]
+    assert [line.split()[0] for line in lines[1:]][-1] == "fp16"
+    each = run("sweep", model, "--config", SLUG, "--each").out.splitlines()
+    assert len(each) == 1 + len(WEIGHTS)
+
+
+def test_a_table_is_written_whole_or_not_at_all(run, model, tmp_path):
+    ran = run("sweep", model, "--config", "fp16", "--csv", tmp_path / "missing" / "out.csv")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    run("sweep", model, "--config", "fp16", "--csv", tmp_path / "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz", "out.csv"]
+
+
+# -- quantize, export, verify
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_quantize_writes_what_the_library_makes(run, model, library, tmp_path, format):
+    out = tmp_path / f"out{FORMATS[format].suffix}"
+    ran = run("quantize", model, "--config", "w4_g32", "-o", out)
+    assert ran.code == 0
+    packed = load_packed(out)
+    assert list(packed) == WEIGHTS
+    for name, q in packed.items():
+        made = quantize(library.raw(name), PRESETS["w4_g32"])
+        assert np.array_equal(q.packed, made.packed)
+        assert np.array_equal(q.scale, made.scale)
+    with open_checkpoint(out) as opened:
+        assert opened.format == f"quantlab {format}"
+
+
+def test_the_figures_of_a_written_file_are_those_of_the_sweep(run, model, library, tmp_path):
+    written = run("quantize", model, "--config", SLUG, "-o", tmp_path / "out.npz", "--json").json
+    verified = run("verify", tmp_path / "out.npz", "--source", model, "--json").json
+    expected = sweep(library, [QuantConfig.parse(SLUG)], WEIGHTS)
+    for rows in (written["tensors"], verified["tensors"]):
+        found = pd.DataFrame(rows, columns=COLUMNS).astype({"sqnr_db": float}).fillna({"sqnr_db": np.inf})
+        assert same_figures(expected, found).all()
+    assert written["equal_to_sweep"] is True
+    assert written["nbytes"] == expected["nbytes"].sum()
+    assert written["file_nbytes"] == (tmp_path / "out.npz").stat().st_size
+
+
+def test_what_is_not_quantized_is_named(run, model, tmp_path):
+    ran = run("quantize", model, "--config", "fp16", "--skip", "=*", "-o", tmp_path / "out.npz")
+    assert list(load_packed(tmp_path / "out.npz")) == ["fc1.weight", "fc2.weight"]
+    assert "3 tensors not quantized" in ran.err
+    for reason in (
+        "1-dimensional, and not asked for by name: fc1.bias",
+        "int64, not floating point: steps",
+        "left out by a rule: =HYPERLINK(1)",
+    ):
+        assert reason in ran.err
+
+
+def test_globs_choose_what_is_quantized(run, model, tmp_path):
+    run("quantize", model, "--config", "fp16", "--tensors", "fc1*", "--skip", "*weight", "-o", tmp_path / "out.npz")
+    assert list(load_packed(tmp_path / "out.npz")) == ["fc1.bias"]
+
+
+def test_export_gives_different_tensors_different_configurations(run, model, tmp_path):
+    call = ["export", model, "--config", "w4_g32", "fc2*=int8-aff-ch0-minmax", "*.bias=fp16", "=HYPERLINK(1)=skip"]
+    assert run(*call, "-o", tmp_path / "out.safetensors").code == 0
+    packed = load_packed(tmp_path / "out.safetensors")
+    assert {name: str(q.config) for name, q in packed.items()} == {
+        "fc1.weight": SLUG, "fc2.weight": "int8-aff-ch0-minmax", "fc1.bias": "fp16",
+    }  # fmt: skip
+
+
+def test_a_dry_run_says_what_would_be_written_to_the_byte_and_writes_nothing(run, model, tmp_path):
+    call = ["export", model, "--config", "w4_g32", "*.bias=fp16", "-o", tmp_path / "out.npz", "--json"]
+    planned = run(*call, "--dry-run").json
+    assert not (tmp_path / "out.npz").exists()
+    written = run(*call).json
+    for key in ("nbytes", "source_nbytes", "bits_per_weight", "compression_ratio", "left_out"):
+        assert planned[key] == written[key]
+    assert [(row["tensor"], row["config"], row["nbytes"]) for row in planned["tensors"]] == [
+        (row["tensor"], row["config"], row["nbytes"]) for row in written["tensors"]
+    ]
+    shown = run("export", model, "--config", "w4_g32", "--dry-run")
+    assert "nothing was written" in shown.out
+
+
+def test_the_format_can_be_named_in_place_of_the_suffix(run, model, tmp_path):
+    run("quantize", model, "--config", "fp16", "-o", tmp_path / "out.bin", "--format", "safetensors")
+    with open_checkpoint(tmp_path / "out.bin") as opened:
+        assert opened.format == "quantlab safetensors"
+
+
+def test_the_source_is_never_replaced(run, model):
+    before = model.read_bytes()
+    ran = run("quantize", model, "--config", "fp16", "-o", model)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (["--config", "int8-sym-ch5-minmax"], "axis 5"),
+        (["--config", "int8-sym-tensor-entropy"], "entropy"),
+        (["--config", "fp16", "--tensors", "nothing*"], "no tensor"),
+        (["--config", "fp16", "--tensors", "steps"], "int64"),
+        (["--config", "fp16", "--skip", "*"], "leave no tensor"),
+    ],
+)
+def test_what_cannot_be_quantized_is_refused_in_one_line_and_nothing_is_written(run, model, tmp_path, call, word):
+    ran = run("quantize", model, *call, "-o", tmp_path / "out.npz")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert word in ran.err
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_values_that_are_not_finite_are_refused_with_their_place(run, tmp_path):
+    np.savez(tmp_path / "nan.npz", w=np.float32([[1, 2], [np.nan, np.inf]]))
+    ran = run("quantize", tmp_path / "nan.npz", "--config", "fp16", "-o", tmp_path / "out.npz")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "1 NaN and 1 infinite values of 4, the first at index (1, 0)" in ran.err
+
+
+def test_verify_notices_a_file_that_was_changed(run, model, tmp_path):
+    run("quantize", model, "--config", "fp16", "-o", tmp_path / "out.npz")
+    assert run("verify", tmp_path / "out.npz").code == 0
+    data = bytearray((tmp_path / "out.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "out.npz").write_bytes(data)
+    ran = run("verify", tmp_path / "out.npz")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+
+
+def test_a_file_that_measures_differently_is_not_passed_over(run, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("quantlab.shipping.same_figures", lambda expected, found: np.array([True, False, True]))
+    ran = run("quantize", model, "--config", "fp16", "-o", tmp_path / "out.npz")
+    assert ran.code == 1
+    assert "'fc2.weight' measures differently" in ran.err
+
+
+def test_the_sample_goes_all_the_way(run, sample_path, tmp_path):
+    written = run("quantize", sample_path, "--config", "w4_g128", "-o", tmp_path / "out.safetensors", "--json").json
+    rows = json.loads(run("sweep", sample_path, "--config", "w4_g128", "--json", "-").out)
+    assert [row["sqnr_db"] for row in written["tensors"]] == pytest.approx([row["sqnr_db"] for row in rows], rel=1e-12)
+    assert [row["nbytes"] for row in written["tensors"]] == [row["nbytes"] for row in rows]
