@@ -66,7 +66,6 @@ def values_tab(session: state.Session) -> None:
         config = widgets.config_form("grid-of", session.config, shape)
     if config != session.config:
         state.choose_config(config)
-        st.rerun()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         show = st.segmented_control(
             "Values", ("All", "Central 99 %"), default="All", required=True, key="range", bind="query-params"

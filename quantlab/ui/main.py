@@ -30,5 +30,8 @@ if page is not pages["open"]:
     session.refusal = None  # what was refused there is history here
 for notice in session.notices:
     st.warning(text.sentence(notice), icon=":material/link_off:")
+view = state.link()
 with widgets.boundary():
     page.run()
+if state.link() != view:
+    st.rerun()  # the page chose something: the links around it follow

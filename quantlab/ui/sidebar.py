@@ -12,8 +12,6 @@ from streamlit.navigation.page import StreamlitPage
 from quantlab.ui import state, text
 
 _CHOICES = 2000  # names that a drop-down still handles; beyond, the Open page's search is the way
-
-
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-inline: clamp(1rem, 3vw, 4rem); }
 .st-key-links-above { display: none; }

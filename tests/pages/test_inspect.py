@@ -107,6 +107,14 @@ def test_a_choice_in_the_form_is_in_the_url(calibration):
     assert at.query_params["config"] == f"int4-sym-tensor-{calibration}"
 
 
+def test_the_links_around_the_page_follow_a_choice():
+    at = page("inspect", tensor="lstm_cell.weight_ih")
+    at.selectbox(key="grid-of-dtype").select("int4").run()
+    links = [element.proto.query_string for element in at.sidebar if element.type == "page_link"]
+    assert links and all("config=int4-sym-tensor-minmax" in link for link in links)
+    assert at.expander[0].label.replace("\\", "") == "Quantization grid of int4-sym-tensor-minmax"
+
+
 def test_parameters_of_a_choice_have_fields():
     at = page("inspect", tensor="lstm_cell.weight_ih")
     at.selectbox(key="grid-of-granularity").select("group").run()
