@@ -200,14 +200,22 @@ def _write_shards(
 def _write_settings(folder: Path, tensors: list[Outgoing], layout: Layout, source: Checkpoint | None) -> None:
     """config.json, the source's own with the quantization added, and the other companions as they are."""
     config: dict[str, Any] = {}
-    if source is not None and source.path.is_dir():
-        for path in sorted(source.path.iterdir()):
+    home = model_folder(source)
+    if home is not None:
+        for path in sorted(home.iterdir()):
             if COMPANIONS.fullmatch(path.name) and path.is_file() and path.stat().st_size <= MAX_COMPANION:
                 shutil.copyfile(path, folder / path.name)
         config = read_config(folder / "config.json")
     if layout.settings is not None:
         key, settings = layout.settings(tensors)
         write_json(folder / "config.json", {**config, key: settings})
+
+
+def model_folder(source: Checkpoint | None) -> Path | None:
+    """The folder of a whole model, which holds its config.json too; None for a file of tensors by itself."""
+    if source is None or source.path.is_dir():
+        return source.path if source else None
+    return source.path.parent if source.path.name == "model.safetensors" else None
 
 
 def read_config(path: Path) -> dict[str, Any]:

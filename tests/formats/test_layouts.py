@@ -1,0 +1,220 @@
+"""Layouts of other programs, read by those programs: the values they compute are ours, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import quantlab as ql
+from quantlab.formats import FORMATS
+from quantlab.formats.layout import shards, write_folder
+from quantlab.formats.outgoing import Outgoing, outgoing
+
+compressors = pytest.importorskip("compressed_tensors.compressors")
+torch = pytest.importorskip("torch")
+
+SHAPES = [(64, 128), (33, 96), (7, 64), (1, 32)]
+SCALES = ["fp32", "fp16", "bf16"]
+PACKED = [
+    config
+    for config in ql.grid(
+        ["int2", "int4", "int8"], ["symmetric", "affine"], ["tensor", "ch0", "g32"], scale_dtypes=SCALES
+    )
+    if FORMATS["compressed-tensors"].layout.refuses((64, 128), config) is None
+]
+MLX = ql.grid(
+    ["int2", "int3", "int4", "int5", "int6", "int8"], ["uniform"], ["g32", "g64", "g128"], scale_dtypes=SCALES
+)
+
+
+def weights(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def as_torch(array):
+    array = np.ascontiguousarray(array)
+    return (
+        torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        if array.dtype.name == "bfloat16"
+        else torch.from_numpy(array)
+    )
+
+
+@pytest.mark.parametrize("config", PACKED, ids=str)
+def test_compressed_tensors_decompresses_to_the_values_that_were_measured(config, tmp_path):
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    compressor = compressors.BaseCompressor.get_value_from_registry("pack-quantized")
+    layout = FORMATS["compressed-tensors"].layout
+    for shape in SHAPES:
+        if layout.refuses(shape, config):
+            continue
+        q = ql.quantize(weights(shape), config)
+        folder = ql.export(tmp_path / f"{shape[0]}", {"fc.weight": q}, format="compressed-tensors")
+        settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+        group = settings["config_groups"]["group_0"]
+        scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**group["weights"]))
+        arrays = load_file(folder / "model.safetensors")
+        stored = {name.removeprefix("fc."): as_torch(array) for name, array in arrays.items()}
+        decoded = compressor.decompress(stored, scheme)["weight"].to(torch.float32).numpy()
+        np.testing.assert_array_equal(decoded, layout.decoded(q))
+
+
+def test_compressed_tensors_converts_the_folder_without_knowing_the_model(tmp_path):
+    converters = pytest.importorskip("compressed_tensors.entrypoints.convert")
+    config = ql.QuantConfig(dtype="int4", granularity=ql.PerGroup(32), scale_dtype="bf16")
+    q = ql.quantize(weights((64, 128)).astype("bfloat16"), config)
+    folder = ql.export(tmp_path / "packed", {"fc.weight": q}, format="compressed-tensors")
+    dequantizer = converters.CompressedTensorsDequantizer(folder, dtype=torch.bfloat16)
+    converters.convert_checkpoint(folder, tmp_path / "dense", dequantizer, device="cpu")
+    with ql.open_checkpoint(tmp_path / "dense") as dense:
+        decoded = dense.load("fc.weight")
+    np.testing.assert_array_equal(decoded, FORMATS["compressed-tensors"].layout.decoded(q))
+
+
+@pytest.mark.parametrize("preset", ["int4-sym-g32-mse-sbf16", "int8-sym-ch0-minmax-sbf16"])
+def test_transformers_computes_the_logits_of_the_dense_twin(preset, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False, dtype="bfloat16",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    model.save_pretrained(tmp_path / "source")
+    with ql.open_checkpoint(tmp_path / "source") as source:
+        tensors = [
+            Outgoing(
+                name,
+                source.spec(name).shape,
+                source.spec(name).dtype,
+                ql.QuantConfig.parse(preset) if "proj" in name else None,
+                lambda name=name: source.raw(name),
+            )
+            for name in source.names
+        ]
+        layout = FORMATS["compressed-tensors"].layout
+        write_folder(tmp_path / "packed", tensors, layout, source, lambda count: None)
+        twin = model.state_dict()
+        for tensor in tensors:
+            if tensor.config:
+                twin[tensor.name] = torch.from_numpy(layout.decoded(tensor.quantized())).to(torch.bfloat16)
+    model.load_state_dict(twin)
+    model.save_pretrained(tmp_path / "twin")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    packed, dense = (load(tmp_path / name, dtype=torch.bfloat16).eval() for name in ("packed", "twin"))
+    tokens = torch.arange(24).reshape(2, 12)
+    with torch.no_grad():
+        assert torch.equal(packed(tokens).logits, dense(tokens).logits)
+
+
+@pytest.mark.parametrize("config", MLX, ids=str)
+def test_mlx_dequantizes_to_the_values_that_were_measured(config, tmp_path):
+    mx = pytest.importorskip("mlx.core")
+    mx.set_default_device(mx.cpu)
+    q = ql.quantize(weights((24, 256)), config)
+    folder = ql.export(tmp_path / "mlx", {"fc.weight": q}, format="mlx")
+    settings = json.loads((folder / "config.json").read_text())["quantization"]
+    arrays = mx.load(str(folder / "model.safetensors"))
+    parts = [arrays[f"fc.{part}"] for part in ("weight", "scales", "biases")]
+    values = mx.dequantize(*parts, group_size=settings["group_size"], bits=settings["bits"])
+    decoded = np.array(values.astype(mx.float32))
+    np.testing.assert_array_equal(decoded, FORMATS["mlx"].layout.decoded(q))
+    if config.scale_dtype == "fp32":
+        np.testing.assert_array_equal(decoded, q.dequantize())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_dense_holds_the_decoded_values_in_the_sources_dtype(dtype, tmp_path):
+    x = weights((8, 64)).astype(np.dtype(dtype) if dtype != "bfloat16" else "bfloat16")
+    q = ql.quantize(x, ql.PRESETS["w4_g32"])
+    path = ql.export(tmp_path / "dense.safetensors", {"fc.weight": q}, format="dense")
+    found = load_file(path)["fc.weight"]
+    assert found.dtype.name == dtype
+    np.testing.assert_array_equal(found, q.dequantize().astype(found.dtype))
+
+
+REFUSED = {
+    "compressed-tensors": [
+        ("fp16", (4, 64), "int2, int4 and int8"),
+        ("int3-sym-g32-minmax", (4, 64), "int2, int4 and int8"),
+        ("int4-uni-g32-minmax", (4, 64), "no float offsets"),
+        ("int4-aff-tensor-minmax", (4, 64), "per channel or per group"),
+        ("int4-sym-ch1-minmax", (4, 64), "axis 0"),
+        ("int4-sym-g32-minmax", (4, 65), "whole groups"),
+        ("int4-aff-g32-minmax", (8, 64), "4-bit zero points"),
+        ("int4-sym-g32-minmax", (4, 2, 32), "matrices"),
+    ],
+    "mlx": [
+        ("int4-sym-g32-minmax", (4, 64), "uniform mapping"),
+        ("int7-uni-g32-minmax", (4, 64), "int2 to int6 and int8"),
+        ("int4-uni-g16-minmax", (4, 64), "32, 64 or 128"),
+        ("int4-uni-g32-minmax", (4, 65), "whole groups"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "slug", "shape", "why"), [(format, *case) for format, cases in REFUSED.items() for case in cases]
+)
+def test_what_a_format_cannot_hold_is_refused_with_the_reason_and_nothing_is_written(
+    format, slug, shape, why, tmp_path
+):
+    q = ql.quantize(weights(shape), ql.QuantConfig.parse(slug))
+    with pytest.raises(ql.ExportError, match=why):
+        ql.export(tmp_path / "out", {"fc.weight": q}, format=format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_folder_is_never_replaced(tmp_path):
+    q = ql.quantize(weights((4, 64)), ql.PRESETS["w4_g32"])
+    with pytest.raises(ql.ExportError, match="exists already"):
+        ql.export(tmp_path, {"fc.weight": q}, format="compressed-tensors")
+
+
+def test_a_cancelled_folder_leaves_nothing(tmp_path):
+    q = ql.quantize(weights((64, 128)), ql.PRESETS["w4_g32"])
+    with pytest.raises(ql.Cancelled):
+        ql.export(tmp_path / "out", {"fc.weight": q}, format="compressed-tensors", cancel=lambda: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_large_models_are_cut_into_shards_that_the_index_names(tmp_path):
+    q = ql.quantize(weights((64, 128)), ql.PRESETS["w4_g32"])
+    tensors = outgoing({f"layer{i}.weight": q for i in range(5)})
+    assert [len(run) for run in shards(tensors, 2 * q.nbytes)] == [2, 2, 1]
+    layout = FORMATS["compressed-tensors"].layout
+    write_folder(tmp_path / "out", tensors, layout, None, lambda count: None, shard_bytes=2 * q.nbytes)
+    with ql.open_checkpoint(tmp_path / "out") as found:
+        assert len(found.names) == 15
+        np.testing.assert_array_equal(found.raw("layer4.weight_scale"), q.scale)
+
+
+KILLED = """
+import pathlib, sys, numpy as np, quantlab as ql
+from quantlab.formats import FORMATS
+from quantlab.formats.layout import write_folder
+from quantlab.formats.outgoing import outgoing
+q = ql.quantize(np.ones((64, 128), np.float32), ql.PRESETS["w4_g32"])
+def on_bytes(count):
+    print("writing", flush=True)
+    sys.stdin.read(1)
+layout = FORMATS["compressed-tensors"].layout
+write_folder(pathlib.Path(sys.argv[1]), outgoing({"fc.weight": q}), layout, None, on_bytes)
+"""
+
+
+def test_a_killed_export_leaves_nothing_under_the_final_name(tmp_path):
+    final = tmp_path / "out"
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(final)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
+    )
+    assert child.stdout.readline() == b"writing\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not final.exists()
