@@ -115,7 +115,7 @@ class Inflater(Stored):
 
     def _inflate(self, most: int) -> bytes:
         """At most `most` further bytes; none at the end."""
-        while True:
+        while not self._zlib.eof:  # behind its end, zlib takes bytes for ever and gives none
             packed = self._zlib.unconsumed_tail or self._source.read(min(1 << 16, self._source.left))
             try:
                 part = self._zlib.decompress(packed, most)
@@ -123,6 +123,7 @@ class Inflater(Stored):
                 raise CheckpointError(f"{self.member} is damaged: {error}") from error
             if part or not packed:
                 return part
+        return b""
 
 
 def read_directory(file: InputFile) -> list[Member]:

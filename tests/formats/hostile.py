@@ -70,12 +70,14 @@ def archive(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> 
     return buffer.getvalue()
 
 
-def bomb_of_shared_bytes(records: int, names: bool = False, size: int = 1_000_000) -> bytes:
-    """An archive whose directory lists one deflated member `records` times, under one name or as many."""
-    body = npy("<f4", (size,), b"\0" * (4 * size))
+def deflated(data: bytes) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = deflate.compress(body) + deflate.flush()
-    sizes = (zlib.crc32(body), len(packed), len(body), 5, 0)
+    return deflate.compress(data) + deflate.flush()
+
+
+def listed(records: int, packed: bytes, declared: bytes, names: bool = False) -> bytes:
+    """An archive of one deflated member, listed `records` times under one name or as many, said to hold `declared`."""
+    sizes = (zlib.crc32(declared), len(packed), len(declared), 5, 0)
     local = struct.pack("<IHHHHHIIIHH", 0x04034B50, 20, 0, 8, 0, 0, *sizes) + b"a.npy" + packed
     directory = b"".join(
         struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 8, 0, 0, *sizes, 0, 0, 0, 0, 0)
@@ -84,6 +86,12 @@ def bomb_of_shared_bytes(records: int, names: bool = False, size: int = 1_000_00
     )
     end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, records, records, len(directory), len(local), 0)
     return local + directory + end
+
+
+def bomb_of_shared_bytes(records: int, names: bool = False) -> bytes:
+    """Four megabytes of zeros, once in the file and `records` times in its directory."""
+    body = npy("<f4", (1_000_000,), b"\0" * 4_000_000)
+    return listed(records, deflated(body), body, names)
 
 
 def patched(data: bytes, *changes: tuple[int, bytes]) -> bytes:

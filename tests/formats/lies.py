@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .hostile import ONE, archive, bomb_of_shared_bytes, npy, patched, safetensors, tensor
+from .hostile import ONE, archive, bomb_of_shared_bytes, deflated, listed, npy, patched, safetensors, tensor
 
 F32 = tensor("F32", [1], 0, 4)
 ZERO = b"\0" * 4
@@ -43,6 +43,11 @@ def declaring(data: bytes, declared: bytes) -> bytes:
     crc, size = struct.pack("<I", zlib.crc32(declared)), struct.pack("<I", len(declared))
     directory = packed.rfind(b"PK\x01\x02")
     return patched(packed, (14, crc), (22, size), (directory + 16, crc), (directory + 24, size))
+
+
+def ending_early() -> bytes:
+    """A deflated member whose stream says that it is over after 20 bytes, with others behind it."""
+    return listed(1, deflated(ONE[:20]) + b"others" * 9, ONE)
 
 
 SAFETENSORS = {
@@ -156,6 +161,7 @@ NPZ = {
     "a wrong checksum, deflated": lie(wrong_checksum(zipfile.ZIP_DEFLATED), "checksum"),
     "more than declared": lie(declaring(ONE + b"more", ONE), "more than"),
     "less than declared": lie(declaring(ONE[:-1], ONE), "ends before"),
+    "a stream that ends early": lie(ending_early, "ends before"),
     "a name that leads out": lie(archive(("../a.npy", ONE)), "unsafe name"),
     "an absolute name": lie(archive(("/etc/a.npy", ONE)), "unsafe name"),
     "a name with a backslash": lie(archive(("..\\a.npy", ONE)), "unsafe name"),

@@ -1,6 +1,7 @@
 """Files of strangers: whatever they claim, one sentence of a typed error comes back, or what is documented."""
 
 import contextlib
+import itertools
 import os
 import pickle
 import subprocess
@@ -25,6 +26,7 @@ from .hostile import (
     floats,
     npy,
     open_and_read_all,
+    patched,
     refusal,
     safetensors,
     tensor,
@@ -231,6 +233,16 @@ def check_damage(content: bytes, data: st.DataObject, path: Path) -> None:
     path.write_bytes(damaged + data.draw(st.binary(max_size=8)))
     with contextlib.suppress(QuantlabError):
         open_and_read_all(path)
+
+
+@pytest.mark.parametrize("name", valid_files())
+def test_no_single_byte_can_make_a_reader_hang_or_break(name, tmp_path):
+    content = valid_files()[name]
+    path = tmp_path / "f"
+    for place, value in itertools.product(range(len(content)), (0, 1, 0x55, 0xFF)):
+        path.write_bytes(patched(content, (place, bytes([value]))))
+        with contextlib.suppress(QuantlabError):
+            open_and_read_all(path)
 
 
 @given(content=st.binary(max_size=200))
