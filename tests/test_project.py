@@ -34,7 +34,7 @@ def options(table: dict, prefix: str = "") -> list[str]:
 @pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
 def test_every_requirement_is_pinned_to_one_full_version(path):
     assert pins(path)
-    assert [line for line in pins(path) if not re.fullmatch(r"[A-Za-z0-9._-]+==\d+(\.\w+)+", line)] == []
+    assert [line for line in pins(path) if not re.fullmatch(r"[A-Za-z0-9._-]+(\[\w+\])?==\d+(\.\w+)+", line)] == []
 
 
 def test_no_package_is_pinned_twice():
