@@ -79,12 +79,12 @@ def show_figures(found: pd.DataFrame) -> None:
     """Print a line per tensor of a packed file."""
     rows = [
         [
-            row["tensor"], row["config"], figure(row["sqnr_db"], ".2f"), figure(row["max_abs_error"], ".3g"),
+            row["tensor"], row["config"], figure(row["sqnr_db"], ".2f"),
             figure(row["bits_per_weight"], ".3f"), figure(row["compression_ratio"], ".2f"), f"{row['nbytes']:,}",
         ]
         for row in found.to_dict("records")
     ]  # fmt: skip
-    show_table(["tensor", "config", "SQNR dB", "max error", "bits/weight", "ratio", "bytes"], rows, "<<>>>>>")
+    show_table(["tensor", "config", "SQNR dB", "bits/wt", "ratio", "bytes"], rows, "<<>>>>")
 
 
 def sizes(assignment: Assignment) -> dict[str, Any]:

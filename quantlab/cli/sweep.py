@@ -1,8 +1,9 @@
 """quantlab sweep: error and size of many configurations, without writing any."""
 
 import argparse
+import itertools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,14 +13,15 @@ from ..errors import ConfigError, check_integer
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.files import shown
 from ..recipe import select
-from ..sweep import sweep
+from ..sweep import Progress, sweep
 from ..tables import WRITERS, common_tensors, measured, total
 from .grid import add_grid, chosen
 from .options import OUT_HELP, UsageError, add_file, add_tensors, command, examples, one
 from .output import checked_out, write_file, write_stdout
 from .terminal import Bar, counted, figure, note, show_table
 
-HEADERS = ["SQNR dB", "bits/weight", "ratio", "max error", "clipped %"]
+HEADERS = ["SQNR dB", "bits/wt", "ratio"]
+MORE = ["max error", "clipped %"]  # where there is room for them
 SHOWN_REASONS = 5
 
 TEXT = f"""\
@@ -30,9 +32,9 @@ of configurations.
 On the screen there is one line per configuration, over all tensors together, smallest first;
 * marks those that no other configuration beats in both size and error:
   SQNR dB      power of the weights over power of the error; about 6 more per bit
-  bits/weight  everything stored, scales and zero points included
+  bits/wt      bits per weight of everything stored, scales and zero points included
   ratio        bytes of the source, in its own type, over bytes of the result
-  worst        the lowest SQNR of any tensor, and which one
+  worst dB     the lowest SQNR of any tensor, and which one
 
 examples:
 {
@@ -79,7 +81,8 @@ def run(args: argparse.Namespace) -> None:
     with open_checkpoint(args.file) as checkpoint:
         names = select(checkpoint, args.tensors)
         with Bar() as bar:
-            frame = sweep(checkpoint, configs, names, workers=args.workers, on_progress=bar)
+            sizes = [checkpoint.spec(name).size for name in names]
+            frame = sweep(checkpoint, configs, names, workers=args.workers, on_progress=by_weights(bar, sizes))
         tell_scope(checkpoint, configs, refusals, frame)
     if writer is None:
         show(frame, args.each)
@@ -88,6 +91,18 @@ def run(args: argparse.Namespace) -> None:
     else:
         write_file(path, WRITERS[writer](frame))
         note(f"wrote {counted(len(frame), 'row')} to {path}")
+
+
+def by_weights(on_progress: Progress, sizes: Sequence[int]) -> Progress:
+    """Progress in weights in place of rows: a row about a large tensor takes longer than one about a small one."""
+    before = [0, *itertools.accumulate(sizes)]
+
+    def report(done: int, total: int, label: str) -> None:
+        tensor, share = divmod(done * len(sizes), total)  # the rows of a tensor follow each other
+        within = share * sizes[tensor] // total if tensor < len(sizes) else 0
+        on_progress(before[tensor] + within, before[-1], label)
+
+    return report
 
 
 def tell_scope(checkpoint: Checkpoint, configs: list[QuantConfig], refusals: list[str], frame: pd.DataFrame) -> None:
@@ -114,21 +129,40 @@ def tell_scope(checkpoint: Checkpoint, configs: list[QuantConfig], refusals: lis
 def show(frame: pd.DataFrame, each: bool) -> None:
     """Print the table for a reader: totals over tensors, or every row."""
     if each or frame["tensor"].nunique() == 1:
-        lead = ["tensor", "config"] if frame["tensor"].nunique() > 1 else ["config"]
-        rows = [[*(row[column] for column in lead), *cells(row)] for row in measured(frame).to_dict("records")]
-        show_table([*lead, *HEADERS], rows, "<" * len(lead) + ">" * len(HEADERS))
-        return
+        show_rows(measured(frame), ["tensor", "config"] if frame["tensor"].nunique() > 1 else ["config"])
+    else:
+        show_totals(frame)
+
+
+def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
+    """Print a line per row, beginning with the columns `lead`."""
+    lines = [
+        [
+            *(row[column] for column in lead),
+            *cells(row),
+            figure(row["max_abs_error"], ".3g"),
+            figure(100 * row["clipped_fraction"], ".3g"),
+        ]
+        for row in rows.to_dict("records")
+    ]
+    headers = HEADERS + MORE
+    show_table([*lead, *headers], lines, "<" * len(lead) + ">" * len(headers))
+
+
+def show_totals(frame: pd.DataFrame) -> None:
+    """Print a line per configuration, over all tensors together."""
     shared = common_tensors(frame)
     if len(shared) < frame["tensor"].nunique():
         note(f"totals are over the {counted(len(shared), 'tensor')} that every configuration can serve")
     totals = total(frame).sort_values(["bits_per_weight", "sqnr_db"], ascending=[True, False], kind="stable")
     beaten = totals["sqnr_db"] <= totals["sqnr_db"].cummax().shift(fill_value=-math.inf)
     worst = worst_tensors(frame)
-    rows = [
+    lines = [
         [row["config"], "" if dominated else "*", *cells(row), *worst[row["config"]]]
         for row, dominated in zip(totals.to_dict("records"), beaten, strict=True)
     ]
-    show_table(["config", "", *HEADERS, "worst dB", "tensor"], rows, "<<" + ">" * len(HEADERS) + "><")
+    headers = ["config", "", *HEADERS, "worst dB", "tensor"]
+    show_table(headers, lines, "<<" + ">" * len(HEADERS) + "><", name=len(headers) - 1)
 
 
 def cells(row: Mapping[Hashable, Any]) -> list[str]:
@@ -137,8 +171,6 @@ def cells(row: Mapping[Hashable, Any]) -> list[str]:
         figure(row["sqnr_db"], ".2f"),
         figure(row["bits_per_weight"], ".3f"),
         figure(row["compression_ratio"], ".2f"),
-        figure(row["max_abs_error"], ".3g"),
-        figure(100 * row["clipped_fraction"], ".3g"),
     ]
 
 

@@ -4,13 +4,15 @@ import contextlib
 import math
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
-NAME_WIDTH = 24  # characters that the name of a tensor keeps, however narrow the terminal
+NAME_WIDTH = 16  # characters that the name of a tensor keeps, however narrow the terminal
+REDRAWN_EVERY = 0.1  # seconds
 BAR = "{percentage:3.0f}% {bar:24} {elapsed}<{remaining} {desc}"
 
 
@@ -40,18 +42,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str, name: int = 0) -> None:
     """Print columns, each aligned to the left or to the right: `align` has one letter, `<` or `>`, for each.
 
-    On a terminal that is too narrow the first column, a name, loses its middle.
+    On a terminal that is too narrow, what stands in column `name` loses its middle.
     """
     lines = [list(headers), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if sys.stdout.isatty():
         excess = sum(widths) + 2 * (len(widths) - 1) - shutil.get_terminal_size().columns
-        widths[0] = max(min(widths[0], NAME_WIDTH), widths[0] - max(excess, 0))
+        widths[name] = max(min(widths[name], NAME_WIDTH), widths[name] - max(excess, 0))
     for line in lines:
-        line[0] = shortened(line[0], widths[0])
+        line[name] = shortened(line[name], widths[name])
         cells = (f"{cell:{side}{width}}" for cell, side, width in zip(line, align, widths, strict=True))
         print("  ".join(cells).rstrip())
 
@@ -86,13 +88,15 @@ class Bar:
     def __init__(self) -> None:
         shown = sys.stderr.isatty()
         self._bar = tqdm(total=1, leave=False, file=sys.stderr, disable=not shown, bar_format=BAR, dynamic_ncols=True)
+        self._drawn = 0.0
 
     def __call__(self, done: int, total: int, label: str) -> None:
         """Move the bar."""
-        if not self._bar.disable:
-            self._bar.total = max(total, 1)
-            self._bar.set_description_str(printable(label), refresh=False)
-            self._bar.update(done - self._bar.n)
+        now = time.monotonic()
+        # Not tqdm's update(): it would leave the old words standing until the count has moved by enough.
+        if not self._bar.disable and now - self._drawn >= REDRAWN_EVERY:
+            self._bar.total, self._bar.n, self._drawn = max(total, 1), done, now
+            self._bar.set_description_str(printable(label))
 
     def __enter__(self) -> Self:
         return self

@@ -170,7 +170,7 @@ def test_the_table_marks_what_nothing_else_beats(run, model):
     lines = run(
         "sweep", model, "--config", "fp16", SLUG, "int4-sym-tensor-minmax", "int8-sym-tensor-minmax-pow2"
     ).out.splitlines()
-    assert "bits/weight" in lines[0]
+    assert "bits/wt" in lines[0]
     assert {line.split()[0]: line.split()[1] == "*" for line in lines[1:]}[SLUG]
     assert [line.split()[0] for line in lines[1:]][-1] == "fp16"
     each = run("sweep", model, "--config", SLUG, "--each").out.splitlines()
