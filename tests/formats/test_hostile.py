@@ -239,7 +239,7 @@ def check_damage(content: bytes, data: st.DataObject, path: Path) -> None:
 def test_no_single_byte_can_make_a_reader_hang_or_break(name, tmp_path):
     content = valid_files()[name]
     path = tmp_path / "f"
-    for place, value in itertools.product(range(len(content)), (0, 1, 0x55, 0xFF)):
+    for place, value in itertools.product(range(len(content)), (0, 0xFF)):
         path.write_bytes(patched(content, (place, bytes([value]))))
         with contextlib.suppress(QuantlabError):
             open_and_read_all(path)
