@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,7 @@ def to_csv(frame: pd.DataFrame) -> bytes:
     safe = without_formulas(whole_bytes(frame))
     # A bare carriage return in a name would begin a line of its own, and a formula with it, unless it is in quotes.
     broken = any("\r" in cell for column in safe for cell in safe[column] if isinstance(cell, str))
-    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
     return safe.to_csv(index=False, lineterminator="\n", quoting=quoting).encode(errors="backslashreplace")
 
 

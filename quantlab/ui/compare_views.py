@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import streamlit as st
 
 from quantlab.config import PRESETS, QuantConfig
@@ -86,17 +87,22 @@ def sides(session: state.Session, tensor: str, configs: Sequence[QuantConfig]) -
 
 def figures_table(compared: Sequence[Side]) -> None:
     """Every metric of every configuration, the best in bold with a mark."""
-    head = ["| |", *(f" {name(i, side)} |" for i, side in enumerate(compared))]
-    lines = ["".join(head), "|---|" + "---:|" * len(compared)]
-    lines.append(_line("Levels used", [f"{_used(side)}" for side in compared], [False] * len(compared)))
     reports = [side.report for side in compared]
+    lines = {"Levels used": [_used(side) for side in compared]}
     for key, metric in METRICS.items():
         values = [_figure(key, getattr(report, key)) for report in reports]
-        lines.append(_line(metric.label, values, compare_data.winners(reports, key)))
-    st.markdown("\n".join(lines), help=metrics_help())
+        won = compare_data.winners(reports, key)
+        lines[metric.label] = [f"**{v}** :material/trophy:" if w else v for v, w in zip(values, won, strict=True)]
+    _table(lines, [name(i, side) for i, side in enumerate(compared)], "Every metric of every configuration")
     st.caption(
-        "**Bold with :material/trophy:**: the best of these configurations. Nothing is marked where all are equal."
+        "**Bold with :material/trophy:**: the best of these configurations. Nothing is marked where all are equal.",
+        help=metrics_help(),
     )
+
+
+def _table(lines: dict[str, list[str]], head: list[str], alt: str) -> None:
+    """A small table of text, which scrolls sideways where it does not fit."""
+    st.table(pd.DataFrame.from_dict(lines, orient="index", columns=head), border="horizontal", width="content", alt=alt)
 
 
 def name(index: int, side: Side) -> str:
@@ -111,11 +117,6 @@ def _figure(key: str, value: float | None) -> str:
 
 def _used(side: Side) -> str:
     return f"{text.count(side.usage.used)} of {text.count(side.usage.levels)}"
-
-
-def _line(label: str, values: Sequence[str], won: Sequence[bool]) -> str:
-    cells = (f"**{value}** :material/trophy:" if best else value for value, best in zip(values, won, strict=True))
-    return f"| {label} | " + " | ".join(cells) + " |"
 
 
 def tabs(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
@@ -199,19 +200,21 @@ def bytes_split(session: state.Session, tensor: str, compared: Sequence[Side]) -
     """Bytes of codes, scales, zero points and offsets."""
     widgets.chart(plots.byte_split({str(side.config): side.parts for side in compared}), "bytes", "Bytes of every part")
     parts = [part for part in plots.PART_NAMES if any(part in side.parts for side in compared)]
-    lines = [f"| | {' | '.join(plots.PART_NAMES[part] for part in parts)} | total | a value is |"]
-    lines.append("|---|" + "---:|" * (len(parts) + 1) + "---|")
+    head = [*(plots.PART_NAMES[part] for part in parts), "total"]
+    lines = {}
     for i, side in enumerate(compared):
-        counts = " | ".join(f"{side.parts[part]:,}" if part in side.parts else "–" for part in parts)
-        lines.append(f"| {name(i, side)} | {counts} | {sum(side.parts.values()):,} | {_formula(side.config)} |")
-    st.markdown("\n".join(lines))
+        counts = [f"{side.parts[part]:,}" if part in side.parts else "–" for part in parts]
+        lines[name(i, side)] = [*counts, f"{sum(side.parts.values()):,}"]
+    _table(lines, head, "Bytes of every part")
+    formulas = dict.fromkeys(formula for side in compared if (formula := _formula(side.config)))
+    decoded = f" A value is {' or '.join(formulas)}, q being its code." if formulas else ""
     source = session.checkpoint.spec(tensor).nbytes
-    st.caption(f"Bytes of the arrays that an export writes; the source takes {source:,}. q is a code.")
+    st.caption(f"Bytes of the arrays that an export writes; the source takes {source:,}.{decoded}")
 
 
-def _formula(config: QuantConfig) -> str:
-    codec = config.codec
-    return f"`{codec.mapping.formula}`" if isinstance(codec, IntegerCodec) else f"the {config.dtype} itself"
+def _formula(config: QuantConfig) -> str | None:
+    """How a code becomes a value; None for plain floats."""
+    return f"`{config.codec.mapping.formula}`" if isinstance(config.codec, IntegerCodec) else None
 
 
 def _grid(count: int) -> list:
