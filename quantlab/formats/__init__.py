@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, check_known
 from ..tensor import QuantizedTensor
-from . import foreign, npy, npz, safetensors, snippets
+from . import foreign, npy, npz, safetensors, snippets, torchzip, ziparchive
 from .base import Checkpoint, FileFormat, TensorSpec
 from .exporting import write_verified
 from .files import InputFile
@@ -24,7 +24,8 @@ __all__ = [
     "open_checkpoint",
 ]
 
-# In the order in which a file's first bytes are compared: safetensors, which has no magic, comes last.
+# In the order in which files are compared with them: of the zip archives .npz comes last, and of all safetensors, which
+# has no magic.
 FORMATS: dict[str, FileFormat] = {
     "npy": FileFormat(
         name="npy",
@@ -33,11 +34,19 @@ FORMATS: dict[str, FileFormat] = {
         sniff=npy.sniff,
         open=npy.open_file,
     ),
+    "torch": FileFormat(
+        name="torch",
+        suffix=".pt",
+        label="PyTorch checkpoint (.pt, .pth, .bin)",
+        sniff=ziparchive.sniff,
+        accepts=torchzip.accepts,
+        open=torchzip.open_file,
+    ),
     "npz": FileFormat(
         name="npz",
         suffix=".npz",
         label="NumPy archive (.npz)",
-        sniff=npz.sniff,
+        sniff=ziparchive.sniff,
         open=npz.open_file,
         write=npz.write,
         verify=npz.verify,
@@ -80,7 +89,7 @@ def _open_file(file: InputFile) -> Checkpoint:
     try:
         head = bytes(file.read(0, min(64, file.size)))
         for known in FORMATS.values():
-            if known.open and known.sniff(head, file.size):
+            if known.open and known.sniff(head, file.size) and known.accepts(file):
                 return known.open(file)
         legal = ", ".join(known.suffix for known in FORMATS.values() if known.open)
         raise CheckpointError(f"{file} is {foreign.describe(head)}; quantlab opens {legal}")

@@ -4,6 +4,11 @@ import re
 
 _KINDS = [
     (rb"\Z", "empty"),
+    (
+        rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19",
+        "a PyTorch checkpoint as before version 1.6, a bare pickle, which can run code: convert it to safetensors, or "
+        "where you trust it read it with torch.load and save it again",
+    ),
     (rb"\x80[\x02-\x05]", "a Python pickle (a PyTorch checkpoint?), which can run code: convert it to safetensors"),
     (rb"GGUF", "a GGUF model"),
     (rb"\x89HDF\r\n", "an HDF5 file"),

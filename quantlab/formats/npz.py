@@ -23,11 +23,6 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECAS
 _ZIP64_FROM = 1 << 31
 
 
-def sniff(head: bytes, size: int) -> bool:
-    """Every zip archive that nothing was put in front of begins with one of these."""
-    return head.startswith((ziparchive.MAGIC, ziparchive.EMPTY_MAGIC))
-
-
 def open_file(file: InputFile) -> Checkpoint:
     """Read the directory and the members' headers. CheckpointError or LimitError if they do not hold."""
     arrays = StoredCheckpoint(file.path, "npz", _read_entries(file), [file])
@@ -45,11 +40,6 @@ def _read_entries(file: InputFile) -> dict[str, Entry]:
 
 def _refuse_others(members: list[Member], file: InputFile) -> None:
     """Only .npy files belong in an .npz: numpy.load reads "a" and "a.npy" as the same name, and others as bytes."""
-    for member in members:
-        if member.name.endswith("data.pkl"):
-            raise CheckpointError(
-                f"{file} is a PyTorch checkpoint, which can run code when it is opened: convert it to safetensors"
-            )
     for member in members:
         if not member.name.endswith(".npy"):
             raise CheckpointError(f"{file} is no .npz archive: its member {shown(member.name)} is not a .npy file")

@@ -126,6 +126,11 @@ class Inflater(Stored):
         return b""
 
 
+def sniff(head: bytes, size: int) -> bool:
+    """Every zip archive that nothing was put in front of begins with one of these."""
+    return head.startswith((MAGIC, EMPTY_MAGIC))
+
+
 def read_directory(file: InputFile) -> list[Member]:
     """The members of an archive, in the directory's order.
 
@@ -134,6 +139,20 @@ def read_directory(file: InputFile) -> list[Member]:
     CheckpointError : the directory is cut, members overlap or come twice, are encrypted or otherwise compressed.
     LimitError : more than `MAX_MEMBERS`, or members that would inflate beyond the budgets above.
     """
+    start, records = _read_records(file)
+    members = [_place(record, file) for record in records]
+    _check_layout(records, members, start, file)
+    _check_budgets(members, file)
+    return members
+
+
+def member_names(file: InputFile) -> list[str]:
+    """The members' names alone, to tell apart the formats that are zip archives. Raises like `read_directory`."""
+    return [record.name for record in _read_records(file)[1]]
+
+
+def _read_records(file: InputFile) -> tuple[int, list[_Record]]:
+    """Where the directory begins, and its records."""
     start, size, count = _find_directory(file)
     if count > MAX_MEMBERS or size > MAX_DIRECTORY:
         raise LimitError(
@@ -145,10 +164,7 @@ def read_directory(file: InputFile) -> list[Member]:
     if len({record.name for record in records}) != count:
         twice = next(name for name, times in Counter(record.name for record in records).items() if times > 1)
         raise CheckpointError(f"{file} has two members called {shown(twice)}")
-    members = [_place(record, file) for record in records]
-    _check_layout(records, members, start, file)
-    _check_budgets(members, file)
-    return members
+    return start, records
 
 
 def _find_directory(file: InputFile) -> tuple[int, int, int]:
@@ -258,7 +274,7 @@ def _check_layout(records: list[_Record], members: list[Member], end: int, file:
 
 
 def _check_budgets(members: list[Member], file: InputFile) -> None:
-    way_out = "; if it is what you want, save it uncompressed with numpy.savez"
+    way_out = "; if it is what you want, save it uncompressed"
     for member in members:
         if member.deflated and member.size > min(MAX_INFLATED, max(SMALL, MAX_RATIO * member.packed)):
             raise LimitError(
