@@ -328,13 +328,14 @@ def test_a_link_is_written_through(few, tmp_path):
 def test_no_second_copy_of_all_data_is_made(tmp_path):
     import tracemalloc
 
-    q = quantize(np.random.default_rng(0).standard_normal((1000, 1000), np.float32), QuantConfig())
-    tensors = {str(i): q for i in range(40)}
+    q = quantize(np.random.default_rng(0).standard_normal((500, 500), np.float32), QuantConfig())
+    tensors = {str(i): q for i in range(120)}
     for format in WRITABLE:
         export(tmp_path / "out", {"0": q}, format)  # compiles what is not compiled yet
         tracemalloc.start()
         export(tmp_path / "out", tensors, format)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        # Checking reads one tensor back and decodes it twice: 1 + 2 x 4 bytes per value, and what decoding takes.
-        assert peak < 16 * q.nbytes
+        # Checking reads a tensor back and decodes it twice, some 14 bytes per value; a thread that has not woken up yet
+        # may hold those of a few tensors before. All of them together would be 120.
+        assert peak < 60 * q.nbytes
