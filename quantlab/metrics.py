@@ -128,7 +128,7 @@ def squares(x: np.ndarray) -> float:
 
 
 def evaluate_many(
-    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_itemsize: int
+    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_itemsize: float
 ) -> list[ErrorReport]:
     """Reports of several configurations that share one layout, in one read of the tensor.
 
@@ -153,7 +153,7 @@ def evaluate_many(
 
 
 def report(
-    shape: tuple[int, ...], config: QuantConfig, signal: Signal, sums: np.ndarray, source_itemsize: int
+    shape: tuple[int, ...], config: QuantConfig, signal: Signal, sums: np.ndarray, source_itemsize: float
 ) -> ErrorReport:
     """A whole report: error from the sums, size from the shape."""
     nbytes = packed_nbytes(shape, config)

@@ -48,6 +48,9 @@ class TensorSource(Protocol):
     def raw(self, name: str) -> np.ndarray:
         """The tensor in its own dtype."""
 
+    def spec(self, name: str) -> Any:
+        """Its spec, of which `nbytes` counts: what the tensor takes where it comes from."""
+
 
 Source = np.ndarray | Mapping[str, np.ndarray] | TensorSource
 
@@ -85,14 +88,14 @@ def sweep(
         raise ConfigError("configs must be one or more QuantConfig: build them with grid(), or QuantConfig.parse(slug)")
     if workers is not None:
         check_integer("workers", workers, 1, 1024)
-    names, load = opened(source, tensors)
+    names, load, nbytes = opened(source, tensors)
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     total = len(names) * len(wanted)
     with pool.limits(workers, cancel):
         for name in names:
             for row in tensor_rows(
-                name, load, wanted, lambda done, label: tell(on_progress, len(rows) + done, total, label)
+                name, load, nbytes, wanted, lambda done, label: tell(on_progress, len(rows) + done, total, label)
             ):
                 rows.append(row)
                 if "reason" in row:
@@ -109,19 +112,29 @@ def tell(on_progress: Progress | None, done: int, total: int, label: str) -> Non
         on_progress(done, total, label)
 
 
-def opened(source: Source, tensors: Iterable[str] | None) -> tuple[list[str], Callable[[str], np.ndarray]]:
-    """The names to sweep and a function that loads one. Raises ConfigError for names that are not there."""
+def opened(
+    source: Source, tensors: Iterable[str] | None
+) -> tuple[list[str], Callable[[str], np.ndarray], Callable[[str], int]]:
+    """The names to sweep, what loads one, and what tells its bytes at the source: a Q4_0 tensor loads as float32, and
+    has 4.5 bits per weight. Raises ConfigError for names that are not there.
+    """
     if isinstance(source, np.ndarray) or not (isinstance(source, Mapping) or hasattr(source, "raw")):
         source = {"tensor": source}  # type: ignore[dict-item]
     names = list(source) if isinstance(source, Mapping) else list(source.names)
     wanted = names if tensors is None else list(tensors)
     for name in wanted:
         check_known("tensor", name, names)
-    return wanted, source.__getitem__ if isinstance(source, Mapping) else source.raw
+    if isinstance(source, Mapping):
+        return wanted, source.__getitem__, lambda name: source[name].nbytes
+    return wanted, source.raw, lambda name: source.spec(name).nbytes
 
 
 def tensor_rows(
-    name: str, load: Callable[[str], np.ndarray], configs: list[QuantConfig], on_progress: Callable[[int, str], None]
+    name: str,
+    load: Callable[[str], np.ndarray],
+    nbytes: Callable[[str], int],
+    configs: list[QuantConfig],
+    on_progress: Callable[[int, str], None],
 ) -> list[dict[str, Any]]:
     """The rows of one tensor, in the order of `configs`."""
     on_progress(0, f"{name}: reading")
@@ -137,7 +150,11 @@ def tensor_rows(
     for granularity, together in by_granularity(configs):
         found.update(
             granularity_rows(
-                x, granularity, together, raw.dtype.itemsize, lambda label: on_progress(len(found), f"{name}: {label}")
+                x,
+                granularity,
+                together,
+                nbytes(name) / x.size,
+                lambda label: on_progress(len(found), f"{name}: {label}"),
             )
         )
     return [{**labels(name, x.shape, config), **found[config]} for config in configs]
@@ -155,7 +172,7 @@ def granularity_rows(
     x: np.ndarray,
     granularity: Granularity,
     configs: list[QuantConfig],
-    source_itemsize: int,
+    source_itemsize: float,
     on_progress: Callable[[str], None],
 ) -> dict[QuantConfig, dict[str, Any]]:
     """Figures, or a reason, for every configuration of one layout."""

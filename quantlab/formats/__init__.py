@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, check_known
 from ..tensor import QuantizedTensor
-from . import foreign, npy, npz, safetensors, snippets, torchzip, ziparchive
+from . import foreign, gguf, npy, npz, safetensors, snippets, torchzip, ziparchive
 from .base import Checkpoint, FileFormat, TensorSpec
 from .exporting import write_verified
 from .files import InputFile
@@ -51,6 +51,13 @@ FORMATS: dict[str, FileFormat] = {
         write=npz.write,
         verify=npz.verify,
         snippet=snippets.npz,
+    ),
+    "gguf": FileFormat(
+        name="gguf",
+        suffix=".gguf",
+        label="GGUF (.gguf)",
+        sniff=gguf.sniff,
+        open=gguf.open_file,
     ),
     "safetensors": FileFormat(
         name="safetensors",

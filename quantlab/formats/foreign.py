@@ -10,7 +10,6 @@ _KINDS = [
         "where you trust it read it with torch.load and save it again",
     ),
     (rb"\x80[\x02-\x05]", "a Python pickle (a PyTorch checkpoint?), which can run code: convert it to safetensors"),
-    (rb"GGUF", "a GGUF model"),
     (rb"\x89HDF\r\n", "an HDF5 file"),
     (rb"\x08[\x01-\x20]\x12", "an ONNX model"),
     (rb"....TFL3", "a TensorFlow Lite model"),
@@ -27,8 +26,8 @@ _KINDS = [
 def describe(head: bytes) -> str:
     """What a file that begins with these bytes seems to be, to follow "it is".
 
-    >>> describe(b"GGUF....")
-    'a GGUF model'
+    >>> describe(b"PAR1....")
+    'a Parquet table'
     """
     for pattern, kind in _KINDS:
         if re.match(pattern, head, re.DOTALL):
