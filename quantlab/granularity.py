@@ -17,7 +17,9 @@ from . import kernels, pool
 from .arrays import raise_non_finite
 from .errors import ConfigError, ShapeError, check_integer
 
-PIECE = 1 << 16  # values that one task works on: 256 KiB, so a piece stays in a core's L2 cache
+# Values that one task works on: 1 MiB, so that a piece stays in the cache from one pass over it to the next. Smaller
+# pieces cost more than they save, because threads then wait for each other between kernels, where Python runs.
+PIECE = 1 << 18
 MAX_GROUP_SIZE = 2**31 - 1
 
 
