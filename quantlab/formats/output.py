@@ -69,9 +69,9 @@ def _target(path: Path) -> Path:
     except FileNotFoundError:
         return final
     except (ValueError, RuntimeError) as error:  # a NUL in the name; links in a loop
-        raise ExportError(f"cannot write {shown(str(path))}: {reason(error)}") from error
+        raise ExportError(f"cannot write {shown(path.name)}: {reason(error)}") from error
     if not stat.S_ISREG(mode):
-        raise ExportError(f"cannot write {shown(str(path))}: something that is not a regular file has this name")
+        raise ExportError(f"cannot write {shown(path.name)}: something that is not a regular file has this name")
     return final
 
 
@@ -81,8 +81,8 @@ def system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = _FULL.get(error.errno or 0, reason(error))
-        raise ExportError(f"cannot write {shown(os.fspath(path))}: {why}") from error
+        place, why = Path(path), _FULL.get(error.errno or 0, reason(error))
+        raise ExportError(f"cannot write {shown(place.name)} in {shown(str(place.parent), 200)}: {why}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from quantlab.errors import QuantlabError
-from quantlab.formats import FORMATS, PackedCheckpoint, open_checkpoint
+from quantlab.formats import PackedCheckpoint, open_checkpoint
 
-WRITABLE = [name for name, known in FORMATS.items() if known.write]
+PACKED = ["npz", "safetensors"]  # the formats that load_packed reads
 
 # Python's own objects for one open file and its message; the rule is about memory that grows with what a file claims.
 FIXED_MEMORY = 1 << 20

@@ -17,7 +17,7 @@ from quantlab.formats import export, load_packed, manifest, open_checkpoint, pac
 from quantlab.formats.manifest import VERSION
 from quantlab.granularity import GRANULARITIES
 
-from .hostile import WRITABLE
+from .hostile import PACKED
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 # -- the manifest
 
 
-@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("format", PACKED)
 def test_the_manifest_says_what_it_is_and_where_it_comes_from(format, few, tmp_path):
     source = tmp_path / "model.npy"
     np.save(source, np.ones(3, np.float32))
@@ -79,7 +79,7 @@ ODD_NAMES = (
 )
 
 
-@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("format", PACKED)
 def test_any_name_survives_and_none_collides(format, tmp_path):
     tensors = {name: quantize(np.float32([i + 1, 0]), QuantConfig()) for i, name in enumerate(ODD_NAMES)}
     back = load_packed(export(tmp_path / "out", tensors, format))
@@ -169,7 +169,7 @@ CONTRADICTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("format", PACKED)
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_manifest_that_contradicts_itself_or_the_file_is_refused(format, name, few, tmp_path):
     change, word = CONTRADICTIONS[name]
@@ -178,7 +178,7 @@ def test_a_manifest_that_contradicts_itself_or_the_file_is_refused(format, name,
         load_packed(path)
 
 
-@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("format", PACKED)
 def test_scales_that_are_not_finite_are_refused(format, few, tmp_path, monkeypatch):
 
     few["layer.1.weight"].scale[2] = np.nan
