@@ -11,10 +11,12 @@ URL            Session                  changed with
 ``?config=``   ``config``               `choose_config(config)`: the one configuration under consideration
 ``?compare=``  ``compare`` (repeated)   `choose_compare(configs)`: the two to four set side by side
 ``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs or has run; None forgets it
+``?rule=``     ``rules`` (repeated)     `choose_rules(rules)`: what an export does otherwise than `config`, `GLOB=SLUG`
+``?export=``   ``export``               `choose_export(job_id)`: an export that runs or has run; None forgets it
 =============  =======================  ==========================================================================
 
 Anything else a page wants in the URL (its tab, a log switch) is a widget with ``bind="query-params"`` and a key that is
-none of the five names above.
+none of the names above.
 
 For pages::
 
@@ -34,17 +36,20 @@ sentence (`Session.notices`) and the view goes on without it. Every function tha
 `QuantlabError` and leaves the session as it was.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import streamlit as st
 
 from quantlab.config import PRESETS, QuantConfig
 from quantlab.errors import CheckpointError, ConfigError, QuantlabError
 from quantlab.formats import Checkpoint, TensorSpec
+from quantlab.recipe import Rule
 from quantlab.ui import cache, sources, text
+
+Parsed = TypeVar("Parsed")
 
 PAGES = ("open", "inspect", "sweep", "compare", "export")
 COMPARED = 4  # most configurations side by side
@@ -64,6 +69,8 @@ class Session:
     config: QuantConfig = FIRST_CONFIG
     compare: tuple[QuantConfig, ...] = ()
     job: str | None = None
+    rules: tuple[Rule, ...] = ()
+    export: str | None = None
     problem: str | None = None  # why there is no checkpoint, in a sentence
     notices: list[str] = field(default_factory=list)  # what the URL asked for and did not get; shown once
     refusal: str | None = None  # why the last attempt to open something else failed
@@ -172,6 +179,18 @@ def choose_job(job_id: str | None) -> None:
     _publish(current())
 
 
+def choose_rules(rules: Iterable[Rule]) -> None:
+    """Remember which tensors an export treats otherwise."""
+    current().rules = tuple(rules)
+    _publish(current())
+
+
+def choose_export(job_id: str | None) -> None:
+    """Remember the job of an export by its id, or none."""
+    current().export = job_id
+    _publish(current())
+
+
 def page_path(page: str) -> Path:
     """The script of a page, by its name in `PAGES`."""
     if page not in PAGES:
@@ -196,6 +215,10 @@ def link(
         view["compare"] = [str(config) for config in compared]
     if job := job or session.job:
         view["job"] = job
+    if session.rules:
+        view["rule"] = [str(rule) for rule in session.rules]
+    if session.export:
+        view["export"] = session.export
     return view
 
 
@@ -222,10 +245,13 @@ def restore() -> Session:
     if "tensor" in url:
         _restore_tensor(session, url["tensor"])
     if "config" in url:
-        session.config = (_parse(session, [url["config"]]) or [session.config])[0]
+        session.config = (_parse(session, QuantConfig.parse, [url["config"]]) or [session.config])[0]
     if "compare" in url:
-        session.compare = tuple(_parse(session, url.get_all("compare")))[:COMPARED]
+        session.compare = tuple(_parse(session, QuantConfig.parse, url.get_all("compare")))[:COMPARED]
+    if "rule" in url:
+        session.rules = tuple(_parse(session, Rule.parse, url.get_all("rule")))
     session.job = url.get("job", session.job)
+    session.export = url.get("export", session.export)
     _publish(session)
     return session
 
@@ -236,18 +262,19 @@ def _restore_tensor(session: Session, name: str) -> None:
     if name in session.checkpoint.names:
         session.chosen = name
     else:
-        session.notices.append(f"{session.title} has no tensor {name!r}; this is {session.tensor}.")
+        instead = f"; this is {session.chosen}" if session.chosen else ""
+        session.notices.append(f"{session.title} has no tensor {name!r}{instead}.")
 
 
-def _parse(session: Session, slugs: Iterable[str]) -> list[QuantConfig]:
-    """The configurations that can be read; a sentence for each that cannot."""
-    configs = []
-    for slug in slugs:
+def _parse(session: Session, parse: Callable[[str], Parsed], words: Iterable[str]) -> list[Parsed]:
+    """The configurations, or rules with one, that can be read; a sentence for each that cannot."""
+    found = []
+    for word in words:
         try:
-            configs.append(QuantConfig.parse(slug))
+            found.append(parse(word))
         except ConfigError as error:
             session.notices.append(f"The link names a configuration that cannot be read: {error}.")
-    return configs
+    return found
 
 
 def _open(source: str) -> None:
@@ -258,13 +285,15 @@ def _open(source: str) -> None:
 
 def _reopen(session: Session, source: str) -> None:
     """Open what the URL names, or the file that changed on disk; a failure becomes the session's problem."""
-    tensor, job = session.chosen, session.job if source == session.source else None
+    tensor, job, export = session.chosen, session.job, session.export
+    if source != session.source:
+        job = export = None
     try:
         _set(session, source, cache.checkpoint(source))
     except QuantlabError as error:
         session.source, session.opened, session.problem = source, None, str(error)
     else:
-        session.job = job
+        session.job, session.export = job, export
         if tensor in session.checkpoint.names:
             session.chosen = tensor
 
@@ -272,7 +301,8 @@ def _reopen(session: Session, source: str) -> None:
 def _set(session: Session, source: str, opened: tuple[cache.Key, Checkpoint]) -> None:
     """Make a file the open one, with nothing left of the one before."""
     session.source, session.opened, session.problem = source, opened, None
-    session.chosen, session.job = first_tensor(opened[1]), None
+    session.chosen, session.job, session.export = first_tensor(opened[1]), None, None
+    session.rules = ()
 
 
 def first_tensor(checkpoint: Checkpoint) -> str | None:
@@ -288,7 +318,7 @@ def _publish(session: Session) -> None:
     missing = {name: value for name, value in view.items() if url.get_all(name) != _as_list(value)}
     if missing:
         url.update(missing)
-    for name in ("tensor", "compare", "job"):
+    for name in ("tensor", "compare", "job", "rule", "export"):
         if name in url and name not in view:
             del url[name]
 

@@ -233,6 +233,9 @@ def test_a_file_without_tensors_has_an_empty_state(folder):
     at = started(file=str(folder / "empty.safetensors"))
     assert not at.exception and not at.dataframe
     assert "holds no tensor" in shown(at)
+    at = page("inspect", file=str(folder / "empty.safetensors"), tensor="gone")
+    assert not at.exception
+    assert "has no tensor 'gone'." in shown(at) and "holds no tensor" in shown(at)
 
 
 def test_figures_come_while_the_table_is_already_there(folder, monkeypatch):
