@@ -115,8 +115,10 @@ def tell(on_progress: Progress | None, done: int, total: int, label: str) -> Non
 def opened(
     source: Source, tensors: Iterable[str] | None
 ) -> tuple[list[str], Callable[[str], np.ndarray], Callable[[str], int]]:
-    """The names to sweep, what loads one, and what tells its bytes at the source: a Q4_0 tensor loads as float32, and
-    has 4.5 bits per weight. Raises ConfigError for names that are not there.
+    """The names to sweep, what loads one, and what tells its bytes at the source.
+
+    Those are not the array's: a Q4_0 tensor loads as float32, and has 4.5 bits per weight. Raises ConfigError for names
+    that are not there.
     """
     if isinstance(source, np.ndarray) or not (isinstance(source, Mapping) or hasattr(source, "raw")):
         source = {"tensor": source}  # type: ignore[dict-item]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, check_known
 from ..tensor import QuantizedTensor
-from . import foreign, gguf, npy, npz, safetensors, snippets, torchzip, ziparchive
+from . import foreign, gguf, npy, npz, onnx, safetensors, snippets, torchzip, ziparchive
 from .base import Checkpoint, FileFormat, TensorSpec
 from .exporting import write_verified
 from .files import InputFile
@@ -59,6 +59,13 @@ FORMATS: dict[str, FileFormat] = {
         sniff=gguf.sniff,
         open=gguf.open_file,
     ),
+    "onnx": FileFormat(
+        name="onnx",
+        suffix=".onnx",
+        label="ONNX (.onnx)",
+        sniff=onnx.sniff,
+        open=onnx.open_file,
+    ),
     "safetensors": FileFormat(
         name="safetensors",
         suffix=".safetensors",
@@ -72,7 +79,7 @@ FORMATS: dict[str, FileFormat] = {
 }
 
 
-def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, alone: bool = False) -> Checkpoint:
     """Open a file of tensors, or a folder of safetensors files as Hugging Face writes them. Nothing is loaded yet.
 
     The content decides what the file is, never its name. An export of quantlab opens too, as the decoded values.
@@ -81,6 +88,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None) ->
     ----------
     path : a regular file, or a folder with one .safetensors file or an index of several.
     name : what to call it in messages, if not by the last part of `path`; also names the one tensor of a .npy file.
+    alone : read no other file, though this one may name some in its folder (ONNX does): right for an upload.
 
     Raises
     ------
@@ -89,7 +97,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None) ->
     """
     if os.path.isdir(path):  # unlike Path.is_dir, false where even looking is not allowed
         return open_folder(Path(path), _open_file)
-    return _open_file(InputFile(path, name))
+    return _open_file(InputFile(path, name, alone=alone))
 
 
 def _open_file(file: InputFile) -> Checkpoint:

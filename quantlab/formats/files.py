@@ -57,6 +57,7 @@ class InputFile:
     ----------
     path : where it is; a symbolic link named by the caller is followed once, here.
     name : what the file is called in messages and manifests (default: the last part of `path`).
+    alone : nothing else in its folder belongs to it, so nothing else may be read: it is an upload.
 
     Raises
     ------
@@ -65,8 +66,9 @@ class InputFile:
 
     _fd: int | None = None
 
-    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None, *, alone: bool = False) -> None:
         self.path = Path(path)
+        self.alone = alone
         self.name = name or self.path.name or str(path)
         try:
             self._fd = os.open(self.path.resolve(strict=True), _FLAGS)

@@ -11,7 +11,6 @@ _KINDS = [
     ),
     (rb"\x80[\x02-\x05]", "a Python pickle (a PyTorch checkpoint?), which can run code: convert it to safetensors"),
     (rb"\x89HDF\r\n", "an HDF5 file"),
-    (rb"\x08[\x01-\x20]\x12", "an ONNX model"),
     (rb"....TFL3", "a TensorFlow Lite model"),
     (rb"PAR1", "a Parquet table"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),

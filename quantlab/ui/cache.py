@@ -38,7 +38,7 @@ def identity(source: str) -> Key | None:
 def checkpoint(source: str) -> tuple[Key, Checkpoint]:
     """The open checkpoint behind a source word, and its key; QuantlabError when it is refused."""
     key = _identity(source)
-    return key, _checkpoint(key, sources.title(source))
+    return key, _checkpoint(key, sources.title(source), sources.is_upload(source))
 
 
 def values(key: Key, checkpoint: Checkpoint, tensor: str) -> np.ndarray:
@@ -96,8 +96,8 @@ def _identity(source: str) -> Key:
 
 
 @st.cache_resource(max_entries=16, show_spinner="Opening the file …")
-def _checkpoint(key: Key, name: str) -> Checkpoint:
-    return open_checkpoint(key[0], name=name)
+def _checkpoint(key: Key, name: str, alone: bool) -> Checkpoint:
+    return open_checkpoint(key[0], name=name, alone=alone)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the tensor …")

@@ -63,6 +63,11 @@ def locate(source: str) -> Path:
     return resolve_path(source)
 
 
+def is_upload(source: str) -> bool:
+    """Whether a source is an uploaded file: nothing that lies beside it on disk belongs to it."""
+    return _UPLOAD.match(source) is not None
+
+
 def title(source: str) -> str:
     """What people call this source: the sample's name, the name of the uploaded file, or the path's last part."""
     if source == SAMPLE:
