@@ -8,17 +8,18 @@ import pandas as pd
 
 from .. import statistics
 from ..errors import QuantlabError
-from ..formats import Checkpoint, open_checkpoint
+from ..formats import Checkpoint, TensorSpec, open_checkpoint
 from ..formats.files import size_text
 from ..recipe import select
 from ..sweep import shape_text
 from ..tables import json_text, to_csv
 from .options import add_file, add_tensors, command, examples
 from .output import write_stdout
-from .terminal import Bar, counted, figure, note, show_table
+from .terminal import Bar, counted, figure, shortened, show_table
 
 FIGURES = ("minimum", "maximum", "mean", "std", "kurtosis", "zeros", "outliers")
 HEADERS = ["tensor", "type", "shape", "elements", "bytes"]
+NOTE_WIDTH = 120  # characters of a note in the table; --json and --csv have all of it
 
 TEXT = f"""\
 With --stats every tensor is read:
@@ -78,36 +79,36 @@ def described(checkpoint: Checkpoint, names: list[str], stats: bool) -> list[dic
         for spec in specs:
             row = {
                 "tensor": spec.name, "dtype": spec.dtype, "shape": spec.shape, "elements": spec.size,
-                "nbytes": spec.nbytes, "note": spec.note,
+                "nbytes": spec.nbytes, "channel_axis": spec.channel_axis, "note": spec.note,
             }  # fmt: skip
             if stats:
                 bar(done, total, spec.name)
-                row |= figures(checkpoint, spec.name)
+                row |= figures(checkpoint, spec)
             done += spec.size
             rows.append(row)
     return rows
 
 
-def figures(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+def figures(checkpoint: Checkpoint, spec: TensorSpec) -> dict[str, Any]:
     """What the values of a tensor look like; NaN and a note where nobody can say."""
     try:
-        found = statistics.describe(checkpoint.load(name))
+        found = statistics.describe(checkpoint.load(spec.name))
     except QuantlabError as error:
-        return {**dict.fromkeys(FIGURES, math.nan), "note": str(error)}
+        return {**dict.fromkeys(FIGURES, math.nan), "note": f"{spec.note}; {error}" if spec.note else str(error)}
     return {key: getattr(found, key) for key in FIGURES}
 
 
 def show(checkpoint: Checkpoint, rows: list[dict[str, Any]], stats: bool) -> None:
     """Print the table, and a line about the whole."""
+    noted = any(row["note"] for row in rows)
     lines = [
         [row["tensor"], row["dtype"], shape_text(row["shape"]), f"{row['elements']:,}", f"{row['nbytes']:,}"]
         + [figure(row[key], ".4g") for key in FIGURES if stats]
+        + [shortened(row["note"], NOTE_WIDTH)] * noted
         for row in rows
     ]
-    show_table(HEADERS + ["min", "max", *FIGURES[2:]] * stats, lines, "<<<>>" + ">" * len(FIGURES) * stats)
-    for row in rows:
-        if row["note"]:
-            note(f"{row['tensor']}: {row['note']}")
+    headers = HEADERS + ["min", "max", *FIGURES[2:]] * stats + ["note"] * noted
+    show_table(headers, lines, "<<<>>" + ">" * len(FIGURES) * stats + "<" * noted)
     about = facts(checkpoint)
     print(
         f"\n{about['file']}: {about['format']}, {size_text(about['file_nbytes'])}, {counted(len(rows), 'tensor')} with "

@@ -87,7 +87,8 @@ def table(checkpoint: Checkpoint, names: Iterable[str], figures: dict[str, Tenso
                 "zeros": 100 * found.zeros,
                 "outliers": 100 * found.outliers,
             }
-        rows.append(row | {"note": found if isinstance(found, str) else None})
+        notes = [spec.note, found if isinstance(found, str) else ""]
+        rows.append(row | {"note": "; ".join(filter(None, notes)) or None})
     return pd.DataFrame(rows, columns=["tensor", *_COLUMNS])
 
 
