@@ -19,7 +19,7 @@ from .formats.files import shown
 from .metrics import evaluate_many, measure
 from .recipe import Assignment, Item
 from .sweep import COLUMNS, labels
-from .tensor import QuantizedTensor, encode, fit, part_specs
+from .tensor import QuantizedTensor, encode, fit
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
@@ -83,15 +83,7 @@ def ship(
 
 def refusal(item: Item, format: str) -> str | None:
     """Why a file format cannot hold a tensor that is to be quantized so, in a sentence; None if it can."""
-    shape, config = item.spec.shape, item.config
-    if config is None:
-        return None
-    # A stand-in of the right size: the system hands out no memory for zeros that nobody touches.
-    specs = part_specs(shape, config)
-    parts = {name: (np.ones if name == "scale" else np.zeros)(part.shape, part.dtype) for name, part in specs.items()}
-    stored = (parts.get(name) for name in ("scale", "zero_point", "offset"))
-    q = QuantizedTensor(config, shape, item.spec.dtype, parts["packed"], *stored)
-    return FORMATS[format].refuses(q)
+    return FORMATS[format].why_not(item.spec.shape, item.config) if item.config else None
 
 
 def remeasure(

@@ -6,11 +6,28 @@ from pathlib import Path
 
 from ..errors import CheckpointError, check_known
 from ..tensor import QuantizedTensor
-from . import foreign, gguf, npy, npz, onnx, safetensors, snippets, torchzip, ziparchive
+from . import (
+    compressed_tensors,
+    dense,
+    foreign,
+    gguf,
+    ggufwrite,
+    mlx,
+    npy,
+    npz,
+    onnx,
+    onnxwrite,
+    safetensors,
+    snippets,
+    torchzip,
+    ziparchive,
+)
 from .base import Checkpoint, FileFormat, TensorSpec
-from .exporting import write_verified
+from .exporting import check_tensors, write_verified
 from .files import InputFile
 from .folder import open_folder
+from .layout import Layout, export_layout
+from .outgoing import Outgoing, outgoing
 from .packed import PackedCheckpoint
 
 __all__ = [
@@ -58,6 +75,13 @@ FORMATS: dict[str, FileFormat] = {
         label="GGUF (.gguf)",
         sniff=gguf.sniff,
         open=gguf.open_file,
+        layout=Layout(
+            refuses=ggufwrite.refuses,
+            decoded=QuantizedTensor.dequantize,
+            write_file=ggufwrite.write,
+            verify_file=ggufwrite.verify,
+        ),
+        snippet=snippets.gguf,
     ),
     "onnx": FileFormat(
         name="onnx",
@@ -65,6 +89,13 @@ FORMATS: dict[str, FileFormat] = {
         label="ONNX (.onnx)",
         sniff=onnx.sniff,
         open=onnx.open_file,
+        layout=Layout(
+            refuses=onnxwrite.refuses,
+            decoded=onnxwrite.decoded,
+            write_file=onnxwrite.write,
+            verify_file=onnxwrite.verify,
+        ),
+        snippet=snippets.onnx,
     ),
     "safetensors": FileFormat(
         name="safetensors",
@@ -75,6 +106,46 @@ FORMATS: dict[str, FileFormat] = {
         write=safetensors.write,
         verify=safetensors.verify,
         snippet=snippets.safetensors,
+    ),
+    "dense": FileFormat(
+        name="dense",
+        suffix=".safetensors",
+        label="Decoded values (.safetensors)",
+        sniff=lambda head, size: False,
+        layout=Layout(refuses=dense.refuses, specs=dense.specs, arrays=dense.arrays, decoded=dense.decoded),
+        snippet=snippets.dense,
+    ),
+    "compressed-tensors": FileFormat(
+        name="compressed-tensors",
+        suffix="",
+        label="compressed-tensors (folder, for vLLM and transformers)",
+        sniff=lambda head, size: False,
+        folder=True,
+        layout=Layout(
+            refuses=compressed_tensors.refuses,
+            specs=compressed_tensors.specs,
+            arrays=compressed_tensors.arrays,
+            restore=compressed_tensors.restore,
+            decoded=compressed_tensors.decoded,
+            settings=compressed_tensors.settings,
+        ),
+        snippet=snippets.compressed_tensors,
+    ),
+    "mlx": FileFormat(
+        name="mlx",
+        suffix="",
+        label="MLX (folder, for mlx-lm)",
+        sniff=lambda head, size: False,
+        folder=True,
+        layout=Layout(
+            refuses=mlx.refuses,
+            specs=mlx.specs,
+            arrays=mlx.arrays,
+            restore=mlx.restore,
+            decoded=mlx.decoded,
+            settings=mlx.settings,
+        ),
+        snippet=snippets.mlx,
     ),
 }
 
@@ -123,7 +194,7 @@ def load_packed(path: str | os.PathLike[str]) -> dict[str, QuantizedTensor]:
             raise CheckpointError(
                 f"{checkpoint} is a plain {checkpoint.format} file, not an export of quantlab: use open_checkpoint"
             )
-        return {name: checkpoint.quantized(name) for name in checkpoint.names}
+        return {name: checkpoint.quantized(name) for name in checkpoint.packed_names}
 
 
 def export(
@@ -139,9 +210,9 @@ def export(
 
     Parameters
     ----------
-    path : the file to write; an existing one is replaced in the last step.
+    path : the file to write; an existing one is replaced in the last step. A format of folders needs a new name.
     tensors : what to write, by name.
-    format : a name of `FORMATS` that can be written: "npz" or "safetensors".
+    format : a name of `FORMATS` that can be written: npz, safetensors, compressed-tensors, onnx, gguf, mlx, dense.
     source : where the tensors come from; the manifest then holds its name and the SHA-256 of its bytes.
     on_progress : called with (bytes done, bytes in all, what is being done).
     cancel : looked at every few megabytes; when it returns true, Cancelled is raised.
@@ -156,6 +227,24 @@ def export(
         raised, a file that stood at `path` is as it was.
     ConfigError : an unknown format.
     """
-    check_known("export format", format, [name for name, known in FORMATS.items() if known.write])
-    write_verified(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
+    check_tensors(tensors)
+    return export_outgoing(path, outgoing(tensors), format, source=source, on_progress=on_progress, cancel=cancel)
+
+
+def export_outgoing(
+    path: str | os.PathLike[str],
+    tensors: list[Outgoing],
+    format: str = "npz",
+    *,
+    source: Checkpoint | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Path:
+    """`export` for tensors that are quantized, or copied, only when their turn comes: one is in memory at a time.
+
+    They are made a second time to compare the file with, so the whole takes twice the time of quantizing.
+    """
+    check_known("export format", format, [name for name, known in FORMATS.items() if known.writable])
+    write = export_layout if FORMATS[format].layout else write_verified
+    write(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
     return Path(path)

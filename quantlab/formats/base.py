@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 from ..arrays import MAX_DIMENSIONS, NARROW_FLOATS, as_float32, raise_non_finite
+from ..config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
-from ..tensor import QuantizedTensor
 from .files import CHUNK, InputFile, Stream, shown
 
 if TYPE_CHECKING:
     from .layout import Layout
+    from .outgoing import Outgoing
 
 MAX_TENSORS = 100_000  # per file; whole published checkpoints have about as many, in hundreds of files
 MAX_NAME = 4096  # characters
@@ -232,7 +233,7 @@ class Source:
     files: Mapping[str, str]
 
 
-Tensors = Mapping[str, QuantizedTensor]
+Tensors = Sequence["Outgoing"]
 OnBytes = Callable[[int], None]  # told of every piece of at most `CHUNK` bytes; may raise Cancelled
 Writer = Callable[[BinaryIO, Tensors, Source | None, OnBytes], None]
 Verifier = Callable[[InputFile, Tensors, OnBytes], None]
@@ -250,7 +251,7 @@ class FileFormat:
     open : reads it as a checkpoint; None if quantlab does not read the format.
     write : writes packed results; None if quantlab does not write the format.
     verify : reads them back and raises ExportError unless they are the same; goes with `write`.
-    refuses : why a quantized tensor cannot be held, in one sentence; None if it can.
+    refuses : (shape, configuration) -> why such a tensor cannot be held, in one sentence; None if it can.
     snippet : Python source that reads the export at a path back.
     layout : how another program stores tensors as arrays; takes the place of `write` and `verify`.
     folder : whether an export is a folder, with a config.json beside the weights.
@@ -264,10 +265,19 @@ class FileFormat:
     open: Callable[[InputFile], Checkpoint] | None = None
     write: Writer | None = None
     verify: Verifier | None = None
-    refuses: Callable[[QuantizedTensor], str | None] = lambda q: None
+    refuses: Callable[[tuple[int, ...], QuantConfig], str | None] = lambda shape, config: None
     snippet: Callable[[Path], str] | None = None
     layout: "Layout | None" = None
     folder: bool = False
+
+    @property
+    def writable(self) -> bool:
+        """Whether quantlab exports to the format."""
+        return self.write is not None or self.layout is not None
+
+    def why_not(self, shape: tuple[int, ...], config: QuantConfig) -> str | None:
+        """Why a tensor of a shape, quantized so, cannot be held, in one sentence; None if it can."""
+        return (self.layout or self).refuses(shape, config)
 
 
 def shape_fault(shape: tuple[int, ...], bits: int) -> str | None:

@@ -49,10 +49,9 @@ def write_verified(
     do_write, do_verify = chosen.write, chosen.verify
     if do_write is None or do_verify is None:
         raise ExportError(f"{chosen.label} cannot be written")
-    check_tensors(tensors)
     _check_held(tensors, chosen)
     _check_not_source(path, source)
-    payload, hashed = sum(q.nbytes for q in tensors.values()), sum(file.size for file in source.files) if source else 0
+    payload, hashed = sum(tensor.nbytes for tensor in tensors), sum(file.size for file in source.files) if source else 0
     progress = Progress(hashed + 2 * payload, on_progress, cancel)
     origin = None
     if source:
@@ -95,9 +94,12 @@ def check_tensors(tensors: Mapping[str, QuantizedTensor]) -> None:
 
 
 def _check_held(tensors: Tensors, chosen: FileFormat) -> None:
-    for name, q in tensors.items():
-        if why := chosen.refuses(q):
-            raise ExportError(f"tensor {shown(name)} cannot be exported to {chosen.name}: {why}")
+    """ExportError if there is nothing to quantize, or a tensor that the format cannot hold."""
+    if not any(tensor.config for tensor in tensors):
+        raise ExportError("there is nothing to export: give at least one quantized tensor")
+    for tensor in tensors:
+        if tensor.config is not None and (why := chosen.refuses(tensor.shape, tensor.config)):
+            raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {chosen.name}: {why}")
 
 
 def _check_not_source(path: Path, source: Checkpoint | None) -> None:

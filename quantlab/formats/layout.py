@@ -20,13 +20,14 @@ import numpy as np
 
 from ..config import QuantConfig
 from ..errors import ExportError
-from ..tensor import PartSpec, QuantizedTensor, dtype_named
-from .base import MAX_TENSORS, Checkpoint, FileFormat, OnBytes, StoredCheckpoint
+from ..tensor import PartSpec, QuantizedTensor
+from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
 from .exporting import OnProgress, Progress
 from .files import InputFile, shown
 from .outgoing import Outgoing
-from .output import little_endian_bytes, sync_folder, system_errors, write_bytes, write_whole
-from .safetensors import compose_header, ranked, read_entries
+from .output import sync_folder, system_errors, write_whole
+from .packed import same_bits
+from .safetensors import all_specs, read_entries, write_arrays
 
 SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries cut at
 MAX_COMPANION = 64 << 20
@@ -37,13 +38,19 @@ COMPANIONS = re.compile(
 )
 
 
+WriteFile = Callable[[BinaryIO, Sequence[Outgoing], Checkpoint | None, OnBytes], None]
+VerifyFile = Callable[[Path, Sequence[Outgoing], Checkpoint | None, OnBytes], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How another program stores a quantized tensor.
+    """How another program stores a quantized tensor: as arrays of a safetensors file, or in a file of its own kind.
 
     Attributes
     ----------
     refuses : (shape, configuration) -> why it cannot be held, in one sentence; None if it can.
+    write_file, verify_file : write the whole file, and prove it by reading it back; None for a safetensors file, which
+        the rest describes.
     specs : the arrays of a tensor, by their names in the file, before it is quantized.
     arrays : (name, quantized tensor) -> the same arrays, filled.
     restore : the inverse, from the arrays that a reader found; None where values alone are stored.
@@ -52,18 +59,13 @@ class Layout:
     """
 
     refuses: Callable[[tuple[int, ...], QuantConfig], str | None]
-    specs: Callable[[Outgoing], dict[str, PartSpec]]
-    arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]]
     decoded: Callable[[QuantizedTensor], np.ndarray]
+    write_file: WriteFile | None = None
+    verify_file: VerifyFile | None = None
+    specs: Callable[[Outgoing], dict[str, PartSpec]] = lambda tensor: {}
+    arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
     settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
-
-
-def specs_of(tensor: Outgoing, layout: Layout) -> dict[str, PartSpec]:
-    """The arrays of a tensor, quantized or copied."""
-    if tensor.config is None:
-        return {tensor.name: PartSpec(dtype_named(tensor.source_dtype), tensor.shape)}
-    return layout.specs(tensor)
 
 
 def arrays_of(tensor: Outgoing, layout: Layout) -> dict[str, np.ndarray]:
@@ -73,33 +75,9 @@ def arrays_of(tensor: Outgoing, layout: Layout) -> dict[str, np.ndarray]:
     return layout.arrays(tensor.name, tensor.quantized())
 
 
-def all_specs(tensors: Sequence[Outgoing], layout: Layout) -> dict[str, PartSpec]:
-    """The arrays of all tensors. ExportError if two have one name, or there are too many."""
-    found: dict[str, PartSpec] = {}
-    for tensor in tensors:
-        for name, spec in specs_of(tensor, layout).items():
-            if name in found:
-                raise ExportError(f"two tensors would both be written as {shown(name)}: rename one of them")
-            found[name] = spec
-    if len(found) > MAX_TENSORS:
-        raise ExportError(f"the export would have {len(found)} arrays, and a file holds {MAX_TENSORS}: choose fewer")
-    return found
-
-
-def write_arrays(target: BinaryIO, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
-    """Write one safetensors file; every tensor is made when its turn comes, and its arrays go to their places."""
-    specs = all_specs(tensors, layout)
-    header = compose_header({name: specs[name] for name in ranked(specs)}, {"format": "pt"})
-    target.write(header)
-    places, position = {}, len(header)
-    for name in ranked(specs):
-        places[name] = position
-        position += specs[name].nbytes
-    target.truncate(position)
-    for tensor in tensors:
-        for name, array in arrays_of(tensor, layout).items():
-            target.seek(places[name])
-            write_bytes(target, little_endian_bytes(array), on_bytes)
+def write_shard(target: BinaryIO, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
+    """Write one safetensors file in a layout."""
+    write_arrays(target, tensors, layout.specs, lambda tensor: arrays_of(tensor, layout), {"format": "pt"}, on_bytes)
 
 
 def verify_arrays(path: Path, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
@@ -122,13 +100,6 @@ def check_restored(tensor: Outgoing, back: dict[str, np.ndarray], layout: Layout
     q, restored = tensor.quantized(), layout.restore(tensor, back)
     if not all(same_bits(q.parts[part], restored.parts[part]) for part in q.parts):
         raise ExportError(f"tensor {shown(tensor.name)} does not survive this format: please report it")
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same type, shape and bits (-0.0 is not 0.0)."""
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
-        return False
-    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
 def shards(tensors: Sequence[Outgoing], limit: int) -> Iterator[list[Outgoing]]:
@@ -180,18 +151,18 @@ def _write_shards(
     folder: Path, tensors: list[Outgoing], layout: Layout, on_bytes: OnBytes, limit: int
 ) -> dict[str, list[Outgoing]]:
     """Write the weights; returns what went into which file."""
-    all_specs(tensors, layout)
+    all_specs(tensors, layout.specs)
     runs = list(shards(tensors, limit))
     names = [f"model-{i + 1:05}-of-{len(runs):05}.safetensors" for i in range(len(runs))]
     files = dict(zip(names if len(runs) > 1 else ["model.safetensors"], runs, strict=True))
     for name, run in files.items():
         with open(folder / name, "xb") as target:
-            write_arrays(target, run, layout, on_bytes)
+            write_shard(target, run, layout, on_bytes)
             target.flush()
             os.fsync(target.fileno())
     if len(files) > 1:
-        where = {array: name for name, run in files.items() for array in all_specs(run, layout)}
-        total = sum(spec.nbytes for spec in all_specs(tensors, layout).values())
+        where = {array: name for name, run in files.items() for array in all_specs(run, layout.specs)}
+        total = sum(spec.nbytes for spec in all_specs(tensors, layout.specs).values())
         index = {"metadata": {"total_size": total}, "weight_map": where}
         write_json(folder / "model.safetensors.index.json", index)
     return files
@@ -251,10 +222,17 @@ def export_layout(
     if chosen.folder:
         write_folder(path, tensors, layout, source, progress, shard_bytes)
     else:
+        write, verify = layout.write_file, layout.verify_file
         write_whole(
             path,
-            lambda target: write_arrays(target, tensors, layout, progress),
-            lambda temporary: verify_arrays(temporary, tensors, layout, progress),
+            lambda target: (
+                write(target, tensors, source, progress) if write else write_shard(target, tensors, layout, progress)
+            ),
+            lambda temporary: (
+                verify(temporary, tensors, source, progress)
+                if verify
+                else verify_arrays(temporary, tensors, layout, progress)
+            ),
         )
     progress.done = progress.total
     progress.phase(f"wrote {shown(path.name)}")
@@ -267,7 +245,7 @@ def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout) -> None
     for tensor in tensors:
         if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
             raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {format}: {why}")
-    all_specs(tensors, layout)
+    all_specs(tensors, layout.specs)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -63,7 +63,9 @@ def compose(tensors: Tensors, prefixes: Mapping[str, str], source: Source | None
         "source": _source(source) if source else None,
         "decode": DECODE,
         "tensors": [
-            describe(name, q.shape, q.source_dtype, q.config, prefixes[name], bfloat16) for name, q in tensors.items()
+            describe(t.name, t.shape, t.source_dtype, t.config, prefixes[t.name], bfloat16)
+            for t in tensors
+            if t.config is not None
         ],
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

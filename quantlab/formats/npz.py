@@ -8,10 +8,12 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import CheckpointError, ExportError
+from ..tensor import dtype_named, part_specs
 from . import npy, packed, ziparchive
 from .base import Checkpoint, Entry, OnBytes, Source, StoredCheckpoint, Tensors
 from .files import InputFile, shown
 from .manifest import MAX_MANIFEST, START, compose
+from .outgoing import Outgoing
 from .output import little_endian_bytes, write_bytes
 from .packed import PackedCheckpoint
 from .ziparchive import Member
@@ -27,7 +29,7 @@ def open_file(file: InputFile) -> Checkpoint:
     """Read the directory and the members' headers. CheckpointError or LimitError if they do not hold."""
     arrays = StoredCheckpoint(file.path, "npz", _read_entries(file), [file])
     manifest = _manifest(arrays)
-    return PackedCheckpoint(arrays, manifest, BFLOAT16) if manifest else arrays
+    return PackedCheckpoint(arrays, manifest, BFLOAT16, MANIFEST) if manifest else arrays
 
 
 def _read_entries(file: InputFile) -> dict[str, Entry]:
@@ -61,15 +63,27 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
 
     The same tensors give the same bytes.
     """
-    _check_count(1 + sum(len(q.parts) for q in tensors.values()))
+    _check_count(1 + sum(len(part_specs(t.shape, t.config)) if t.config else 1 for t in tensors))
     prefixes = member_names(tensors)
     manifest = compose(tensors, prefixes, source, BFLOAT16)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         _write_member(archive, MANIFEST, np.frombuffer(manifest.encode(), np.uint8), lambda count: None)
-        for name, q in tensors.items():
-            for part, array in q.parts.items():
+        for tensor in tensors:
+            for name, array in _arrays(tensor, prefixes[tensor.name]).items():
                 stored = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
-                _write_member(archive, f"{prefixes[name]}.{part}", stored, on_bytes)
+                _write_member(archive, name, stored, on_bytes)
+
+
+def _arrays(tensor: Outgoing, prefix: str) -> dict[str, np.ndarray]:
+    """The members of a tensor, made now; a copy is one member of the tensor's own name."""
+    if tensor.config is not None:
+        return {f"{prefix}.{part}": array for part, array in tensor.parts.items()}
+    if prefix != tensor.name or not dtype_named(tensor.source_dtype).isbuiltin:
+        raise ExportError(
+            f"tensor {shown(tensor.name)} ({tensor.source_dtype}) cannot be copied into an .npz, which has neither its "
+            "type nor every name: choose safetensors, or leave it out"
+        )
+    return {tensor.name: tensor.copied()}
 
 
 def _check_count(count: int) -> None:
@@ -84,7 +98,7 @@ def verify(file: InputFile, tensors: Tensors, on_bytes: OnBytes) -> None:
     packed.verify(open_file(file), tensors, on_bytes)
 
 
-def member_names(names: Tensors) -> dict[str, str]:
+def member_names(tensors: Tensors) -> dict[str, str]:
     """What the arrays of each tensor are called in the archive.
 
     Its own name where every system can unpack a file of it; else "@" and its position, as tensors may be called
@@ -92,7 +106,7 @@ def member_names(names: Tensors) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
-    for position, name in enumerate(names):
+    for position, name in enumerate(tensor.name for tensor in tensors):
         plain = _PLAIN.fullmatch(name) and not _DEVICES.match(name) and len(name) <= 200 and name.lower() not in taken
         found[name] = name if plain else f"@{position}"
         taken.add(name.lower())

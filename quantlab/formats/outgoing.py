@@ -46,6 +46,11 @@ class Outgoing:
         values = self.read()
         return values if isinstance(values, QuantizedTensor) else quantize(values, self.config)
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The arrays of the quantized tensor, made anew."""
+        return self.quantized().parts
+
     def copied(self) -> np.ndarray:
         """The values as they are in the source."""
         values = self.read()

@@ -14,25 +14,40 @@ from ..tensor import QuantizedTensor
 from .base import Checkpoint, OnBytes, Tensors, TensorSpec, all_finite
 from .files import shown, size_text
 from .manifest import Described, parse
+from .outgoing import Outgoing
 
 
 class PackedCheckpoint(Checkpoint):
-    """An export of quantlab. `raw` and `load` give the decoded values, `quantized` the codes and scales themselves."""
+    """An export of quantlab. `raw` and `load` give the decoded values, `quantized` the codes and scales themselves.
 
-    def __init__(self, arrays: Checkpoint, manifest: str | bytes | bytearray, bfloat16: str) -> None:
+    What was copied into it unchanged opens as it is; `packed_names` are the tensors that were quantized.
+    """
+
+    def __init__(self, arrays: Checkpoint, manifest: str | bytes | bytearray, bfloat16: str, own: str = "") -> None:
         self._arrays = arrays
         self._described = parse(manifest, str(arrays), bfloat16)
         for described in self._described.values():
             self._check_arrays(described)
+        used = {array["array"] for described in self._described.values() for array in described.arrays.values()}
+        copies = [name for name in arrays.names if name not in used | self._described.keys() | {own}]
         specs = {name: self._decoded_spec(described) for name, described in self._described.items()}
+        specs.update({name: arrays.spec(name) for name in copies})
         super().__init__(arrays.path, f"quantlab {arrays.format}", specs, arrays.files)
+
+    @property
+    def packed_names(self) -> list[str]:
+        """The tensors that were quantized, in the file's order."""
+        return list(self._described)
 
     def quantized(self, name: str) -> QuantizedTensor:
         """One tensor as it was exported.
 
-        Raises CheckpointError if there is no such tensor, NonFiniteError for scales or values that are not finite.
+        Raises CheckpointError if there is no such tensor or it was only copied, NonFiniteError for scales or values
+        that are not finite.
         """
         self.spec(name)
+        if name not in self._described:
+            raise CheckpointError(f"{self._where(name)} was copied, not quantized: read it with raw")
         described = self._described[name]
         parts = {part: self._part(array) for part, array in described.arrays.items()}
         q = QuantizedTensor(
@@ -51,8 +66,8 @@ class PackedCheckpoint(Checkpoint):
         return q
 
     def raw(self, name: str) -> np.ndarray:
-        """One tensor as float32, decoded."""
-        return self.quantized(name).dequantize()
+        """One tensor, decoded to float32; a copy in its own dtype."""
+        return self.quantized(name).dequantize() if name in self._described else self._arrays.raw(name)
 
     def _part(self, array: dict) -> np.ndarray:
         values = self._arrays.raw(array["array"])
@@ -76,21 +91,28 @@ class PackedCheckpoint(Checkpoint):
 
 def verify(found: Checkpoint, tensors: Tensors, on_bytes: OnBytes) -> None:
     """ExportError unless `found`, read back from disk, holds exactly these tensors: every part and every value."""
-    if not isinstance(found, PackedCheckpoint) or found.names != list(tensors):
+    if not isinstance(found, PackedCheckpoint) or set(found.names) != {tensor.name for tensor in tensors}:
         raise ExportError("the written file does not have the tensors that were exported: try again")
-    for name, q in tensors.items():
-        back = found.quantized(name)
-        same = (q.config, q.shape, q.source_dtype) == (back.config, back.shape, back.source_dtype)
-        if not same or not _same_parts(q, back) or not _same_bits(q.dequantize(), back.dequantize()):
-            raise ExportError(f"tensor {shown(name)} was written, but came back different: check the disk")
-        on_bytes(q.nbytes)
+    for tensor in tensors:
+        if not _came_back(tensor, found):
+            raise ExportError(f"tensor {shown(tensor.name)} was written, but came back different: check the disk")
+        on_bytes(tensor.nbytes)
+
+
+def _came_back(tensor: Outgoing, found: PackedCheckpoint) -> bool:
+    """Whether the file has the tensor as it was meant, which is made once more for the comparison."""
+    if tensor.config is None:
+        return same_bits(found.raw(tensor.name), tensor.copied())
+    q, back = tensor.quantized(), found.quantized(tensor.name)
+    same = (q.config, q.shape, q.source_dtype) == (back.config, back.shape, back.source_dtype)
+    return same and _same_parts(q, back) and same_bits(q.dequantize(), back.dequantize())
 
 
 def _same_parts(q: QuantizedTensor, back: QuantizedTensor) -> bool:
-    return q.parts.keys() == back.parts.keys() and all(_same_bits(q.parts[part], back.parts[part]) for part in q.parts)
+    return q.parts.keys() == back.parts.keys() and all(same_bits(q.parts[part], back.parts[part]) for part in q.parts)
 
 
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays have the same type, shape and bits (-0.0 is not 0.0)."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False

@@ -7,14 +7,14 @@ The header is parsed here rather than by the reference reader, which keeps the l
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..errors import CheckpointError, ExportError, LimitError
-from ..tensor import PartSpec
+from ..tensor import PartSpec, dtype_named, part_specs
 from . import packed
 from .base import (
     MAX_NAME,
@@ -31,6 +31,7 @@ from .base import (
 from .files import InputFile, Stream, shown, size_text
 from .jsonscan import Scanner
 from .manifest import compose
+from .outgoing import Outgoing
 from .output import little_endian_bytes, write_bytes
 from .packed import PackedCheckpoint
 
@@ -104,13 +105,67 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
 
     The same tensors give the same bytes, and the bytes that the reference writer would give.
     """
-    manifest = compose(tensors, {name: name for name in tensors}, source, BFLOAT16)
-    arrays = {f"{name}.{part}": array for name, q in tensors.items() for part, array in q.parts.items()}
-    if len(arrays) > MAX_TENSORS:
-        raise ExportError(f"the export would have {len(arrays)} arrays, and a file holds {MAX_TENSORS}: split it")
-    target.write(compose_header({name: arrays[name] for name in ranked(arrays)}, {METADATA: manifest}))
-    for name in ranked(arrays):
-        write_bytes(target, little_endian_bytes(arrays[name]), on_bytes)
+    manifest = compose(tensors, {tensor.name: tensor.name for tensor in tensors}, source, BFLOAT16)
+    write_arrays(target, tensors, own_specs, own_arrays, {METADATA: manifest}, on_bytes)
+
+
+def own_specs(tensor: Outgoing) -> dict[str, PartSpec]:
+    """The arrays of a quantized tensor in quantlab's own exports."""
+    assert tensor.config is not None
+    return {f"{tensor.name}.{part}": spec for part, spec in part_specs(tensor.shape, tensor.config).items()}
+
+
+def own_arrays(tensor: Outgoing) -> dict[str, np.ndarray]:
+    """The arrays of `own_specs`, filled."""
+    return {f"{tensor.name}.{part}": array for part, array in tensor.parts.items()}
+
+
+def write_arrays(
+    target: BinaryIO,
+    tensors: Tensors,
+    specs_of: Callable[[Outgoing], dict[str, PartSpec]],
+    arrays_of: Callable[[Outgoing], dict[str, np.ndarray]],
+    metadata: dict[str, str],
+    on_bytes: OnBytes,
+) -> None:
+    """Write a file whose header is known before anything is quantized; each tensor is made when its turn comes.
+
+    `specs_of` and `arrays_of` give the arrays of a tensor that is quantized; others are copied under their names.
+    """
+    specs = all_specs(tensors, specs_of)
+    header = compose_header({name: specs[name] for name in ranked(specs)}, metadata)
+    target.write(header)
+    places, position = {}, len(header)
+    for name in ranked(specs):
+        places[name] = position
+        position += specs[name].nbytes
+    target.truncate(position)
+    for tensor in tensors:
+        made = {tensor.name: tensor.copied()} if tensor.config is None else arrays_of(tensor)
+        for name, array in made.items():
+            target.seek(places[name])
+            write_bytes(target, little_endian_bytes(array), on_bytes)
+    target.seek(position)
+
+
+def all_specs(tensors: Tensors, specs_of: Callable[[Outgoing], dict[str, PartSpec]]) -> dict[str, PartSpec]:
+    """The arrays of all tensors. ExportError if two have one name, a type is unknown, or there are too many."""
+    found: dict[str, PartSpec] = {}
+    for tensor in tensors:
+        for name, spec in (copied_spec(tensor) if tensor.config is None else specs_of(tensor)).items():
+            if name in found:
+                raise ExportError(f"two arrays would both be called {shown(name)}: rename one of the tensors")
+            found[name] = spec
+    if len(found) > MAX_TENSORS:
+        raise ExportError(f"the export would have {len(found)} arrays, and a file holds {MAX_TENSORS}: split it")
+    return found
+
+
+def copied_spec(tensor: Outgoing) -> dict[str, PartSpec]:
+    """A tensor that is copied, as an array of its own name and dtype."""
+    if tensor.source_dtype not in _NAMES:
+        raise ExportError(f"tensor {shown(tensor.name)} is {tensor.source_dtype}, which safetensors does not hold")
+    return {tensor.name: PartSpec(dtype_named(tensor.source_dtype), tensor.shape)}
 
 
 def verify(file: InputFile, tensors: Tensors, on_bytes: OnBytes) -> None:

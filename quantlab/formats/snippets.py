@@ -93,6 +93,33 @@ def mlx(path: str | os.PathLike[str]) -> str:
     return _MLX.format(path=os.fspath(path))
 
 
+def gguf(path: str | os.PathLike[str]) -> str:
+    """How gguf-py decodes the file."""
+    return _GGUF.format(path=os.fspath(path))
+
+
+def onnx(path: str | os.PathLike[str]) -> str:
+    """How ONNX Runtime decodes the file."""
+    return _ONNX.format(path=os.fspath(path))
+
+
+_GGUF = """\
+import gguf
+
+for tensor in gguf.GGUFReader({path!r}).tensors:
+    weights = gguf.dequantize(tensor.data, tensor.tensor_type)
+    print(tensor.name, tensor.tensor_type.name, weights.shape)
+# A whole model that came from a GGUF file: llama-cli -m {path}
+"""
+
+_ONNX = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession({path!r})
+names = [output.name for output in session.get_outputs()]
+weights = dict(zip(names, session.run(names, {{}})))  # by tensor name, decoded by DequantizeLinear
+"""
+
 _DENSE = """\
 from safetensors.torch import load_file
 
