@@ -62,24 +62,8 @@ def run(
     `limits`) is true, which is asked before every item.
     """
     workers, cancel = _limits.get().workers, cancel or _limits.get().cancel
-    todo = deque(enumerate(items))
-    results: list = [None] * len(todo)
-
-    def work() -> None:
-        while todo:
-            try:
-                index, item = todo.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                if cancel is not None and cancel():
-                    raise Cancelled("stopped before it was finished, as asked")
-                results[index] = task(item)
-            except BaseException:
-                todo.clear()
-                raise
-
-    helpers = min(workers or core_count(), len(todo)) - 1
+    work = _Work(task, items, cancel)
+    helpers = min(workers or core_count(), len(work.todo)) - 1
     futures = [_executor().submit(work) for _ in range(helpers)]
     try:
         work()
@@ -87,6 +71,37 @@ def run(
         # A helper that never started has nothing left to do; one that runs must not outlive the call.
         running = [future for future in futures if not future.cancel()]
         errors = [error for future in running if (error := future.exception()) is not None]
+        results = work.release()
     if errors:
         raise errors[0]
     return results
+
+
+class _Work:
+    """Items to do and what came of them, shared by the threads that work on them."""
+
+    def __init__(self, task: Callable, items: Iterable, cancel: Callable[[], bool] | None) -> None:
+        self.task, self.cancel = task, cancel
+        self.todo = deque(enumerate(items))
+        self.results: list = [None] * len(self.todo)
+
+    def __call__(self) -> None:
+        """Take one item after another until none is left."""
+        while self.todo:
+            try:
+                index, item = self.todo.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                if self.cancel is not None and self.cancel():
+                    raise Cancelled("stopped before it was finished, as asked")
+                self.results[index] = self.task(item)
+            except BaseException:
+                self.todo.clear()
+                raise
+
+    def release(self) -> list:
+        """The results. Nothing is kept: a cancelled future stays in the executor's queue, and with it this object."""
+        results, self.results = self.results, []
+        self.task = self.cancel = None  # type: ignore[assignment]
+        return results
