@@ -139,16 +139,16 @@ def _column_config(names: list[str]) -> dict[str, Any]:
     return {
         # Wide enough for the names: they share their beginnings, and differ at the end.
         "tensor": column.TextColumn("Tensor", pinned=True, width=min(max(30 + 7 * longest, 100), 320)),
-        "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=110),
-        "shape": column.TextColumn("Shape", width=105),
-        "dtype": column.TextColumn("Type", width=76),
-        "nbytes": column.NumberColumn("Size", format="bytes", help="Bytes in the file's own type.", width=80),
-        "minimum": column.NumberColumn("Min", format="%.4g", width=84),
-        "maximum": column.NumberColumn("Max", format="%.4g", width=84),
-        "std": column.NumberColumn("Std", format="%.3g", help=about("std"), width=84),
-        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis"), width=84),
-        "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros"), width=84),
-        "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers"), width=92),
+        "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=100),
+        "shape": column.TextColumn("Shape", width=104),
+        "dtype": column.TextColumn("Type", width=70),
+        "nbytes": column.NumberColumn("Size", format="bytes", help="Bytes in the file's own type.", width=74),
+        "minimum": column.NumberColumn("Min", format="%.4g", width=78),
+        "maximum": column.NumberColumn("Max", format="%.4g", width=78),
+        "std": column.NumberColumn("Std", format="%.3g", help=about("std"), width=74),
+        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis"), width=78),
+        "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros"), width=72),
+        "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers"), width=84),
         "note": column.TextColumn("Note", width=300),
     }
 

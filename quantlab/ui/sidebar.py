@@ -19,6 +19,7 @@ _STYLE = """<style>
     .st-key-links-above { display: flex; }
     .st-key-links-beside { display: none; }
 }
+@media (max-width: 480px) { .st-key-links-above :has(> [data-testid="stIconMaterial"]) { display: none; } }
 </style>"""
 
 
