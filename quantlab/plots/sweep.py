@@ -32,6 +32,7 @@ from .style import BLUE, GREY, ORANGE, PALETTE, faded, figure
 CELL = 34  # pixels: height of a row of a heatmap whose cells show their figure
 LABELLED = 160  # a heatmap of more cells shows figures on hover only
 BARS = 40
+MAPPED = 150  # rows, and columns, of the map of tensors: ten pixels each
 OWN = "format’s own"  # granularity of formats that leave no choice
 TOOLBAR = 34  # pixels kept free for the toolbar, which would take the clicks on what lies under it
 LOSSLESS_DB = 60.0  # an error of a thousandth of the typical weight: a colour for differences beyond says nothing
@@ -101,13 +102,15 @@ def damage_map(frame: pd.DataFrame, metric: str, short: Sequence[str] | None = N
     """Tensors x configurations: the worst tensor on top, the worst configuration on the left, strong colours for bad.
 
     `short` gives the tensors' names to write, in the order of their first rows. Results that are as good as lossless
-    share one colour: without that, they would leave the others next to none.
+    share one colour: without that, they would leave the others next to none. Of more than MAPPED tensors or
+    configurations, the worst are drawn.
     """
     higher = METRICS[metric].higher_is_better
     table = frame.pivot(index="tensor", columns="config", values=metric)
     at = pd.DataFrame(harmless(metric, position(metric, table.to_numpy())), table.index, table.columns)
     tensors = at.mean(axis=1).sort_values(ascending=higher, kind="stable").index
     configs = at.mean(axis=0).sort_values(ascending=higher, kind="stable").index
+    tensors, configs = tensors[:MAPPED], configs[:MAPPED]
     names = list(frame["tensor"].unique())
     words = dict(zip(names, map(html.escape, names if short is None else short), strict=True))
     row = max(15, min(CELL, 1600 // max(len(tensors), 1)))
@@ -115,7 +118,8 @@ def damage_map(frame: pd.DataFrame, metric: str, short: Sequence[str] | None = N
     fig.update_traces(z=at.reindex(index=tensors, columns=configs).to_numpy(), colorscale=DAMAGE)
     if METRICS[metric].unit == "dB":
         fig.update_traces(colorbar_title_text=f"{title(metric)}, {LOSSLESS_DB:g} and more alike")
-    fig.add_trace(_targets(frame["config"], frame["tensor"], frame, metric, row))
+    cells = frame[frame["tensor"].isin(tensors) & frame["config"].isin(configs)]
+    fig.add_trace(_targets(cells["config"], cells["tensor"], cells, metric, row))
     small = {"size": 12 if len(configs) <= 40 else 9}
     fig.update_xaxes(tickangle=-90 if len(configs) > 6 else 0, tickfont=small, side="top")
     fig.update_yaxes(tickvals=list(tensors), ticktext=[words[name] for name in tensors])

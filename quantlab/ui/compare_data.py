@@ -77,7 +77,7 @@ def _side(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> Side:
     q = cache.quantized(key, _checkpoint, tensor, config)
     counts = code_counts(q)[1]
     # `x` has been widened to float32: the ratio is to the bytes in the file.
-    report = replace(evaluate(x, config), compression_ratio=q.compression_ratio)
+    report = replace(evaluate(x, config), compression_ratio=_checkpoint.spec(tensor).nbytes / q.nbytes)
     usage = Usage(int(np.count_nonzero(counts)), counts.size, code_entropy(counts), config.codec.bits)
     chosen = sample_of(x)
     pair = x.reshape(-1)[chosen], q.dequantize().reshape(-1)[chosen]

@@ -11,13 +11,14 @@ import streamlit as st
 from quantlab.config import QuantConfig
 from quantlab.dtypes import DTYPES
 from quantlab.errors import ConfigError, QuantlabError
-from quantlab.formats import Checkpoint
+from quantlab.formats import Checkpoint, TensorSpec
 from quantlab.granularity import PerChannel, PerGroup
 from quantlab.metrics import evaluate
 from quantlab.sweep import sweep
 from quantlab.ui import jobs, text
 from quantlab.ui.cache import Key
 
+PUBLISH_SECONDS = 0.4
 PROBES = ((16, 256), (64, 2048))  # two shapes tell the cost per call from the cost per value
 
 
@@ -46,26 +47,47 @@ def start(checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tens
     )
 
 
+@dataclass(frozen=True)
+class _One:
+    """One tensor of a checkpoint, as a source of its own: a sweep looks its names up among all that a source has."""
+
+    names: list[str]
+    raw: Callable[[str], np.ndarray]
+    spec: Callable[[str], TensorSpec]
+
+
 def _run(
     checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tensors: Sequence[str],
     progress: jobs.Progress, cancel: Callable[[], bool],
 ) -> Results:  # fmt: skip
     """Tensor by tensor, so that there are whole rows to show before the end. Done is counted in weights."""
     frames: list[pd.DataFrame] = []
-    sizes = [checkpoint.spec(name).size for name in tensors]
-    before, results = 0, Results(key, pd.DataFrame(), [], len(tensors))
-    for name, size in zip(tensors, sizes, strict=True):
+    before, whole = 0, sum(checkpoint.spec(name).size for name in tensors)
+    published = time.monotonic()
 
-        def report(done: int, total: int, at: str, before: int = before, size: int = size) -> None:
-            progress(before + size * done / total, sum(sizes), at)
+    def results() -> Results:
+        refused = [entry for frame in frames for entry in frame.attrs["refused"]]
+        return Results(key, pd.concat(frames, ignore_index=True), refused, len(tensors))
 
-        frame = sweep(checkpoint, configs, [name], on_progress=report, cancel=cancel)
-        frames.append(frame)
-        before += size
-        refused = results.refused + frame.attrs["refused"]
-        results = Results(key, pd.concat(frames, ignore_index=True), refused, len(tensors))
-        progress.publish(results)
-    return results
+    try:
+        for name in tensors:
+            size = checkpoint.spec(name).size
+
+            def report(done: int, total: int, at: str, before: int = before, size: int = size) -> None:
+                progress(before + size * done / total, whole, at)
+
+            frames.append(
+                sweep(_One([name], checkpoint.raw, checkpoint.spec), configs, on_progress=report, cancel=cancel)
+            )
+            before += size
+            # Not after each of ten thousand tensors: putting the table together takes longer the longer it is.
+            if time.monotonic() - published > PUBLISH_SECONDS:
+                progress.publish(results())
+                published = time.monotonic()
+    finally:
+        if frames:
+            progress.publish(results())
+    return results()
 
 
 def counted(count: int, noun: str) -> str:

@@ -17,6 +17,7 @@ from quantlab.ui import state, sweep_data
 from quantlab.ui.help import about
 from quantlab.ui.sweep_job import Results, counted
 
+SHOWN = 100_000  # rows; a much longer table loses search and selection
 FILTERS = {"dtype": "Number format", "mapping": "Mapping", "granularity": "Granularity", "calibration": "Calibration"}
 FORMATS = {"dB": "%.2f", "bits": "%.3f", "x": "%.2f", "bytes": "bytes", "share": "percent", "": "scientific"}
 
@@ -45,7 +46,10 @@ def table(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> No
     everything = frame["tensor"].nunique() > 1 and st.toggle(
         "One row per tensor", key="every-tensor", bind="query-params", help="Instead of the tensor chosen above."
     )
-    shown = best_first(tables.measured(frame) if everything else rows, "sqnr_db").reset_index(drop=True)
+    ordered = best_first(tables.measured(frame) if everything else rows, "sqnr_db")
+    shown = ordered.head(SHOWN).reset_index(drop=True)
+    if len(shown) < len(ordered):
+        st.caption(f"The best {SHOWN:,} of {len(ordered):,} rows; a download has all.")
     front = plots.pareto_front(shown["bits_per_weight"], shown["sqnr_db"], True)
     # The table has a download button of its own, so its text must be safe for spreadsheets too.
     told = tables.without_formulas(shown)

@@ -211,6 +211,8 @@ def damage(frame: pd.DataFrame, metric: str) -> Any:
         "top and the most damaging configuration on the left; empty cells were refused. A click on a cell "
         "opens it in Compare."
     )
+    if max(rows["tensor"].nunique(), rows["config"].nunique()) > plots.MAPPED:
+        st.caption(f"The worst {plots.MAPPED} tensors and configurations are drawn; the table has all.")
     return widgets.chart(
         plots.damage_map(rows, metric, short), "damage", f"{title(metric)} of every tensor and configuration",
         on_select="rerun", selection_mode="points",

@@ -182,7 +182,7 @@ def test_a_running_sweep_shows_progress_and_rows_and_the_page_answers():
         raise Cancelled("stopped")
 
     job = begin(work)
-    while job.partial is None:
+    while job.active and job.partial is None:
         time.sleep(0.01)
     try:
         at = linked(job)
@@ -209,7 +209,7 @@ def test_cancel_ends_the_sweep_and_keeps_what_was_measured():
         raise Cancelled("stopped")
 
     job = begin(work)
-    while job.partial is None:
+    while job.active and job.partial is None:
         time.sleep(0.01)
     at = linked(job)
     asked = time.monotonic()

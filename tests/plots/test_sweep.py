@@ -135,6 +135,14 @@ def test_a_hundred_tensors_under_a_hundred_configurations_stay_readable(rows):
     assert fig.data[1].type == "scattergl"
 
 
+def test_of_very_many_tensors_the_worst_are_drawn(rows):
+    some = rows.head(2)
+    many = pd.concat([some.assign(tensor=str(i), sqnr_db=i / 10) for i in range(plots.MAPPED + 30)])
+    cells, targets = plots.damage_map(many, "sqnr_db").data
+    assert list(cells.y) == [str(i) for i in range(plots.MAPPED)]
+    assert {tensor for _, tensor in targets.customdata} == set(cells.y)
+
+
 def test_points_of_the_front_are_strong_and_dominated_ones_faded(rows):
     fig = plots.error_against_size(rows, "sqnr_db", "mapping")
     front = plots.pareto_front(rows["bits_per_weight"], rows["sqnr_db"], True)

@@ -56,7 +56,7 @@ def test_a_sweep_is_cancelled_in_under_a_second_and_keeps_what_it_measured(tmp_p
     heavy = grid(["int2", "int3", "int4", "int5", "int6"], ["uniform", "affine"], ["g32", "g64", "ch0"], ["mse"])
     with open_checkpoint(path) as checkpoint:
         job = sweep_job.start(checkpoint, KEY, heavy, checkpoint.names)
-        while job.step.at.startswith("first") or not job.step.at:
+        while job.active and not job.step.at.startswith("second"):
             time.sleep(0.01)
         time.sleep(0.3)
         asked = time.monotonic()
