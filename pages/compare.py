@@ -14,3 +14,4 @@ if len(configs) < 2:
     compare_views.invitation(session)
 if compared := compare_views.sides(session, session.tensor, configs):
     compare_views.tabs(session, session.tensor, compared)
+    compare_views.export_links(compared)

@@ -100,6 +100,16 @@ def figures_table(compared: Sequence[Side]) -> None:
     )
 
 
+def export_links(compared: Sequence[Side]) -> None:
+    """On to Export, with one of the configurations."""
+    with st.container(horizontal=True):
+        for side in compared:
+            st.page_link(
+                state.page_path("export"), label=f"Export {text.plain(side.config)}", icon=":material/save_alt:",
+                query_params=state.link(config=side.config),
+            )  # fmt: skip
+
+
 def _table(lines: dict[str, list[str]], head: list[str], alt: str) -> None:
     """A small table of text, which scrolls sideways where it does not fit."""
     st.table(pd.DataFrame.from_dict(lines, orient="index", columns=head), border="horizontal", width="content", alt=alt)
