@@ -12,6 +12,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from quantlab.ui.exports import forget_exports
 from quantlab.ui.routes import ROUTES
 from quantlab.ui.sources import forget_uploads
 from quantlab.ui.warm import warm_up
@@ -21,13 +22,14 @@ HEAD_START = 1.0  # seconds: enough to load compiled kernels, or to find their c
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """Warm the kernels while the server already answers; forget uploads when it stops."""
+    """Warm the kernels while the server already answers; forget uploads and downloads when it stops."""
     # A daemon: Ctrl-C ends the server at once, warm or not.
     warming = threading.Thread(target=warm_up, name="warm-up", daemon=True)
     warming.start()
     await asyncio.to_thread(warming.join, HEAD_START)
     yield
     forget_uploads()
+    forget_exports()
 
 
 app = st.App(Path(__file__).resolve().parent / "quantlab" / "ui" / "main.py", routes=ROUTES, lifespan=lifespan)

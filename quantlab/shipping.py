@@ -162,7 +162,7 @@ def _quantized(source: Checkpoint, item: Item, cancel: Cancel | None) -> tuple[Q
             groups = config.granularity.to_groups(x)
             fitted = fit(groups, config)
             q = encode(groups, fitted, config, x.shape, raw.dtype.name)
-            report = evaluate_many(x, groups, [(config, fitted)], raw.dtype.itemsize)[0]
+            report = evaluate_many(x, groups, [(config, fitted)], item.spec.nbytes)[0]
     except Cancelled:
         raise
     except QuantlabError as error:
@@ -171,6 +171,7 @@ def _quantized(source: Checkpoint, item: Item, cancel: Cancel | None) -> tuple[Q
 
 
 def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None) -> dict[str, object]:
-    sizes = {"nbytes": q.nbytes, "bits_per_weight": q.bits_per_weight, "compression_ratio": q.compression_ratio}
+    ratio = source.spec(name).nbytes / q.nbytes if source else q.compression_ratio
+    sizes = {"nbytes": q.nbytes, "bits_per_weight": q.bits_per_weight, "compression_ratio": ratio}
     errors = asdict(measure(source.raw(name), q.dequantize())) if source else {}
     return {**labels(name, q.shape, q.config), **errors, **sizes}

@@ -1,0 +1,32 @@
+"""Export: packed results in one file, read back, measured again, and handed over."""
+
+import streamlit as st
+
+from quantlab.ui import export_result, export_views, jobs, state, widgets
+
+session = state.require_checkpoint()
+job = jobs.get(session.export)
+running = job is not None and job.active
+
+st.title("Export", anchor=False)
+st.caption("Packed codes, scales and a manifest in one file, which NumPy alone can decode.")
+with widgets.boundary():
+    rules = export_views.choose_rules(session)
+    overview = st.container()
+    with st.container(border=True):
+        format = export_views.choose_format()
+        target = export_views.choose_target(session, rules, format)
+        plan = export_views.plan(session, rules, format)
+        with overview:
+            export_views.preview(plan)
+        ready = not plan.refusals and not running
+        if st.button("Write the file", type="primary", icon=":material/save_alt:", disabled=not ready):
+            export_views.start(session, plan, format, target)
+            st.rerun()
+
+if job is None and session.export:
+    st.info("The server no longer keeps the export of this link: write it again.", icon=":material/history:")
+elif running:
+    jobs.progress_fragment(job)
+elif job is not None and (result := export_result.outcome(job)):
+    export_result.show(session, result)

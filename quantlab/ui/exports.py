@@ -1,0 +1,186 @@
+"""Files that were exported for download, and the job that writes one.
+
+A download lies in a folder of this server's own, which only its user can read and which goes when the server stops; or
+in a folder of its own under the one that the environment variable ``QUANTLAB_EXPORTS`` names, where it stays. It is
+addressed by an id that nobody can guess. The oldest are removed when there are too many, or too many bytes.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from quantlab.errors import Cancelled, ExportError
+from quantlab.formats import FORMATS, Checkpoint
+from quantlab.recipe import Assignment
+from quantlab.shipping import Shipment, same_figures, ship
+from quantlab.ui import jobs, sources
+from quantlab.ui.cache import Key
+
+KEPT = 16  # downloads
+BUDGET = 16 * 2**30  # bytes of them; the newest is kept whatever its size
+ROUTE = "exports"  # the first part of a download's address
+NAME_LENGTH = 100  # characters of a file's name before its suffix
+_UNSAFE, _RUNS = re.compile(r"[^A-Za-z0-9._-]"), re.compile(r"-{2,}")
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What an export's job results in: the file, of which source, and what the sweep said of it.
+
+    `swept` is true where the figures to compare with are those of a sweep that the visitor has run; `download` is the
+    file's id, None if it was saved to a folder.
+    """
+
+    key: Key
+    shipment: Shipment
+    expected: pd.DataFrame
+    equal: np.ndarray
+    swept: bool
+    nbytes: int
+    download: str | None
+
+
+class Store:
+    """The files that can be downloaded, by id."""
+
+    def __init__(self, folder: Path, kept: int = KEPT, budget: int = BUDGET) -> None:
+        self.folder, self._kept, self._budget = folder, kept, budget
+        self._files: dict[str, Path] = {}  # the oldest first
+        self._lock = threading.Lock()
+
+    def place(self, name: str) -> tuple[str, Path]:
+        """A new id, and where the file of that name is to be written: in a folder of its own."""
+        download = secrets.token_urlsafe(18)
+        folder = self.folder / download
+        folder.mkdir(mode=0o700)
+        return download, folder / safe_name(name)
+
+    def add(self, download: str, path: Path) -> None:
+        """Offer a file that is whole, and make room for it."""
+        with self._lock:
+            self._files[download] = path
+            sizes = {old: path.stat().st_size for old, path in self._files.items() if path.is_file()}
+            while len(self._files) > 1 and (len(self._files) > self._kept or sum(sizes.values()) > self._budget):
+                oldest = next(iter(self._files))
+                sizes.pop(oldest, None)
+                self._remove(oldest)
+
+    def find(self, download: str) -> Path | None:
+        """The file of an id; None for one that is unknown or no longer kept. An id is only ever looked up."""
+        path = self._files.get(download)
+        return path if path is not None and path.is_file() else None
+
+    def drop(self, download: str) -> None:
+        """Forget an id, and remove what was written for it."""
+        with self._lock:
+            self._remove(download)
+
+    def _remove(self, download: str) -> None:
+        self._files.pop(download, None)
+        # Somebody who is downloading it keeps their open file to the end.
+        shutil.rmtree(self.folder / download, ignore_errors=True)
+
+
+@st.cache_resource(show_spinner=False)
+def store() -> Store:
+    """The one store of this server process. ExportError if the folder that is configured cannot be used."""
+    configured = os.environ.get("QUANTLAB_EXPORTS", "").strip()
+    if not configured:
+        return Store(Path(tempfile.mkdtemp(prefix="quantlab-exports-")))
+    folder = Path(configured).expanduser().resolve()
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise ExportError(f"QUANTLAB_EXPORTS names {folder}, which is no folder that can be written to")
+    return Store(folder)
+
+
+def forget_exports() -> None:
+    """Remove the server's own folder of downloads; called when it stops. A configured folder is left as it is."""
+    if not os.environ.get("QUANTLAB_EXPORTS", "").strip():
+        shutil.rmtree(store().folder, ignore_errors=True)
+    store.clear()
+
+
+def safe_name(name: str) -> str:
+    r"""A file name that every system and every header takes, made of a stranger's words.
+
+    >>> safe_name("../../Silero VAD 16 kHz (sample).npz"), safe_name("..\\x00")
+    ('Silero-VAD-16-kHz-sample.npz', 'tensors')
+    """
+    stem, dot, suffix = name.rpartition(".")
+    known = dot + suffix if dot + suffix in {kind.suffix for kind in FORMATS.values()} else ""
+    words = _RUNS.sub("-", _UNSAFE.sub("-", stem if known else name)).strip("-.")[:NAME_LENGTH].strip("-.")
+    return (words or "tensors") + known
+
+
+def target_in(folder: str, name: str) -> Path:
+    """Where to save under a folder that may be opened. QuantlabError: it may not, or the name is taken."""
+    place = sources.resolve_path(folder)
+    if not place.is_dir():
+        raise ExportError(f"{folder} is no folder: name one that exists")
+    path = place / safe_name(name)
+    if path.exists():
+        raise ExportError(f"{path.name} exists already in {place}: choose another name")
+    return path
+
+
+def start(
+    checkpoint: Checkpoint,
+    key: Key,
+    assignment: Assignment,
+    format: str,
+    name: str,
+    folder: str | None = None,
+    swept: pd.DataFrame | None = None,
+) -> jobs.Job:
+    """Write an export as a job, whose result is `Written`.
+
+    Parameters
+    ----------
+    name : of the file. folder : where to save it, under an allowed folder; None for a download.
+    swept : the table of a sweep of the same file, if there is one: its figures are then those to be met.
+    """
+    target = None if folder is None else target_in(folder, name)
+    count = len(assignment.taken)
+    label = f"{count:,} tensor{'' if count == 1 else 's'} to {safe_name(name)}"
+
+    def work(progress: jobs.Progress, cancel: Callable[[], bool]) -> Written:
+        download, path = (None, target) if target else store().place(name)
+        try:
+            shipment = ship(checkpoint, assignment, path, format, on_progress=progress, cancel=cancel)
+        except BaseException as error:
+            discard(download, path, error)
+            raise
+        if download:
+            store().add(download, path)
+        return written(key, shipment, swept, download)
+
+    return jobs.start("export", label, work)
+
+
+def discard(download: str | None, path: Path, error: BaseException) -> None:
+    """Leave nothing of an export that did not end well, also where it was stopped after the file had its name."""
+    if download:
+        store().drop(download)
+    elif isinstance(error, Cancelled):
+        path.unlink(missing_ok=True)
+
+
+def written(key: Key, shipment: Shipment, swept: pd.DataFrame | None, download: str | None) -> Written:
+    """The result of a job, with the rows of an earlier sweep in place of those measured on the way."""
+    expected, known = shipment.expected, False
+    if swept is not None:
+        rows = shipment.expected[["tensor", "config"]].merge(swept, on=["tensor", "config"], how="left")
+        known = len(rows) == len(expected) and bool(rows["nbytes"].notna().all())
+        expected = rows[expected.columns] if known else expected
+    equal = same_figures(expected, shipment.found)
+    return Written(key, shipment, expected, equal, known, shipment.path.stat().st_size, download)
