@@ -75,5 +75,7 @@ def plan(session: state.Session, configs: list[QuantConfig], refusals: list[str]
     else:
         st.markdown(sweep_job.estimate_text(configs, [session.checkpoint.spec(name).size for name in names]))
     if refusals:
-        with st.expander(f"Some combinations are left out, for {counted(len(refusals), 'reason')}", icon=":material/block:"):
+        with st.expander(
+            f"Some combinations are left out, for {counted(len(refusals), 'reason')}", icon=":material/block:"
+        ):
             st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in refusals))
