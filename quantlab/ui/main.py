@@ -21,7 +21,6 @@ st.logo(Path(__file__).with_name("logo.svg"), size="large")
 pages = {
     name: st.Page(state.page_path(name), title=title, icon=icon, help=help, url_path=name, default=name == "open")
     for name, (title, icon, help) in TITLES.items()
-    if state.page_path(name).is_file()
 }
 page = st.navigation(list(pages.values()), position="hidden")
 session = state.restore()
