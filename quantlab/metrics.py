@@ -128,7 +128,7 @@ def squares(x: np.ndarray) -> float:
 
 
 def evaluate_many(
-    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_itemsize: float
+    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_nbytes: int
 ) -> list[ErrorReport]:
     """Reports of several configurations that share one layout, in one read of the tensor.
 
@@ -148,12 +148,12 @@ def evaluate_many(
     signal = Signal(x.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
     totals = fold([sums for _, sums in parts])
     return [
-        report(x.shape, config, signal, sums, source_itemsize) for (config, _), sums in zip(fitted, totals, strict=True)
+        report(x.shape, config, signal, sums, source_nbytes) for (config, _), sums in zip(fitted, totals, strict=True)
     ]
 
 
 def report(
-    shape: tuple[int, ...], config: QuantConfig, signal: Signal, sums: np.ndarray, source_itemsize: float
+    shape: tuple[int, ...], config: QuantConfig, signal: Signal, sums: np.ndarray, source_nbytes: int
 ) -> ErrorReport:
     """A whole report: error from the sums, size from the shape."""
     nbytes = packed_nbytes(shape, config)
@@ -162,7 +162,7 @@ def report(
         clipped_fraction=float(sums[4]) / signal.size,
         nbytes=nbytes,
         bits_per_weight=8 * nbytes / signal.size,
-        compression_ratio=signal.size * source_itemsize / nbytes,
+        compression_ratio=source_nbytes / nbytes,
     )
 
 
@@ -176,7 +176,7 @@ def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
     """
     single = as_float32(x)
     groups = config.granularity.to_groups(single)
-    return evaluate_many(single, groups, [(config, fit(groups, config))], np.asarray(x).dtype.itemsize)[0]
+    return evaluate_many(single, groups, [(config, fit(groups, config))], np.asarray(x).nbytes)[0]
 
 
 def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:

@@ -17,7 +17,7 @@ from .config import QuantConfig
 from .errors import ConfigError, QuantlabError
 from .formats.base import FLOATS, Checkpoint, TensorSpec
 from .formats.files import shown
-from .tensor import packed_nbytes, source_itemsize
+from .tensor import packed_nbytes
 
 WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more
 SKIP = "skip"  # written in place of a configuration
@@ -66,8 +66,8 @@ class Item:
 
     @property
     def source_nbytes(self) -> int:
-        """Bytes of the tensor in its own dtype."""
-        return self.spec.size * source_itemsize(self.spec.dtype)
+        """Bytes of the tensor where it comes from."""
+        return self.spec.nbytes
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def tensor_rows(
                 x,
                 granularity,
                 together,
-                nbytes(name) / x.size,
+                nbytes(name),
                 lambda label: on_progress(len(found), f"{name}: {label}"),
             )
         )
@@ -174,7 +174,7 @@ def granularity_rows(
     x: np.ndarray,
     granularity: Granularity,
     configs: list[QuantConfig],
-    source_itemsize: float,
+    source_nbytes: int,
     on_progress: Callable[[str], None],
 ) -> dict[QuantConfig, dict[str, Any]]:
     """Figures, or a reason, for every configuration of one layout."""
@@ -189,7 +189,7 @@ def granularity_rows(
             except ConfigError as error:
                 rows[config] = {"reason": str(error)}
         on_progress(f"measuring {len(fitted)} configurations ({granularity.slug})")
-        reports = evaluate_many(x, groups, fitted, source_itemsize)
+        reports = evaluate_many(x, groups, fitted, source_nbytes)
     except Cancelled:
         raise
     except QuantlabError as error:

@@ -19,6 +19,8 @@ from quantlab.errors import CheckpointError, DTypeError, EmptyTensorError, Limit
 from quantlab.formats import ggufheader, open_checkpoint
 from quantlab.formats.gguf import UNDECODED
 from quantlab.formats.ggufheader import KINDS, MAX_STRINGS, Long
+from quantlab.recipe import Rule, assign
+from quantlab.shipping import ship
 
 from .hostile import open_and_read_all, refusal, same_bits
 
@@ -144,8 +146,13 @@ def test_compression_is_measured_against_the_bytes_in_the_file(tmp_path):
     packed = gguf.quants.quantize(x, GGMLQuantizationType.Q8_0)
     write(tmp_path / "f", {"w": (packed, "Q8_0")})
     with open_checkpoint(tmp_path / "f") as checkpoint:
-        row = sweep(checkpoint, [QuantConfig.parse("int4-sym-g32-minmax-sfp16")]).iloc[0]
+        slug = "int4-sym-g32-minmax-sfp16"
+        row = sweep(checkpoint, [QuantConfig.parse(slug)]).iloc[0]
         assert row.compression_ratio == checkpoint.spec("w").nbytes / row["nbytes"] == 8.5 / 4.5
+        plan = assign(checkpoint, [Rule.parse(slug)])
+        assert plan.compression_ratio == row.compression_ratio
+        shipment = ship(checkpoint, plan, tmp_path / "out")
+        assert shipment.expected.compression_ratio.item() == shipment.found.compression_ratio.item() == 8.5 / 4.5
 
 
 def test_metadata_is_what_the_reference_reads(tmp_path):
