@@ -6,6 +6,7 @@ so a general rule comes first and its exceptions after it::
     int4-sym-g128-mse        every weight
     lm_head*=fp16            but these as fp16
     *.gate.weight=skip       and these not at all
+    *.bias=copy              and these as they are
 """
 
 import difflib
@@ -20,49 +21,55 @@ from .formats.files import shown
 from .tensor import packed_nbytes
 
 WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more
-SKIP = "skip"  # written in place of a configuration
+SKIP, COPY = "skip", "copy"  # written in place of a configuration: not in the file, or in it as it is
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The tensors that a pattern names get a configuration; None leaves them out.
+    """The tensors that a pattern names get a configuration, are copied, or (with neither) are left out.
 
     The pattern is a glob for the whole name (`*`, `?`, `[abc]`; case counts), a name as it is, or `WEIGHTS`. Biases and
     norms are small and sensitive: they are quantized only where a glob names them.
 
-    >>> [str(Rule.parse(text)) for text in ("lm_head*=float16", "w4_g32", "*.bias=skip")]
-    ['lm_head*=fp16', 'int4-sym-g32-mse-sfp16', '*.bias=skip']
+    >>> [str(Rule.parse(text)) for text in ("lm_head*=float16", "w4_g32", "*.bias=copy")]
+    ['lm_head*=fp16', 'int4-sym-g32-mse-sfp16', '*.bias=copy']
     """
 
     pattern: str
     config: QuantConfig | None
+    copy: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
-        """The rule of `GLOB=SLUG`, `GLOB=skip`, or `SLUG` alone for every weight. Raises ConfigError."""
+        """The rule of `GLOB=SLUG`, `GLOB=copy`, `GLOB=skip`, or one of these without a glob. Raises ConfigError."""
         pattern, _, word = text.rpartition("=")
-        return cls(pattern, None if word == SKIP else QuantConfig.parse(word))
+        return cls(pattern, None if word in (SKIP, COPY) else QuantConfig.parse(word), word == COPY)
+
+    @property
+    def word(self) -> str:
+        """What stands behind the pattern: a slug, `copy` or `skip`."""
+        return str(self.config) if self.config else COPY if self.copy else SKIP
 
     def __str__(self) -> str:
-        return f"{self.pattern}={self.config or SKIP}" if self.pattern else str(self.config or SKIP)
+        return f"{self.pattern}={self.word}" if self.pattern else self.word
 
-    def matches(self, spec: TensorSpec) -> bool:
-        """Whether the rule speaks of this tensor."""
+    def speaks_of(self, spec: TensorSpec) -> bool:
+        """Whether the pattern takes in this tensor."""
         return is_weight(spec) if self.pattern == WEIGHTS else matches(spec.name, self.pattern)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor and what becomes of it: `config`, or None and the `reason` why it is left out.
+    """One tensor and what becomes of it: `config`, or a copy, or neither and the `reason` why.
 
-    `rule` is the index of the rule that decided, None if none did; `nbytes` are those of the packed tensor.
+    `asked` says whether a rule speaks of it; `nbytes` are those in the file, 0 if it is left out.
     """
 
     spec: TensorSpec
-    config: QuantConfig | None
-    rule: int | None
+    config: QuantConfig | None = None
     nbytes: int = 0
     reason: str = ""
+    asked: bool = True
 
     @property
     def source_nbytes(self) -> int:
@@ -72,9 +79,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The tensors of a checkpoint, in its order: those that are quantized and those that are left out."""
+    """The tensors of a checkpoint, in its order: those that are quantized, those copied, and those left out."""
 
     taken: tuple[Item, ...]
+    copied: tuple[Item, ...]
     left: tuple[Item, ...]
 
     @property
@@ -84,22 +92,27 @@ class Assignment:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all packed tensors."""
+        """Bytes of all quantized tensors."""
         return sum(item.nbytes for item in self.taken)
 
     @property
+    def copied_nbytes(self) -> int:
+        """Bytes of all copies."""
+        return sum(item.nbytes for item in self.copied)
+
+    @property
     def source_nbytes(self) -> int:
-        """Bytes of the same tensors in their own dtypes."""
+        """Bytes of the tensors that are quantized, where they come from."""
         return sum(item.source_nbytes for item in self.taken)
 
     @property
     def bits_per_weight(self) -> float:
-        """8 * nbytes / weights."""
+        """8 * nbytes / weights, of what is quantized."""
         return 8 * self.nbytes / self.size
 
     @property
     def compression_ratio(self) -> float:
-        """Bytes of the source over packed bytes."""
+        """Bytes of the source over packed bytes, of what is quantized."""
         return self.source_nbytes / self.nbytes
 
 
@@ -123,12 +136,13 @@ def assign(checkpoint: Checkpoint, rules: Sequence[Rule]) -> Assignment:
     """
     items = [_item(spec, rules) for spec in _specs(checkpoint, rules)]
     taken = tuple(item for item in items if item.config)
-    left = tuple(item for item in items if not item.config)
+    copied = tuple(item for item in items if not item.config and not item.reason)
+    left = tuple(item for item in items if item.reason)
     if not taken:
-        meant = [item for item in left if item.rule is not None] or left
+        meant = [item for item in left if item.asked] or left
         example = f": {shown(meant[0].spec.name)} is {meant[0].reason}" if meant else ""
         raise ConfigError(f"the rules leave no tensor of {checkpoint} to quantize{example}")
-    return Assignment(taken, left)
+    return Assignment(taken, copied, left)
 
 
 def select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
@@ -137,14 +151,14 @@ def select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
     Raises ConfigError for a glob that matches no tensor.
     """
     rules = [Rule(pattern, None) for pattern in patterns] or [Rule(WEIGHTS, None)]
-    return [spec.name for spec in _specs(checkpoint, rules) if any(rule.matches(spec) for rule in rules)]
+    return [spec.name for spec in _specs(checkpoint, rules) if any(rule.speaks_of(spec) for rule in rules)]
 
 
 def _specs(checkpoint: Checkpoint, rules: Iterable[Rule]) -> list[TensorSpec]:
     """Every tensor's spec. ConfigError for a rule that speaks of none: a typing error must not go unnoticed."""
     specs = [checkpoint.spec(name) for name in checkpoint.names]
     for rule in rules:
-        if not any(map(rule.matches, specs)):
+        if not any(map(rule.speaks_of, specs)):
             raise ConfigError(_nothing_like(rule.pattern, checkpoint))
     return specs
 
@@ -162,18 +176,16 @@ def _nothing_like(pattern: str, checkpoint: Checkpoint) -> str:
 
 
 def _item(spec: TensorSpec, rules: Sequence[Rule]) -> Item:
-    """What becomes of one tensor: the last rule that matches decides."""
-    rule = max((i for i, rule in enumerate(rules) if rule.matches(spec)), default=None)
-    if spec.dtype not in FLOATS:
-        return Item(spec, None, rule, reason=f"{spec.dtype}, not floating point")
-    if not spec.size:
-        return Item(spec, None, rule, reason="empty")
+    """What becomes of one tensor: the last rule that speaks of it and can be followed decides."""
+    asked = [rule for rule in rules if rule.speaks_of(spec)]
+    unfit = f"{spec.dtype}, not floating point" if spec.dtype not in FLOATS else "" if spec.size else "empty"
+    rule = next((rule for rule in reversed(asked) if not (unfit and rule.config)), None)
     if rule is None:
-        return Item(spec, None, None, reason=f"{len(spec.shape)}-dimensional, and not asked for by name")
-    config = rules[rule].config
-    if config is None:
-        return Item(spec, None, rule, reason="left out by a rule")
-    return Item(spec, config, rule, _packed_nbytes(spec, config))
+        reason = unfit or f"{len(spec.shape)}-dimensional, and not asked for by name"
+        return Item(spec, reason=reason, asked=bool(asked))
+    if rule.config:
+        return Item(spec, rule.config, _packed_nbytes(spec, rule.config))
+    return Item(spec, nbytes=spec.nbytes) if rule.copy else Item(spec, reason="left out by a rule")
 
 
 def _packed_nbytes(spec: TensorSpec, config: QuantConfig) -> int:

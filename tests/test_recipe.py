@@ -33,7 +33,7 @@ def given(checkpoint, *texts):
 
 
 @pytest.mark.parametrize(
-    "text", ["lm_head*=fp16", "int4-sym-g32-mse", "*.bias=skip", "a=b=int8-uni-ch-1-minmax", "skip"]
+    "text", ["lm_head*=fp16", "int4-sym-g32-mse", "*.bias=skip", "a=b=int8-uni-ch-1-minmax", "skip", "copy"]
 )
 def test_a_rule_reads_as_it_is_written(text):
     assert str(Rule.parse(text)) == text
@@ -71,6 +71,16 @@ def test_every_tensor_is_either_taken_or_left_out_with_a_reason(checkpoint):
     }
     assert len(found.taken) + len(found.left) == len(checkpoint.names)
     assert all(item.config is None for item in found.left)
+
+
+def test_a_copy_keeps_the_bytes_and_what_no_other_rule_can_take(checkpoint):
+    found = assign(
+        checkpoint, [Rule.parse(text) for text in ("*=copy", "*=int8-sym-ch0-minmax", "fc1.bias=skip", "a?0?=copy")]
+    )
+    assert [item.spec.name for item in found.taken] == ["fc1.weight", "fc2.weight"]
+    assert {item.spec.name: item.nbytes for item in found.copied} == {"steps": 48, "none": 0, "a[0]": 32}
+    assert [item.spec.name for item in found.left] == ["fc1.bias"]
+    assert found.copied_nbytes == 80
 
 
 def test_sizes_are_those_of_the_quantized_tensors(checkpoint):
