@@ -13,9 +13,14 @@ import pandas as pd
 
 from . import pool
 from .arrays import as_float32
+from .config import QuantConfig
 from .errors import Cancelled, CheckpointError, QuantlabError
-from .formats import FORMATS, Checkpoint, PackedCheckpoint, export, open_checkpoint
+from .formats import FORMATS, Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
 from .formats.files import shown
+from .formats.layout import Layout
+from .formats.outgoing import Outgoing
+from .granularity import Groups
+from .kernels import Fitted
 from .metrics import evaluate_many, measure
 from .recipe import Assignment, Item
 from .sweep import COLUMNS, labels
@@ -23,6 +28,7 @@ from .tensor import QuantizedTensor, encode, fit
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
+REMEMBERED = 100_000_000  # bytes of scales and zero points kept between writing a tensor and comparing it
 DECIBEL = 10 / math.log(10)  # a relative change of a power by 1e-9 is 1e-9 of these in dB
 
 
@@ -58,7 +64,8 @@ def ship(
 
     Parameters
     ----------
-    source : what the tensors are read from, one at a time; the packed ones are held until the file is written.
+    source : what the tensors are read from, one at a time; each is written before the next is read.
+    format : of `FORMATS`.
     on_progress : called with (done, total, what is being done).
     cancel : asked several times a second; once it returns True, Cancelled is raised.
 
@@ -67,18 +74,112 @@ def ship(
     QuantlabError : a tensor cannot be quantized as asked (the message names it), the format cannot hold it, or the file
         cannot be written. Up to the moment when the verified file gets its name, `path` is left as it was.
     """
-    stages = Stages(assignment.size, on_progress)
-    tensors: dict[str, QuantizedTensor] = {}
+    stages = Stages(assignment.size, on_progress, count=2)
+    layout = FORMATS[format].layout
+    quantizer = Quantizer(source, layout)
+    tensors = [quantizer.outgoing(item) for item in assignment.taken]
+    tensors += [copied(source, item) for item in assignment.copied]
+    with pool.limits(cancel=cancel):
+        export_outgoing(path, tensors, format, source=source, on_progress=stages.within(0), cancel=cancel)
+    expected = pd.DataFrame([quantizer.rows[item.spec.name] for item in assignment.taken], columns=COLUMNS)
+    if layout is None:
+        found = remeasure(path, source, on_progress=stages.within(1), cancel=cancel)
+    else:
+        found = remeasure_as(layout, path, tensors, source, expected, stages.within(1), cancel)
+    return Shipment(path, format, assignment, expected, found)
+
+
+class Quantizer:
+    """Makes the tensors of an export when they are asked for, and keeps their figures.
+
+    Attributes
+    ----------
+    rows : name -> the row that a sweep has for the tensor; for the layout of another program with the errors of the
+        values that it computes.
+    """
+
+    def __init__(self, source: Checkpoint, layout: Layout | None) -> None:
+        self.source, self.layout = source, layout
+        self.rows: dict[str, dict[str, object]] = {}
+        # An export asks twice: to write, and to compare. Scales take a fraction of the codes, and spare a calibration.
+        self._fitted: dict[str, Fitted] = {}
+        self._room = REMEMBERED
+
+    def outgoing(self, item: Item) -> Outgoing:
+        """The tensor of an item, not yet quantized."""
+        spec = item.spec
+        return Outgoing(spec.name, spec.shape, spec.dtype, item.config, lambda: self.quantize(item))
+
+    def quantize(self, item: Item) -> QuantizedTensor:
+        """The quantized tensor; its figures are kept."""
+        name, config = item.spec.name, item.config
+        assert config is not None
+        try:
+            raw = self.source.raw(name)
+            x = as_float32(raw)
+            groups = config.granularity.to_groups(x)
+            groups.extents  # refuses NaN and infinity  # noqa: B018
+            fitted = self._fit(name, groups, config)
+            q = encode(groups, fitted, config, x.shape, raw.dtype.name)
+            if name not in self.rows:
+                self.rows[name] = self._row(item, x, groups, fitted, q)
+        except Cancelled:
+            raise
+        except QuantlabError as error:
+            raise type(error)(f"tensor {shown(name)} cannot be quantized as {config}: {error}") from error
+        return q
+
+    def _fit(self, name: str, groups: Groups, config: QuantConfig) -> Fitted:
+        if name in self._fitted:
+            return self._fitted[name]
+        fitted = fit(groups, config)
+        size = sum(values.nbytes for values in fitted)
+        if size <= self._room:
+            self._fitted[name] = fitted
+            self._room -= size
+        return fitted
+
+    def _row(self, item: Item, x: np.ndarray, groups: Groups, fitted: Fitted, q: QuantizedTensor) -> dict[str, object]:
+        assert item.config is not None
+        report = asdict(evaluate_many(x, groups, [(item.config, fitted)], item.source_nbytes)[0])
+        if self.layout is not None:
+            decoded = asdict(measure(x, self.layout.decoded(q)))
+            report.update({name: value for name, value in decoded.items() if value is not None})
+        return {**labels(item.spec.name, x.shape, item.config), **report}
+
+
+def copied(source: Checkpoint, item: Item) -> Outgoing:
+    """A tensor that goes into the export as it is."""
+    name = item.spec.name
+    return Outgoing(name, item.spec.shape, item.spec.dtype, None, lambda: source.raw(name))
+
+
+def remeasure_as(
+    layout: Layout,
+    path: Path,
+    tensors: list[Outgoing],
+    source: Checkpoint,
+    expected: pd.DataFrame,
+    on_progress: OnProgress | None,
+    cancel: Cancel | None,
+) -> pd.DataFrame:
+    """Figures of an export in another program's layout, from the values that program computes, read from disk now.
+
+    Sizes are those of the codes, scales and zero points, which the export was compared with bit for bit.
+    """
+    quantized = {tensor.name: tensor for tensor in tensors if tensor.config is not None}
+    stages = Stages(sum(tensor.size for tensor in quantized.values()), on_progress, count=1)
     rows, done = [], 0
-    for item in assignment.taken:
-        stages.at(done, f"quantizing {item.spec.name}")
-        tensors[item.spec.name], row = _quantized(source, item, cancel)
-        rows.append(row)
-        done += item.spec.size
-    export(path, tensors, format, source=source, on_progress=stages.within(1), cancel=cancel)
-    del tensors
-    found = remeasure(path, source, on_progress=stages.within(2), cancel=cancel)
-    return Shipment(path, format, assignment, pd.DataFrame(rows, columns=COLUMNS), found)
+    with open_checkpoint(path) as export, pool.limits(cancel=cancel):
+        for row in expected.to_dict("records"):
+            tensor = quantized[row["tensor"]]
+            stages.at(done, f"measuring {tensor.name}")
+            errors = asdict(measure(source.raw(tensor.name), layout.values(export, tensor)))
+            row.update({name: value for name, value in errors.items() if value is not None})
+            rows.append(row)
+            done += tensor.size
+    stages.at(done, "done")
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def refusal(item: Item, format: str) -> str | None:
@@ -104,9 +205,9 @@ def remeasure(
     with open_checkpoint(path) as packed:
         if not isinstance(packed, PackedCheckpoint):
             raise CheckpointError(f"{packed} is a plain {packed.format} file, not one that quantlab has written")
-        stages = Stages(sum(packed.spec(name).size for name in packed.names), on_progress, count=1)
+        stages = Stages(sum(packed.spec(name).size for name in packed.packed_names), on_progress, count=1)
         rows, done = [], 0
-        for name in packed.names:
+        for name in packed.packed_names:
             stages.at(done, f"measuring {name}")
             with pool.limits(cancel=cancel):
                 rows.append(_figures(name, packed.quantized(name), source))
@@ -139,38 +240,25 @@ class Stages:
     """Progress of several stages of equal weight as one: (done, total, what is being done)."""
 
     def __init__(self, size: int, on_progress: OnProgress | None, count: int = 3) -> None:
-        self.size, self.total, self._on_progress = size, count * size, on_progress
+        self.size, self.total, self._on_progress, self._done = size, count * size, on_progress, 0
 
     def at(self, done: int, label: str) -> None:
         """Report `done` of all stages together."""
+        self._done = done
+        self.again(label)
+
+    def again(self, label: str) -> None:
+        """Report something else at the same point."""
         if self._on_progress:
-            self._on_progress(done, self.total, label)
+            self._on_progress(self._done, self.total, label)
 
-    def within(self, stage: int) -> Callable[[int, int, str], None]:
-        """What a stage (counted from 0) reports its own progress to."""
-        return lambda done, total, label: self.at(int(self.size * (stage + done / max(total, 1))), label)
-
-
-def _quantized(source: Checkpoint, item: Item, cancel: Cancel | None) -> tuple[QuantizedTensor, dict[str, object]]:
-    """A tensor quantized, and the row that `sweep` has for it: both from parameters that are fitted once."""
-    name, config = item.spec.name, item.config
-    assert config is not None
-    try:
-        raw = source.raw(name)
-        x = as_float32(raw)
-        with pool.limits(cancel=cancel):
-            groups = config.granularity.to_groups(x)
-            fitted = fit(groups, config)
-            q = encode(groups, fitted, config, x.shape, raw.dtype.name)
-            report = evaluate_many(x, groups, [(config, fitted)], item.spec.nbytes)[0]
-    except Cancelled:
-        raise
-    except QuantlabError as error:
-        raise type(error)(f"tensor {shown(name)} cannot be quantized as {config}: {error}") from error
-    return q, {**labels(name, x.shape, config), **asdict(report)}
+    def within(self, first: int, count: int = 1) -> Callable[[int, int, str], None]:
+        """What some stages, from the `first` (counted from 0) on, report their own progress to."""
+        return lambda done, total, label: self.at(int(self.size * (first + count * done / max(total, 1))), label)
 
 
 def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None) -> dict[str, object]:
+    """The row of one tensor that was read back; the ratio is to the source's bytes, where there is one."""
     ratio = source.spec(name).nbytes / q.nbytes if source else q.compression_ratio
     sizes = {"nbytes": q.nbytes, "bits_per_weight": q.bits_per_weight, "compression_ratio": ratio}
     errors = asdict(measure(source.raw(name), q.dequantize())) if source else {}

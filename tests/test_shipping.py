@@ -45,6 +45,28 @@ def test_the_figures_of_the_file_are_those_of_the_sweep(checkpoint, tmp_path, co
     assert swept["nbytes"].tolist() == [q.nbytes for q in load_packed(tmp_path / "out").values()]
 
 
+@pytest.mark.parametrize("format", WRITABLE)
+def test_tensors_that_are_copied_are_in_the_file_as_they_were(checkpoint, tmp_path, format):
+    rules = [Rule("*", None, copy=True), Rule("wide", CONFIGS[0])]
+    shipment = ship(checkpoint, assign(checkpoint, rules), tmp_path / "out", format)
+    with open_checkpoint(tmp_path / "out") as written:
+        assert set(written.names) == {"wide", "half", "zero"}
+        for name in ("half", "zero"):
+            assert written.raw(name).tobytes() == checkpoint.raw(name).tobytes()
+    assert shipment.found["tensor"].tolist() == ["wide"]
+    assert shipment.equal.all()
+
+
+def test_a_model_with_more_scales_than_are_remembered_gives_the_same_file(checkpoint, tmp_path, monkeypatch):
+    everything = assign(checkpoint, every(CONFIGS[0]))
+    remembered = ship(checkpoint, everything, tmp_path / "once")
+    monkeypatch.setattr("quantlab.shipping.REMEMBERED", 0)
+    fitted_twice = ship(checkpoint, everything, tmp_path / "twice")
+    assert (tmp_path / "once").read_bytes() == (tmp_path / "twice").read_bytes()
+    assert fitted_twice.expected.equals(remembered.expected)
+    assert fitted_twice.equal.all()
+
+
 def test_a_float_of_another_value_is_noticed(checkpoint, tmp_path):
     shipment = ship(checkpoint, assign(checkpoint, every(CONFIGS[0])), tmp_path / "out")
     for column in ("mse", "rmse", "mae", "sqnr_db", "max_abs_error", "nbytes", "compression_ratio", "config"):
@@ -72,7 +94,7 @@ def test_progress_grows_from_nothing_to_the_whole(checkpoint, tmp_path):
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, seen[0][1])
     assert len({at[1] for at in seen}) == 1
-    assert {at[2].split()[0] for at in seen} >= {"quantizing", "writing", "measuring"}
+    assert {at[2].split()[0] for at in seen} >= {"writing", "checking", "measuring"}
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
@@ -117,7 +139,9 @@ def test_an_infinite_sqnr_equals_itself_only(checkpoint, tmp_path):
 
 
 def test_a_format_that_cannot_hold_a_result_says_why(checkpoint, monkeypatch):
-    monkeypatch.setitem(FORMATS, "npz", dataclasses.replace(FORMATS["npz"], refuses=lambda q: f"no {q.config.dtype}"))
+    monkeypatch.setitem(
+        FORMATS, "npz", dataclasses.replace(FORMATS["npz"], refuses=lambda shape, config: f"no {config.dtype}")
+    )
     found = assign(checkpoint, every(QuantConfig(dtype="int3")))
     assert refusal(found.taken[0], "npz") == "no int3"
 
