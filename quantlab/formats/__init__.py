@@ -16,6 +16,7 @@ from . import (
     npy,
     npz,
     onnx,
+    onnxrewrite,
     onnxwrite,
     safetensors,
     snippets,
@@ -92,8 +93,8 @@ FORMATS: dict[str, FileFormat] = {
         layout=Layout(
             refuses=onnxwrite.refuses,
             decoded=onnxwrite.decoded,
-            write_file=onnxwrite.write,
-            verify_file=onnxwrite.verify,
+            write_file=onnxrewrite.write,
+            verify_file=onnxrewrite.verify,
         ),
         snippet=snippets.onnx,
     ),
@@ -214,6 +215,7 @@ def export(
     tensors : what to write, by name.
     format : a name of `FORMATS` that can be written: npz, safetensors, compressed-tensors, onnx, gguf, mlx, dense.
     source : where the tensors come from; the manifest then holds its name and the SHA-256 of its bytes.
+        For gguf and onnx: a source of the same format is written again, with these tensors quantized in it.
     on_progress : called with (bytes done, bytes in all, what is being done).
     cancel : looked at every few megabytes; when it returns true, Cancelled is raised.
 

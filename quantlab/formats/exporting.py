@@ -50,7 +50,7 @@ def write_verified(
     if do_write is None or do_verify is None:
         raise ExportError(f"{chosen.label} cannot be written")
     _check_held(tensors, chosen)
-    _check_not_source(path, source)
+    check_not_source(path, source)
     payload, hashed = sum(tensor.nbytes for tensor in tensors), sum(file.size for file in source.files) if source else 0
     progress = Progress(hashed + 2 * payload, on_progress, cancel)
     origin = None
@@ -102,8 +102,8 @@ def _check_held(tensors: Tensors, chosen: FileFormat) -> None:
             raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {chosen.name}: {why}")
 
 
-def _check_not_source(path: Path, source: Checkpoint | None) -> None:
-    """The original is what a user cannot make again: it is never replaced."""
+def check_not_source(path: Path, source: Checkpoint | None) -> None:
+    """ExportError for the path of the original: it is what a user cannot make again, and is never replaced."""
     for file in source.files if source else ():
         try:
             same = os.path.samefile(path, file.path)

@@ -22,7 +22,7 @@ from ..config import QuantConfig
 from ..errors import ExportError
 from ..tensor import PartSpec, QuantizedTensor
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
-from .exporting import OnProgress, Progress
+from .exporting import OnProgress, Progress, check_not_source
 from .files import InputFile, shown
 from .outgoing import Outgoing
 from .output import sync_folder, system_errors, write_whole
@@ -217,6 +217,7 @@ def export_layout(
     layout = chosen.layout
     assert layout is not None
     check_held(tensors, chosen.name, layout)
+    check_not_source(path, source)
     progress = Progress(2 * sum(tensor.nbytes for tensor in tensors), on_progress, cancel)
     progress.phase(f"writing {shown(path.name)}")
     if chosen.folder:
@@ -245,7 +246,8 @@ def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout) -> None
     for tensor in tensors:
         if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
             raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {format}: {why}")
-    all_specs(tensors, layout.specs)
+    if layout.write_file is None:  # else it is no safetensors file, and may hold what such a file does not
+        all_specs(tensors, layout.specs)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

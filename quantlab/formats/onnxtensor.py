@@ -160,6 +160,13 @@ def entry(proto: Proto, spec: TensorSpec, wire: Wire, companions: Companions) ->
     return Entry(_filled(spec, proto, kind, nbytes), np.dtype(kind.dtype).newbyteorder("<"), source)
 
 
+def external_data(proto: Proto, wire: Wire, companions: Companions) -> tuple[int, Callable[[], Stream]]:
+    """How many bytes a tensor has in another file, and how to get at them as they are: what raw data would hold."""
+    where, kind = f"tensor {shown(text(proto.name, wire))} of {wire.file}", KINDS[proto.code]
+    nbytes = packed_size(math.prod(proto.shape), kind.bits)
+    return nbytes, _external(_place(proto, wire), nbytes, where, companions)
+
+
 def _filled(spec: TensorSpec, proto: Proto, kind: Kind, nbytes: int) -> TensorSpec:
     return replace(spec, shape=proto.shape, dtype=kind.dtype, nbytes=nbytes)
 

@@ -5,6 +5,7 @@ Protobuf is simple enough to write as a stream: the length of every message is k
 is quantized when its turn comes. Field numbers are those of onnx.proto.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,18 @@ def value_info(name: str, dtype: int, shape: tuple[int, ...]) -> bytes:
 
 
 class Piece:
-    """One tensor's share of the graph: initializers, nodes and the output."""
+    """One tensor's share of the graph: initializers, nodes and the output.
 
-    def __init__(self, tensor: Outgoing) -> None:
+    Parameters
+    ----------
+    decodes_to : TensorProto's number of the type that the rest of the graph expects; else the scale's type is kept.
+    """
+
+    def __init__(self, tensor: Outgoing, decodes_to: int | None = None) -> None:
         self.tensor = tensor
         self.nodes: list[bytes] = []
+        self.between: list[str] = []  # values that are neither stored nor the tensor itself
+        self._decodes_to = decodes_to
         if tensor.config is None:
             self._copy()
         else:
@@ -144,13 +152,21 @@ class Piece:
         ]
         if "zero_point" in specs:
             self.stored.append(Stored(f"{name}_zero_point", codes, scales.shape, specs["zero_point"].nbytes))
-        inputs = [stored.name for stored in self.stored]
-        if seen == shape:
-            self.nodes.append(node("DequantizeLinear", inputs, name, **axis_of(config, shape)))
-            return
-        self.stored.append(Stored(f"{name}_shape", INT64, (len(shape),), 8 * len(shape)))
-        self.nodes.append(node("DequantizeLinear", inputs, f"{name}_matrix", **axis_of(config, shape)))
-        self.nodes.append(node("Reshape", [f"{name}_matrix", f"{name}_shape"], name))
+        steps = [("DequantizeLinear", [stored.name for stored in self.stored], axis_of(config, shape))]
+        if seen != shape:
+            self.stored.append(Stored(f"{name}_shape", INT64, (len(shape),), 8 * len(shape)))
+            steps.append(("Reshape", [f"{name}_shape"], {}))
+        if self._decodes_to not in (None, self.dtype):
+            steps.append(("Cast", [], {"to": self._decodes_to or 0}))
+        self._chain(steps)
+
+    def _chain(self, steps: Sequence[tuple[str, list[str], dict[str, int]]]) -> None:
+        """A node for each (operator, more inputs, attributes): each takes the one before, the last gives the tensor."""
+        for i, (operator, inputs, attributes) in enumerate(steps):
+            last = i == len(steps) - 1
+            output = self.tensor.name if last else f"{self.tensor.name}_before_{steps[i + 1][0].lower()}"
+            self.nodes.append(node(operator, [*self.between[-1:], *inputs], output, **attributes))
+            self.between += [] if last else [output]
 
     def _seen(self, config: QuantConfig) -> tuple[int, ...]:
         """The shape that the codes are stored in: a matrix where groups run along rows of several dimensions."""
@@ -159,6 +175,11 @@ class Piece:
             return shape
         rows = shape[0] if len(shape) > 1 else 1
         return rows, self.tensor.size // rows
+
+    @property
+    def names(self) -> list[str]:
+        """What it adds to the graph besides the tensor itself."""
+        return [stored.name for stored in self.stored] + self.between
 
     @property
     def output(self) -> bytes:
@@ -211,9 +232,9 @@ def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | No
 
 def check_names(pieces: Sequence[Piece]) -> None:
     """ExportError if two values of the graph would have one name."""
-    names = [piece.tensor.name for piece in pieces] + [stored.name for piece in pieces for stored in piece.stored]
+    names = [piece.tensor.name for piece in pieces] + [name for piece in pieces for name in piece.names]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(names).most_common(1)[0]
         raise ExportError(f"two values of the graph would be called {shown(twice)}: rename one of the tensors")
     if "" in names:
         raise ExportError("ONNX has no tensors without a name: give it one")
@@ -223,11 +244,16 @@ def verify(path: Path, tensors: Sequence[Outgoing], source: Checkpoint | None, o
     """ExportError unless the file, read back, holds the codes, scales and zero points that were meant."""
     with open_file(InputFile(path)) as found:
         for tensor in tensors:
-            for stored, values in zip(Piece(tensor).stored, meant(tensor), strict=False):
-                back = found.raw(stored.name).reshape(values.shape)
-                if not np.array_equal(back.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
-                    raise ExportError(f"{shown(stored.name)} was written, but came back different: check the disk")
+            check_read(found, Piece(tensor))
             on_bytes(tensor.nbytes)
+
+
+def check_read(found: Checkpoint, piece: Piece) -> None:
+    """ExportError unless a reader finds what was meant to be stored of a tensor."""
+    for stored, values in zip(piece.stored, meant(piece.tensor), strict=False):
+        back = found.raw(stored.name).reshape(values.shape)
+        if not np.array_equal(back.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
+            raise ExportError(f"{shown(stored.name)} was written, but came back different: check the disk")
 
 
 def meant(tensor: Outgoing) -> list[np.ndarray]:
