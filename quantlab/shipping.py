@@ -36,7 +36,8 @@ DECIBEL = 10 / math.log(10)  # a relative change of a power by 1e-9 is 1e-9 of t
 class Shipment:
     """A file that was written, and its figures twice, in the columns of a sweep with one row per tensor.
 
-    expected : as the sweep measures them, before anything is written. found : of what was read back from the file.
+    expected : as the sweep measures them, before anything is written; where the format has a `note`, of the values that
+        its readers compute. found : of what was read back from the file.
     """
 
     path: Path
@@ -44,6 +45,18 @@ class Shipment:
     assignment: Assignment
     expected: pd.DataFrame
     found: pd.DataFrame
+
+    @property
+    def file_nbytes(self) -> int:
+        """Bytes on disk: of the file, or of all files of a folder."""
+        files = [self.path] if self.path.is_file() else self.path.rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    @property
+    def note(self) -> str:
+        """How the format's own values differ from those of a sweep, in a sentence; "" where they do not."""
+        layout = FORMATS[self.format].layout
+        return layout.note if layout else ""
 
     @property
     def equal(self) -> np.ndarray:

@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ExportError
-from ..formats import open_checkpoint
+from ..formats import FORMATS, open_checkpoint
 from ..formats.files import shown
 from ..recipe import Assignment, Rule, assign
 from ..shipping import refusal, ship
-from .options import SLUG_HELP, UsageError, add_file, add_output, chosen_format, command, examples, one
+from .options import FORMAT_HELP, SLUG_HELP, UsageError, add_file, add_output, chosen_format, command, examples, one
 from .output import checked_out
 from .report import preview, report
 from .terminal import Bar
 
 TEXT = f"""\
-A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensions or more);
-GLOB=skip leaves tensors out. Where several match, the last one counts: the general rule first, its
-exceptions after it. Tensors without a rule are not in the file.
+A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensions or more).
+GLOB=copy takes tensors into the file as they are, GLOB=skip leaves them out. Where several match,
+the last one counts: the general rule first, its exceptions after it.
 
 {SLUG_HELP}
+
+{FORMAT_HELP}
 
 After writing, the file is read back and measured again; the figures shown are those.
 
@@ -42,7 +44,7 @@ def add(commands: Any) -> None:
     add_file(parser)
     parser.add_argument(
         "--config", metavar="RULE", nargs="+", action="extend", type=one(Rule.parse), required=True,
-        help="GLOB=SLUG, GLOB=skip, or SLUG alone for every weight",
+        help="GLOB=SLUG, GLOB=copy, GLOB=skip, or SLUG alone for every weight",
     )  # fmt: skip
     add_output(parser)
 
@@ -59,7 +61,8 @@ def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
     format = chosen_format(args) if args.out or args.format else ""
     path = checked_out(args.out) if args.out else None
     with open_checkpoint(args.file) as checkpoint:
-        assignment = assign(checkpoint, rules)
+        others = args.others or ("copy" if format and FORMATS[format].layout else "leave")
+        assignment = assign(checkpoint, [Rule("*", None, copy=True)] * (others == "copy") + list(rules))
         if format:
             refuse_what_it_cannot_hold(format, assignment)
         if path is None or args.dry_run:

@@ -15,15 +15,16 @@ from ..formats import FORMATS
 Parsed = TypeVar("Parsed")
 
 OPENS = ", ".join(known.suffix for known in FORMATS.values() if known.open)
-WRITERS = [name for name, known in FORMATS.items() if known.write]
-SUFFIXES = {FORMATS[name].suffix: name for name in reversed(WRITERS)}  # the first format of a suffix is its default
+WRITERS = [name for name, known in FORMATS.items() if known.writable]
+# The first format of a suffix is its default; folders have no suffix.
+SUFFIXES = {FORMATS[name].suffix: name for name in reversed(WRITERS) if FORMATS[name].suffix}
 
 WIDTH = 100  # characters of a line of help
 
 
 def wrapped(term: str, words: str) -> str:
     """A line of a list of terms, continued below its explanation."""
-    return textwrap.fill(f"  {term:13}{words}", WIDTH, subsequent_indent=" " * 15, break_on_hyphens=False)
+    return textwrap.fill(f"  {term:20}{words}", WIDTH, subsequent_indent=" " * 22, break_on_hyphens=False)
 
 
 SLUG_HELP = "\n".join(
@@ -44,11 +45,15 @@ SLUG_HELP = "\n".join(
     ]
 )
 
+FORMAT_HELP = "\n".join(
+    ["Formats, the first of a suffix being its default:", *(wrapped(name, FORMATS[name].label) for name in WRITERS)]
+)
 TENSORS_HELP = (
     "names or globs of tensors, quoted so that the shell leaves them alone; default: every floating-point tensor of "
     "two dimensions or more"
 )
 FILE_HELP = f"{OPENS}, a folder with safetensors and their index, or a file quantlab wrote"
+OTHERS = ("copy", "leave")
 OUT_HELP = "the file to write; it appears whole or not at all"
 
 
@@ -88,6 +93,10 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     suffixes = ", ".join(SUFFIXES)
     parser.add_argument("-o", "--out", metavar="OUT", help=f"{OUT_HELP}; its suffix says the format: {suffixes}")
     parser.add_argument("--format", choices=WRITERS, help="the format, whatever the suffix of OUT")
+    parser.add_argument(
+        "--others", choices=OTHERS, help="what becomes of tensors that no rule speaks of: copied into the file as they "
+        "are, or left out (default: copied for other programs' formats, which hold whole models)",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show tensors, bytes and ratio, and write nothing")
     parser.add_argument("--json", action="store_true", help="print JSON; null stands for what does not exist")
 

@@ -6,14 +6,16 @@ from typing import Any
 from ..config import QuantConfig
 from ..recipe import WEIGHTS, Rule
 from .export import execute
-from .options import SLUG_HELP, add_file, add_output, add_tensors, command, examples, one
+from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, one
 
 TEXT = f"""\
 Without --tensors, every floating-point tensor of two dimensions or more is quantized. Others
-(biases, norms, integers) are not quantized and not in the file, and the command says which.
-"quantlab export" gives different tensors different configurations.
+(biases, norms, integers) are not, and the command says which; --others copy takes them into the
+file as they are. "quantlab export" gives different tensors different configurations.
 
 {SLUG_HELP}
+
+{FORMAT_HELP}
 
 After writing, the file is read back and measured again; the figures shown are those, and they
 equal those of "quantlab sweep".

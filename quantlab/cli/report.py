@@ -1,13 +1,14 @@
 """What `quantize`, `export` and `verify` say about a packed file, to people and to programs."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ..errors import ExportError
 from ..formats.files import shown, size_text
-from ..recipe import Assignment
+from ..recipe import Assignment, Item
 from ..shipping import Shipment
 from ..sweep import shape_text
 from ..tables import json_text, whole_bytes
@@ -19,7 +20,7 @@ SHOWN_NAMES = 8
 def preview(assignment: Assignment, as_json: bool) -> None:
     """Show which tensor would get what, and what it comes to."""
     if as_json:
-        print(json_text({**sizes(assignment), "tensors": planned(assignment), "left_out": left_out(assignment)}))
+        print(json_text({**sizes(assignment), "tensors": planned(assignment), **others(assignment)}))
         return
     rows = [
         [
@@ -30,11 +31,11 @@ def preview(assignment: Assignment, as_json: bool) -> None:
     ]  # fmt: skip
     show_table(["tensor", "config", "type", "shape", "bytes", "packed", "ratio"], rows, "<<<<>>>")
     print(f"\n{summary(assignment)}; nothing was written")
-    tell_left_out(assignment)
+    tell_others(assignment)
 
 
 def planned(assignment: Assignment) -> list[dict[str, Any]]:
-    """What every tensor would get."""
+    """What every quantized tensor would be."""
     return [
         {
             "tensor": item.spec.name,
@@ -48,17 +49,16 @@ def planned(assignment: Assignment) -> list[dict[str, Any]]:
 
 
 def report(shipment: Shipment, as_json: bool) -> None:
-    """Show what was written, as it was read back. ExportError if that is not what a sweep measures."""
+    """Show what was written, as it was read back. ExportError if that is not what was measured before."""
     assignment, equal = shipment.assignment, shipment.equal
-    written = shipment.path.stat().st_size
     if as_json:
-        content = {"file": str(shipment.path), "format": shipment.format, "file_nbytes": written, **sizes(assignment)}
-        content |= {"equal_to_sweep": bool(equal.all()), "tensors": records(shipment.found)}
-        print(json_text({**content, "left_out": left_out(assignment)}))
+        content = {"file": str(shipment.path), "format": shipment.format, "file_nbytes": shipment.file_nbytes}
+        content |= {**sizes(assignment), "equal_to_sweep": bool(equal.all()), "note": shipment.note}
+        print(json_text({**content, "tensors": records(shipment.found), **others(assignment)}))
     else:
         show_figures(shipment.found)
         print(f"\n{summary(assignment)}")
-        tell_left_out(assignment)
+        tell_others(assignment)
     if not equal.all():
         name = shipment.found["tensor"][int(equal.argmin())]
         raise ExportError(
@@ -66,8 +66,12 @@ def report(shipment: Shipment, as_json: bool) -> None:
             "do not use the file, and report this"
         )
     if not as_json:
-        place = f"{shown(str(shipment.path))}, {size_text(written)}"
-        print(f"Wrote {place}. Read back and measured again: every figure is the sweep's.")
+        figures = f"are the format's own, as {shipment.note}" if shipment.note else "are the sweep's"
+        print(
+            f"Wrote {shown(str(shipment.path))}, {size_text(shipment.file_nbytes)}. Read back and measured again: ",
+            end="",
+        )
+        print(f"the figures {figures}.")
 
 
 def records(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -88,7 +92,7 @@ def show_figures(found: pd.DataFrame) -> None:
 
 
 def sizes(assignment: Assignment) -> dict[str, Any]:
-    """The figures of all tensors together."""
+    """The figures of all quantized tensors together."""
     return {
         "nbytes": assignment.nbytes,
         "source_nbytes": assignment.source_nbytes,
@@ -106,17 +110,27 @@ def summary(assignment: Assignment) -> str:
     )
 
 
-def left_out(assignment: Assignment) -> list[dict[str, str]]:
-    """The tensors that are not in the file, and why."""
-    return [{"tensor": item.spec.name, "reason": item.reason} for item in assignment.left]
+def others(assignment: Assignment) -> dict[str, list[dict[str, Any]]]:
+    """The tensors that are not quantized: copied into the file, or left out for a reason."""
+    return {
+        "copied": [{"tensor": item.spec.name, "nbytes": item.nbytes} for item in assignment.copied],
+        "left_out": [{"tensor": item.spec.name, "reason": item.reason} for item in assignment.left],
+    }
 
 
-def tell_left_out(assignment: Assignment) -> None:
-    """Say which tensors are not in the file, and why."""
+def tell_others(assignment: Assignment) -> None:
+    """Say which tensors are not quantized, and why."""
+    if assignment.copied:
+        size = size_text(assignment.copied_nbytes)
+        note(f"{counted(len(assignment.copied), 'tensor')} copied unchanged ({size}): {listed(assignment.copied)}")
     if assignment.left:
         note(f"{counted(len(assignment.left), 'tensor')} not quantized and not in the file:")
-    by_reason = sorted(left_out(assignment), key=lambda item: item["reason"])
-    for reason, items in itertools.groupby(by_reason, key=lambda item: item["reason"]):
-        names = [item["tensor"] for item in items]
-        more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
-        note(f"  {reason}: {', '.join(names[:SHOWN_NAMES])}{more}")
+    by_reason = sorted(assignment.left, key=lambda item: item.reason)
+    for reason, items in itertools.groupby(by_reason, key=lambda item: item.reason):
+        note(f"  {reason}: {listed(list(items))}")
+
+
+def listed(items: Sequence[Item]) -> str:
+    """The names of the first few."""
+    more = f" and {len(items) - SHOWN_NAMES:,} more" if len(items) > SHOWN_NAMES else ""
+    return ", ".join(item.spec.name for item in items[:SHOWN_NAMES]) + more

@@ -254,6 +254,57 @@ def test_a_dry_run_says_what_would_be_written_to_the_byte_and_writes_nothing(run
     assert "nothing was written" in shown.out
 
 
+@pytest.mark.parametrize("format", [name for name, known in FORMATS.items() if known.writable])
+def test_every_format_is_written_whole_and_measured_as_its_readers_decode_it(run, model, library, tmp_path, format):
+    known = FORMATS[format]
+    slug = next(
+        s for s in (SLUG, "int4-uni-g32-minmax-sfp16", "q8_0") if not known.why_not((48, 64), QuantConfig.parse(s))
+    )
+    out = tmp_path / f"out{known.suffix}"
+    call = [
+        "quantize",
+        model,
+        "--config",
+        slug,
+        "--tensors",
+        "fc1.weight",
+        "--format",
+        format,
+        "--others",
+        "copy",
+        "--skip",
+        "=*",
+    ]
+    written = run(*call, "-o", out, "--json").json
+    assert written["equal_to_sweep"] is True
+    assert {row["tensor"] for row in written["copied"]} == {"fc2.weight", "fc1.bias", "steps"}
+    assert (written["note"] != "") == bool(known.layout and known.layout.note)
+    expected = sweep(library, [QuantConfig.parse(slug)], ["fc1.weight"])
+    assert written["nbytes"] == expected["nbytes"][0]
+    if not written["note"]:
+        assert written["tensors"][0]["sqnr_db"] == pytest.approx(expected["sqnr_db"][0], rel=1e-9)
+    with open_checkpoint(out) as opened:
+        assert opened.names
+
+
+def test_a_format_says_what_it_cannot_hold_before_anything_is_written(run, model, tmp_path):
+    ran = run("quantize", model, "--config", SLUG, "-o", tmp_path / "out.gguf")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "cannot be written to gguf" in ran.err
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_other_tensors_are_copied_if_asked(run, model, library, tmp_path):
+    ran = run(
+        "quantize", model, "--config", "fp16", "--skip", "fc1.bias", "--others", "copy", "-o", tmp_path / "out.npz"
+    )
+    assert "1 tensor copied unchanged" in ran.err
+    assert "left out by a rule: fc1.bias" in ran.err
+    with open_checkpoint(tmp_path / "out.npz") as opened:
+        assert set(opened.names) == set(library.names) - {"fc1.bias"}
+        assert np.array_equal(opened.raw("steps"), library.raw("steps"))
+
+
 def test_the_format_can_be_named_in_place_of_the_suffix(run, model, tmp_path):
     run("quantize", model, "--config", "fp16", "-o", tmp_path / "out.bin", "--format", "safetensors")
     with open_checkpoint(tmp_path / "out.bin") as opened:
