@@ -1,6 +1,9 @@
 """ONNX models written again with quantized weights, run by ONNX Runtime beside twins whose weights are decoded."""
 
+import contextlib
 import importlib.metadata
+import re
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import quantlab as ql
@@ -365,6 +370,20 @@ def test_models_without_onnxs_operators_or_with_training_are_refused(path, tmp_p
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ql.ExportError, match="save it for inference"):
         rewrite(path, tmp_path / "small.onnx", {"gemm.w": config("int8-sym-tensor-minmax")})
+
+
+NAMES = [match.start() for match in re.finditer(rb"[a-z_.]{3,}", MODEL := branching().SerializeToString())]
+
+
+@given(st.sampled_from(NAMES), st.integers(-12, 6), st.integers(0, 255))
+def test_a_damaged_model_is_written_or_refused(tmp_path_factory, name, beside, byte):
+    folder = tmp_path_factory.mktemp("damaged")
+    damaged = bytearray(MODEL)
+    damaged[name + beside] = byte
+    (folder / "model.onnx").write_bytes(damaged)
+    with contextlib.suppress(ql.QuantlabError):
+        rewrite(folder / "model.onnx", folder / "small.onnx", dict.fromkeys(WEIGHTS, config("int8-sym-tensor-minmax")))
+    shutil.rmtree(folder)
 
 
 # -- size
