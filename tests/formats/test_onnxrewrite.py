@@ -372,7 +372,8 @@ def test_models_without_onnxs_operators_or_with_training_are_refused(path, tmp_p
         rewrite(path, tmp_path / "small.onnx", {"gemm.w": config("int8-sym-tensor-minmax")})
 
 
-NAMES = [match.start() for match in re.finditer(rb"[a-z_.]{3,}", MODEL := branching().SerializeToString())]
+MODEL = branching().SerializeToString()
+NAMES = [match.start() for match in re.finditer(rb"[a-z_.]{3,}", MODEL)]
 
 
 @given(st.sampled_from(NAMES), st.integers(-12, 6), st.integers(0, 255))
