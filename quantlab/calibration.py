@@ -178,7 +178,7 @@ class MSE(Calibration):
 
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The best range found for each group."""
-        lo, hi = groups.solve(lambda part, at: self._search(part, codec))
+        lo, hi = groups.solve(lambda part, at: self._search(part, codec), SEARCHED)
         return lo, hi
 
     def _search(self, groups: Groups, codec: IntegerCodec) -> Range:
@@ -190,6 +190,9 @@ class MSE(Calibration):
         # The search compared plain scales; what counts is the error with the power of two that is really used.
         found, plain = (codec.squared_errors(groups, codec.fit(groups, *r)) for r in ((lo, hi), full))
         return np.where(found < plain, lo, full[0]), np.where(found < plain, hi, full[1])
+
+
+SEARCHED = 1 << 14  # values per part: a part holds the errors of all candidates of all of its groups
 
 
 def geometric_cuts(ratio: float, smallest: float) -> np.ndarray:

@@ -39,7 +39,10 @@ class Piece(NamedTuple):
 
 
 class Groups:
-    """A float32 matrix [rows, cols] in C order, each row cut into groups of `size` values (the last may be short)."""
+    """A float32 matrix [rows, cols], each row cut into groups of `size` values (the last may be short).
+
+    The matrix is in C order, or a transposed view of which pieces are copied as they are worked on.
+    """
 
     def __init__(self, matrix: np.ndarray, size: int, tensor: np.ndarray | None = None) -> None:
         self.matrix = matrix
@@ -58,24 +61,24 @@ class Groups:
         lengths[-1] = self.matrix.shape[1] - self.size * (self.shape[1] - 1)
         return lengths
 
-    def pieces(self) -> list[Piece]:
-        """The matrix cut into pieces of about `PIECE` values, in order."""
+    def pieces(self, values: int = PIECE) -> list[Piece]:
+        """The matrix cut into pieces of about `values` values, in order; groups of up to PIECE values stay whole."""
         (rows, per_row), cols = self.shape, self.matrix.shape[1]
-        if cols <= PIECE:
-            step = max(1, PIECE // cols)
+        if self.size > PIECE:
+            return [piece for r in range(rows) for j in range(per_row) for piece in self._parts_of(r, j)]
+        if cols <= max(values, self.size):
+            step = max(1, values // cols)
             return [
                 Piece(slice(r, min(r + step, rows)), slice(0, cols), slice(0, per_row), 0, 0)
                 for r in range(0, rows, step)
             ]
-        if self.size <= PIECE:
-            step = PIECE // self.size
-            cuts = [slice(j, min(j + step, per_row)) for j in range(0, per_row, step)]
-            return [
-                Piece(slice(r, r + 1), slice(c.start * self.size, min(c.stop * self.size, cols)), c, 0, 0)
-                for r in range(rows)
-                for c in cuts
-            ]
-        return [piece for r in range(rows) for j in range(per_row) for piece in self._parts_of(r, j)]
+        step = max(1, values // self.size)
+        cuts = [slice(j, min(j + step, per_row)) for j in range(0, per_row, step)]
+        return [
+            Piece(slice(r, r + 1), slice(c.start * self.size, min(c.stop * self.size, cols)), c, 0, 0)
+            for r in range(rows)
+            for c in cuts
+        ]
 
     def _parts_of(self, r: int, j: int) -> list[Piece]:
         start, end = j * self.size, min((j + 1) * self.size, self.matrix.shape[1])
@@ -84,27 +87,31 @@ class Groups:
             for a in range(start, end, PIECE)
         ]
 
+    def block(self, piece: Piece) -> np.ndarray:
+        """The values of a piece, [rows, cols] in C order."""
+        return np.ascontiguousarray(self.matrix[piece.rows, piece.cols])
+
     def each(self, task: Callable[[np.ndarray, int, Piece], object]) -> list:
         """`task(part of the matrix, group size, piece)` for every piece, on the pool; results in order."""
-        return pool.run(lambda piece: task(self.matrix[piece.rows, piece.cols], self.size, piece), self.pieces())
+        return pool.run(lambda piece: task(self.block(piece), self.size, piece), self.pieces())
 
     def combine(self, partial: Callable, reduce: np.ufunc, out: np.ndarray) -> np.ndarray:
         """Fold `partial(part, size, at)` of every piece into `out` [rows, groups, ...] by `reduce`; returns `out`."""
         pieces = self.pieces()
-        results = pool.run(lambda p: partial(self.matrix[p.rows, p.cols], self.size, p.at), pieces)
+        results = pool.run(lambda piece: partial(self.block(piece), self.size, piece.at), pieces)
         for piece, result in zip(pieces, results, strict=True):
             reduce(out[piece.at], result, out=out[piece.at])
         return out
 
-    def solve(self, solver: Callable) -> tuple[np.ndarray, ...]:
+    def solve(self, solver: Callable, values: int = PIECE) -> tuple[np.ndarray, ...]:
         """`solver(groups, at)` for parts of whole groups, its arrays [rows, groups] put together.
 
-        Small groups: one part per piece, spread over the pool. Groups larger than a piece: one part, which spreads
-        its own work by `combine`.
+        Small groups: parts of about `values` values, spread over the pool. Groups larger than a piece: one part, which
+        spreads its own work by `combine`.
         """
         if self.size > PIECE:
             return tuple(solver(self, (slice(None), slice(None))))
-        pieces = self.pieces()
+        pieces = self.pieces(values)
         parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece.at)), pieces)
         whole = tuple(np.empty(self.shape, part.dtype) for part in parts[0])
         for piece, part in zip(pieces, parts, strict=True):
@@ -113,8 +120,8 @@ class Groups:
         return whole
 
     def part(self, piece: Piece) -> "Groups":
-        """The groups of a piece that holds whole groups."""
-        part = Groups(self.matrix[piece.rows, piece.cols], self.size)
+        """The groups of a piece: as groups of their own, with the extremes of the whole ones where those are known."""
+        part = Groups(self.block(piece), self.size, self.tensor)
         if "extents" in self.__dict__:
             lo, hi = self.extents
             part.extents = lo[piece.at], hi[piece.at]
@@ -135,7 +142,7 @@ class Groups:
         pieces = self.pieces()
 
         def extents(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
-            x = self.matrix[piece.rows, piece.cols]
+            x = self.block(piece)
             shape = (x.shape[0], piece.groups.stop - piece.groups.start, batches)
             part = np.empty(shape, np.float32), np.empty(shape, np.float32)
             kernels.extents(x, self.size, piece.first, piece.total, *part)
@@ -188,9 +195,11 @@ class PerChannel:
         return self.axis % len(shape)
 
     def to_groups(self, x: np.ndarray) -> Groups:
-        """x (float32, C order) with one row, one group, per channel; a view for axis 0, else a copy."""
-        axis = self.index(x.shape)
-        matrix = np.ascontiguousarray(np.moveaxis(x, axis, 0)).reshape(x.shape[axis], -1)
+        """x (float32, C order) with a row, one group, per channel; a view for axis 0 and for matrices, else a copy."""
+        matrix = np.moveaxis(x, self.index(x.shape), 0)
+        # Channels that do not fit a piece would be copied once for every part of them.
+        if x.ndim != 2 or matrix.shape[1] > PIECE:
+            matrix = np.ascontiguousarray(matrix).reshape(len(matrix), -1)
         return Groups(matrix, matrix.shape[1], x)
 
     def from_groups(self, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -64,7 +64,8 @@ def run(
     workers, cancel = _limits.get().workers, cancel or _limits.get().cancel
     work = _Work(task, items, cancel)
     helpers = min(workers or core_count(), len(work.todo)) - 1
-    futures = [_executor().submit(work) for _ in range(helpers)]
+    # Each with the caller's limits: a task that calls `run` itself must hear of a Cancel on any thread.
+    futures = [_executor().submit(copy_context().run, work) for _ in range(helpers)]
     try:
         work()
     finally:

@@ -1,6 +1,7 @@
 """Exact order statistics and tail means of groups, large or small, without a copy of the tensor."""
 
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 
@@ -80,13 +81,16 @@ def large_groups(groups: Groups) -> list[tuple[int, int, np.ndarray]]:
 
 def radix_counts(values: np.ndarray, prefix: int, shift: int) -> np.ndarray:
     """Counts of the keys of `values` by 16 bits: int64 [65536] (see `kernels.key_histogram`)."""
+    total, lock = np.zeros(1 << 16, np.int64), Lock()
 
-    def count(start: int) -> np.ndarray:
+    def count(start: int) -> None:
         counts = np.zeros(1 << 16, np.int64)
         kernels.key_histogram(values[start : start + STEP], prefix, shift, counts)
-        return counts
+        with lock:  # a list of all tables would take half as much memory as the values
+            np.add(total, counts, out=total)
 
-    return np.sum(pool.run(count, range(0, values.size, STEP)), axis=0)
+    pool.run(count, range(0, values.size, STEP))
+    return total
 
 
 def select(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
