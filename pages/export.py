@@ -2,20 +2,21 @@
 
 import streamlit as st
 
-from quantlab.ui import export_result, export_views, jobs, state, widgets
+from quantlab.ui import export_form, export_result, export_views, jobs, state, widgets
 
 session = state.require_checkpoint()
 job = jobs.get(session.export)
 running = job is not None and job.active
 
 st.title("Export", anchor=False)
-st.caption("Packed codes, scales and a manifest in one file, which NumPy alone can decode.")
+st.caption("Writes the packed result, reads it back, and measures it again.")
 with widgets.boundary():
-    rules = export_views.choose_rules(session)
+    rules = export_form.choose_rules(session)
     overview = st.container()
     with st.container(border=True):
-        format = export_views.choose_format()
-        target = export_views.choose_target(session, rules, format)
+        format = export_form.choose_format()
+        rules = export_form.choose_others(format) + rules
+        target = export_form.choose_target(session, rules, format)
         plan = export_views.plan(session, rules, format)
         with overview:
             export_views.preview(plan)

@@ -17,9 +17,9 @@ FORMAT = {"sqnr_db": "%.4f dB", "max_abs_error": "%.6g", "nbytes": "localized"}
 HEIGHT = 38 + 35 * 12
 DOWNLOAD_HELP = "Streamed from the server's disk, whatever its size. Kept until newer files need the room."
 EQUAL_HELP = (
-    "**Sweep**: measured while quantizing. **File**: the file's bytes, decoded, against the original. ✓ covers MSE, "
-    "RMSE, MAE, bits per weight and compression too. Bytes and the largest error agree exactly, sums of errors up to "
-    "the rounding of another order."
+    "**Sweep**, or **before**: measured while quantizing. **File**: the file's bytes, decoded, against the original. "
+    "✓ covers MSE, RMSE, MAE, bits per weight and compression too. Bytes and the largest error agree exactly, sums of "
+    "errors up to the rounding of another order."
 )
 
 
@@ -66,7 +66,10 @@ def file(result: Written) -> None:
 def proof(result: Written) -> None:
     """What the sweep measured beside what the file, read back, measures."""
     found, expected, equal = result.shipment.found, result.expected, result.equal
+    note = result.shipment.note
     origin = "those of your sweep" if result.swept else "those that a sweep shows"
+    if note:
+        origin = f"those that the format's readers see ({text.plain(note)})"
     if equal.all():
         st.success(
             f"Read back and measured again, {counted(len(found), 'tensor')}: the figures are {origin}.",
@@ -80,10 +83,10 @@ def proof(result: Written) -> None:
         )  # fmt: skip
     with st.expander("Figure by figure", icon=":material/balance:", expanded=not equal.all() or len(found) <= 20):
         st.caption(EQUAL_HELP)
-        _figures(expected, found, equal)
+        _figures(expected, found, equal, "before" if note else "sweep")
 
 
-def _figures(expected: pd.DataFrame, found: pd.DataFrame, equal: np.ndarray) -> None:
+def _figures(expected: pd.DataFrame, found: pd.DataFrame, equal: np.ndarray, before: str) -> None:
     columns = {
         "Equal": ["✓" if same else "✗" for same in equal],
         "Tensor": found["tensor"],
@@ -91,7 +94,7 @@ def _figures(expected: pd.DataFrame, found: pd.DataFrame, equal: np.ndarray) -> 
     }
     config = {}
     for name in COMPARED:
-        for label, frame in (("sweep", expected), ("file", found)):
+        for label, frame in ((before, expected), ("file", found)):
             title = f"{'Bytes' if name == 'nbytes' else METRICS[name].label}, {label}"
             columns[title], config[title] = frame[name], st.column_config.NumberColumn(format=FORMAT[name])
     config["Tensor"] = st.column_config.TextColumn(pinned=True)

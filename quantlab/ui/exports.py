@@ -172,15 +172,15 @@ def discard(download: str | None, path: Path, error: BaseException) -> None:
     if download:
         store().drop(download)
     elif isinstance(error, Cancelled):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def written(key: Key, shipment: Shipment, swept: pd.DataFrame | None, download: str | None) -> Written:
     """The result of a job, with the rows of an earlier sweep in place of those measured on the way."""
     expected, known = shipment.expected, False
-    if swept is not None:
+    if swept is not None and not shipment.note:  # other values than the sweep's, and said to be so
         rows = shipment.expected[["tensor", "config"]].merge(swept, on=["tensor", "config"], how="left")
         known = len(rows) == len(expected) and bool(rows["nbytes"].notna().all())
         expected = rows[expected.columns] if known else expected
     equal = same_figures(expected, shipment.found)
-    return Written(key, shipment, expected, equal, known, shipment.path.stat().st_size, download)
+    return Written(key, shipment, expected, equal, known, shipment.file_nbytes, download)

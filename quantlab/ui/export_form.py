@@ -1,0 +1,126 @@
+"""The form of the Export page: which tensor gets what, in which file format, and where it goes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import streamlit as st
+
+from quantlab.config import PRESETS
+from quantlab.errors import ConfigError
+from quantlab.formats import FORMATS
+from quantlab.recipe import COPY, SKIP, Rule
+from quantlab.ui import exports, sources, state, text
+from quantlab.ui.help import about
+
+WRITABLE = [name for name, kind in FORMATS.items() if kind.writable]
+WAYS = ("Download", "A folder on this computer")
+OTHERWISE = {SKIP: "are left out", COPY: "are copied unchanged"}
+FIELD, NAME_FIELD = 340, 520  # pixels
+PATTERN_HELP = (
+    "Empty: every floating-point tensor of two dimensions or more. Biases and norms are small and sensitive, so they "
+    "are taken only when you ask for them. Or a name, or a pattern: `*` stands for any text, `?` for one character."
+)
+OTHERS_HELP = (
+    "Tensors that are not quantized, such as biases and norms. Without them the file holds the quantized ones alone; a "
+    "program that runs the model needs them."
+)
+FORMAT_HELP = (
+    "**.npz** and **.safetensors** hold packed codes, scales and a manifest, enough to decode them with NumPy alone. "
+    "The others are what those programs load; some cannot hold every configuration, and say why."
+)
+EXCEPTION_HELP = (
+    "Tensors that get something else, or are left out. Where several exceptions match, the last one counts."
+)
+
+
+def choose_rules(session: state.Session) -> list[Rule]:
+    """What every tensor gets: the general rule, then its exceptions."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        pattern = st.text_input(
+            "Tensors", key="take", bind="query-params", persist_state="session", width=FIELD, help=PATTERN_HELP,
+            placeholder="every weight",
+        )  # fmt: skip
+        general = _outcome(
+            f"all-{session.config}", "Configuration", Rule(pattern.strip(), session.config), _offered(session)
+        )
+    if general.config is not None and general.config != session.config:
+        state.choose_config(general.config)
+    rules = [_exception(session, i, rule) for i, rule in enumerate(session.rules)]
+    if tuple(rules) != session.rules:
+        state.choose_rules(rule for rule in rules if rule)
+        st.rerun()
+    if st.button("Add an exception", icon=":material/add:", type="tertiary", help=EXCEPTION_HELP):
+        state.choose_rules([*session.rules, Rule(session.chosen or "*", PRESETS["float16"])])
+        st.rerun()
+    return [Rule(pattern.strip(), session.config), *session.rules]
+
+
+def _exception(session: state.Session, i: int, rule: Rule) -> Rule | None:
+    """One exception as it is now; None once it is removed."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key=f"exception-{i}"):
+        pattern = st.text_input("Except", rule.pattern, key=f"except-{i}-{rule}", width=FIELD)
+        now = _outcome(f"exception-{i}-{rule}", "which get", rule, [*OTHERWISE, *_offered(session)])
+        gone = st.button("Remove", key=f"remove-{i}-{rule}", icon=":material/close:", type="tertiary")
+    return None if gone else replace(now, pattern=pattern.strip() or rule.pattern)
+
+
+def _outcome(key: str, label: str, rule: Rule, offered: Sequence[str]) -> Rule:
+    """The rule with what is chosen for its tensors; slugs that are not offered can be typed in.
+
+    What was typed and is no configuration is answered by a sentence, and the rule stays as it is.
+    """
+    chosen = st.selectbox(
+        label, list(dict.fromkeys([rule.word, *offered])), key=key, format_func=_named, accept_new_options=True,
+        width=FIELD, help=about("configuration"), placeholder="Choose, or type one such as int4-sym-g64-mse",
+    )  # fmt: skip
+    try:
+        return replace(Rule.parse((chosen or rule.word).strip()), pattern=rule.pattern)
+    except ConfigError as error:
+        st.error(f"{text.sentence(error)} Still used: {text.plain(rule.word)}.", icon=":material/block:")
+        return rule
+
+
+def _named(word: str) -> str:
+    """A slug, with the name of the preset that it is; or what else becomes of tensors."""
+    names = [name for name, config in PRESETS.items() if str(config) == word and name != word]
+    return OTHERWISE.get(word) or (f"{word} ({names[0]})" if names else word)
+
+
+def _offered(session: state.Session) -> list[str]:
+    """Slugs to choose from: those under consideration, and those of the presets."""
+    return list(dict.fromkeys(map(str, [session.config, *session.compare, *PRESETS.values()])))
+
+
+def choose_format() -> str:
+    """The file format, by its name in the registry."""
+    return st.selectbox(
+        "File format", WRITABLE, format_func=lambda name: FORMATS[name].label, key="format", bind="query-params",
+        persist_state="session", help=FORMAT_HELP, width=NAME_FIELD, filter_mode=None,
+    )  # fmt: skip
+
+
+def choose_others(format: str) -> list[Rule]:
+    """What becomes of tensors that no rule speaks of, as the rule before all others."""
+    whole = FORMATS[format].layout is not None
+    copy = st.toggle("Copy the other tensors unchanged", whole, key=f"others-{whole}", help=OTHERS_HELP)
+    return [Rule("*", None, copy=True)] if copy else []
+
+
+def choose_target(session: state.Session, rules: Sequence[Rule], format: str) -> tuple[str, str | None]:
+    """The file's name, and the folder to save it in; None for a download."""
+    configs = {rule.config for rule in rules if rule.config}
+    what = configs.pop() if len(configs) == 1 else "mixed"
+    title = session.title.removesuffix(Path(session.title).suffix)
+    suggested = exports.safe_name(f"{title}-{what}{FORMATS[format].suffix}")
+    is_folder = FORMATS[format].folder
+    ways = WAYS[1:] if is_folder else WAYS  # what is a folder cannot be downloaded as a file
+    way = st.segmented_control("Write to", ways, default=ways[0], required=True, key=f"to-{is_folder}")
+    folder = None
+    with st.container(horizontal=True):
+        if way == WAYS[1]:
+            roots = ", ".join(map(text.plain, sources.roots()))
+            folder = st.text_input("Folder", str(sources.roots()[0]), key="folder", width=FIELD, help=f"Under {roots}.")
+        label = "Name of the new folder" if is_folder else "File name"
+        name = st.text_input(label, suggested, key=f"name-{suggested}", width=NAME_FIELD)
+    return name.strip() or suggested, folder
