@@ -159,7 +159,11 @@ def combinations(
         listed("pow2_scales", pow2_scales),
     ]
     # An unknown name is a mistake, not a combination that does not work.
-    for name, registry, values in (("dtype", DTYPES, axes[0]), ("mapping", MAPPINGS, axes[1])):
+    for name, registry, values in (
+        ("dtype", DTYPES, axes[0]),
+        ("mapping", MAPPINGS, axes[1]),
+        ("scale_dtype", SCALE_DTYPES, axes[4]),
+    ):
         for value in values:
             check_known(name, value, registry)
     configs: dict[QuantConfig, None] = {}

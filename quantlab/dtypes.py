@@ -124,7 +124,7 @@ class IntegerCodec:
         exponent = np.frexp(plain.scale)[1] - 1
         lowest, highest = np.frexp(storage.smallest)[1] - 1, np.frexp(storage.largest)[1] - 1
         tried = []
-        for step in (-1, 0, 1, 2):
+        for step in (0, -1, 1, 2):  # of equals the first: a constant keeps scale 1
             scale = np.ldexp(1.0, np.clip(exponent + step, lowest, highest))
             zero_point = grid.has_zero_point * np.clip(np.rint(-self.mapping.widen(lo, hi)[0] / scale), 0, grid.steps)
             tried.append(Fitted(scale.astype(np.float32), zero_point.astype(np.float32), plain.offset))

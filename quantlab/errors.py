@@ -52,7 +52,7 @@ class CalibrationRequiredError(QuantlabError, RuntimeError):
 
 
 class PackingError(QuantlabError, ValueError):
-    """A code does not fit its bit width, or a payload has the wrong number of bytes."""
+    """A code does not fit its bit width, or the bytes or scales of a payload are not those of its configuration."""
 
 
 class CheckpointError(QuantlabError, ValueError):
@@ -99,4 +99,4 @@ def check_number(what: str, value: object, lowest: float, highest: float) -> flo
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
     if not lowest <= number <= highest:
         raise ConfigError(f"{what} is {value!r}: give a number from {lowest:g} to {highest:g}")
-    return float(number)
+    return float(number) + 0.0  # -0.0 + 0.0 is 0.0: equal numbers, equal names

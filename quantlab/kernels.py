@@ -18,6 +18,7 @@ jit = njit(nogil=True, cache=True)
 fast = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
 BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
 
 
@@ -50,37 +51,51 @@ class Fitted(NamedTuple):
 
 
 @jit
+def spacing(value, storage):
+    """Distance between neighbours of a narrower float type around `value` (float64, finite)."""
+    if abs(value) < storage.normal:
+        return storage.smallest
+    return math.ldexp(1.0, math.frexp(value)[1] - storage.precision)
+
+
+@jit
 def round_to(value, storage):
     """`value` (float64, finite) rounded half to even to a narrower float type, saturated at its largest."""
-    magnitude = abs(value)
-    if magnitude < storage.normal:
-        rounded = np.rint(magnitude / storage.smallest) * storage.smallest
-    else:
-        # Adding and subtracting 2^(53 - p) times the value, cut to p bits, is the classical Veltkamp split.
-        exponent = math.frexp(magnitude)[1]
-        quantum = math.ldexp(1.0, exponent - storage.precision)
-        rounded = min(np.rint(magnitude / quantum) * quantum, storage.largest)
-    return math.copysign(rounded, value)
+    step = spacing(value, storage)
+    return min(max(np.rint(value / step) * step, -storage.largest), storage.largest)
+
+
+@jit
+def round_down(value, storage):
+    """`value` rounded towards -infinity to a narrower float type, saturated at its largest."""
+    step = spacing(value, storage)
+    return min(max(np.floor(value / step) * step, -storage.largest), storage.largest)
 
 
 @jit
 def fit(lo, hi, grid, storage):
     """Scale, zero point and offset that spread the codes of `grid` over [lo, hi] (float64).
 
-    scale = (hi - lo) / steps, never 0 or infinite in its storage type; a range of no width gets scale 1.
+    scale = (hi - lo) / steps, never 0 or infinite in its storage type; a range of no width gets scale 1. Codes count
+    up from the offset as it is stored, so it is rounded down and the scale reaches from there: a bfloat16 offset for
+    [1001, 1002] is 1000, and 255 steps of 1/255 would end at 1001.
     """
     lo = min(lo, grid.widest_lo)
     hi = max(hi, -grid.widest_lo)
-    step = (hi - lo) / grid.steps
+    if grid.has_offset == 1.0:
+        lo = round_down(lo, storage)
+    step = max(hi - lo, 0.0) / grid.steps
     scale = 1.0 if step == 0.0 else max(round_to(step, storage), storage.smallest)
     zero_point = grid.has_zero_point * min(max(np.rint(-lo / scale), 0.0), grid.steps)
-    return scale, zero_point, round_to(grid.has_offset * lo, storage)
+    return scale, zero_point, grid.has_offset * lo
 
 
 @jit
-def bounds(scale, zero_point, grid):
+def bounds(scale, zero_point, offset, grid):
     """Lowest and highest code relative to the zero point whose value is finite in float32."""
-    limit = np.floor(FLOAT32_MAX / scale)  # math.floor would make it an int64
+    # The product is rounded before a positive offset is added: by up to half a step, and the sum must not pass the end.
+    room = max(FLOAT32_MAX - (offset + HALF_STEP_AT_MAX if offset > 0.0 else 0.0), 0.0)
+    limit = np.floor(room / scale)  # math.floor would make it an int64
     return np.float32(max(grid.qmin - zero_point, -limit)), np.float32(min(grid.qmax - zero_point, limit))
 
 
@@ -111,7 +126,7 @@ def encode(x, size, fitted, grid, codes):
     for r in range(x.shape[0]):
         for j in range(fitted.scale.shape[1]):
             scale, offset, zero_point = fitted.scale[r, j], fitted.offset[r, j], fitted.zero_point[r, j]
-            lowest, highest = bounds(scale, zero_point, grid)
+            lowest, highest = bounds(scale, zero_point, offset, grid)
             values, out = group(x, r, j, size), group(codes, r, j, size)
             for i in range(values.shape[0]):
                 code = np.rint((values[i] - offset) / scale)
@@ -140,9 +155,9 @@ def error_sums(x, size, fitted, grid, sums):
     for r in range(x.shape[0]):
         for j in range(fitted.scale.shape[1]):
             scale, offset = fitted.scale[r, j], fitted.offset[r, j]
-            lowest, highest = bounds(scale, fitted.zero_point[r, j], grid)
+            lowest, highest = bounds(scale, fitted.zero_point[r, j], offset, grid)
             values = group(x, r, j, size)
-            squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int32(0)
+            squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int64(0)
             clipped = 0.0
             for start in range(0, values.shape[0], BLOCK):
                 block = values[start : start + BLOCK]
@@ -155,24 +170,24 @@ def error_sums(x, size, fitted, grid, sums):
                     absolute += abs(error)
                     cross += np.float64(value) * error
                     # The bits of non-negative floats order like the floats, and integer maxima vectorise.
-                    largest = max(largest, np.float32(abs(value - decoded)).view(np.int32))
+                    largest = max(largest, np.float64(abs(error)).view(np.int64))
                     outside += np.float32(1) if code < lowest or code > highest else np.float32(0)
                 clipped += np.float64(outside)
             sums[r, j, 0], sums[r, j, 1], sums[r, j, 2] = squared, absolute, cross
-            sums[r, j, 3], sums[r, j, 4] = np.int32(largest).view(np.float32), clipped
+            sums[r, j, 3], sums[r, j, 4] = np.int64(largest).view(np.float64), clipped
 
 
 @fast
 def difference_sums(x, decoded, sums):
     """`error_sums` for two arrays [n]: sums = (sum e^2, sum |e|, sum x*e, max |e|)."""
-    squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int32(0)
+    squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int64(0)
     for i in range(x.shape[0]):
         error = np.float64(x[i]) - np.float64(decoded[i])
         squared += error * error
         absolute += abs(error)
         cross += np.float64(x[i]) * error
-        largest = max(largest, np.float32(abs(x[i] - decoded[i])).view(np.int32))
-    sums[0], sums[1], sums[2], sums[3] = squared, absolute, cross, np.int32(largest).view(np.float32)
+        largest = max(largest, np.float64(abs(error)).view(np.int64))
+    sums[0], sums[1], sums[2], sums[3] = squared, absolute, cross, np.int64(largest).view(np.float64)
 
 
 @jit
@@ -227,22 +242,24 @@ def narrow_groups(lo, hi, cuts, chosen, new_lo, new_hi):
 def candidate_errors(x, size, lo, hi, cuts, whole, grid, storage, errors):
     """Squared error of candidate ranges: errors[r, j, k] for what `narrow` makes of [lo, hi] and cuts[k].
 
-    Where `whole` is 1 (x holds whole groups) a candidate that cuts the group's extremes so far that this alone costs
-    more than the best one yet is not evaluated: its error is inf.
+    Where `whole` is 1 (x holds whole groups) a candidate under which one of the group's extremes alone costs more than
+    the best candidate yet is not evaluated: its error is inf.
     """
     for r in range(x.shape[0]):
         for j in range(lo.shape[1]):
             values, best = group(x, r, j, size), np.inf
+            smallest, largest = extent(values)
             for k in range(cuts.shape[0]):
                 new_lo, new_hi = narrow(lo[r, j], hi[r, j], cuts[k])
                 scale, zero_point, offset = fit(new_lo, new_hi, grid, storage)
-                # One step of slack: rounding the zero point or a negative code below -qmax can reach past the range.
-                cut = max(new_lo - lo[r, j], hi[r, j] - new_hi) - scale
-                if whole * cut * abs(cut) > best:
+                lowest, highest = bounds(scale, zero_point, offset, grid)
+                step, start = np.float32(scale), np.float32(offset)
+                below = smallest - np.float64(round_trip(smallest, step, start, lowest, highest)[1])
+                above = largest - np.float64(round_trip(largest, step, start, lowest, highest)[1])
+                if whole * max(below * below, above * above) > best:
                     errors[r, j, k] = np.inf
                     continue
-                lowest, highest = bounds(scale, zero_point, grid)
-                error = squared_error(values, np.float32(scale), np.float32(offset), lowest, highest)
+                error = squared_error(values, step, start, lowest, highest)
                 errors[r, j, k] = error
                 best = min(best, error)
 

@@ -12,7 +12,7 @@ from . import pool
 from .arrays import as_float32
 from .config import QuantConfig
 from .dtypes import DTYPES
-from .errors import Cancelled, ConfigError, QuantlabError, check_integer, check_known
+from .errors import Cancelled, ConfigError, QuantlabError, ShapeError, check_integer, check_known
 from .granularity import Granularity
 from .metrics import evaluate_many
 from .tensor import fit
@@ -43,7 +43,9 @@ Progress = Callable[[int, int, str], object]
 class TensorSource(Protocol):
     """What a sweep needs of a checkpoint."""
 
-    names: list[str]
+    @property
+    def names(self) -> list[str]:
+        """Names of the tensors, in order."""
 
     def raw(self, name: str) -> np.ndarray:
         """The tensor in its own dtype."""
@@ -140,13 +142,14 @@ def tensor_rows(
 ) -> list[dict[str, Any]]:
     """The rows of one tensor, in the order of `configs`."""
     on_progress(0, f"{name}: reading")
+    shape: tuple[int, ...] = ()
     try:
         raw = load(name)
+        shape = getattr(raw, "shape", ())
         x = as_float32(raw)
     except Cancelled:
         raise
     except QuantlabError as error:
-        shape = raw.shape if "raw" in locals() and isinstance(raw, np.ndarray) else ()
         return [{**labels(name, shape, config), "reason": str(error)} for config in configs]
     found: dict[QuantConfig, dict[str, Any]] = {}
     for granularity, together in by_granularity(configs):
@@ -186,7 +189,7 @@ def granularity_rows(
             on_progress(f"calibrating {config}")
             try:
                 fitted.append((config, fit(groups, config)))
-            except ConfigError as error:
+            except (ConfigError, ShapeError) as error:  # this one cannot serve the tensor; others of its layout may
                 rows[config] = {"reason": str(error)}
         on_progress(f"measuring {len(fitted)} configurations ({granularity.slug})")
         reports = evaluate_many(x, groups, fitted, source_nbytes)

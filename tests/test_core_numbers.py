@@ -225,7 +225,7 @@ def test_any_finite_tensor_gives_finite_values_and_figures(
 )
 def test_values_in_range_move_by_at_most_half_a_step(x, dtype, mapping):
     q = ql.quantize(x, config(dtype=dtype, mapping=mapping))
-    # Affine: the rounded zero point may shift the range by half a step more. The scale is rounded, and a code multiplies
+    # Affine: the rounded zero point may shift the range by half a step more. The scale is rounded, and codes multiply
     # that; then the product is rounded, and for uniform codes the offset and the sum.
     rounded = 2.0**q.config.codec.bits * np.spacing(q.scale) + 4 * np.spacing(np.abs(x).max() + q.scale)
     bound = (1 if mapping == "affine" else 0.5) * float(q.scale) + float(rounded)
