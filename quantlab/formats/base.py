@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import MAX_DIMENSIONS, NARROW_FLOATS, as_float32, raise_non_finite
 from ..config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
-from .files import CHUNK, InputFile, Stream, shown
+from .files import CHUNK, InputFile, Stream, as_text, shown
 
 if TYPE_CHECKING:
     from .layout import Layout
@@ -86,7 +86,7 @@ class Checkpoint(ABC):
     @property
     def title(self) -> str:
         """What the checkpoint is called in messages and manifests: the file's name, or the folder's."""
-        return self.files[0].name if len(self.files) == 1 else self.path.name
+        return self.files[0].name if len(self.files) == 1 else as_text(self.path.name)
 
     @property
     def names(self) -> list[str]:

@@ -38,6 +38,15 @@ def shown(name: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 
+def as_text(name: str) -> str:
+    r"""A file's name as text that can be written anywhere: what is not UTF-8 in it becomes a replacement character.
+
+    >>> as_text("mod\udcffel.npy").isprintable()
+    True
+    """
+    return name.encode(errors="surrogatepass").decode(errors="replace")
+
+
 def size_text(count: int) -> str:
     """A number of bytes for people: 12 bytes, 34.5 kB, 1.2 GB (powers of 1000).
 
@@ -69,7 +78,7 @@ class InputFile:
     def __init__(self, path: str | os.PathLike[str], name: str | None = None, *, alone: bool = False) -> None:
         self.path = Path(path)
         self.alone = alone
-        self.name = name or self.path.name or str(path)
+        self.name = as_text(name or self.path.name or str(path))
         try:
             self._fd = os.open(self.path.resolve(strict=True), _FLAGS)
             found = os.fstat(self._fd)

@@ -72,6 +72,20 @@ def test_names_of_files_and_tensors_do_not_reach_the_terminal_as_commands(run, t
     assert "\\x1b[2Jred" in run("info", model).out
 
 
+def test_a_file_whose_name_is_no_text_is_read_and_written_like_any_other(run, tmp_path):
+    source, out = (Path(os.fsdecode(bytes(tmp_path) + name)) for name in (b"/\xff.npy", b"/\xfe.safetensors"))
+    np.save(source, np.ones((4, 8), np.float32))
+    for call in (
+        ["info", source],
+        ["sweep", source, "--csv", "-"],
+        ["quantize", source, "--config", "fp16", "-o", out],
+    ):
+        assert run(*call).code == 0
+    assert (
+        run("verify", out, "--source", source, "--json").json["tensors"][0]["tensor"] == "\N{REPLACEMENT CHARACTER}" * 3
+    )
+
+
 @pytest.mark.parametrize(
     "call",
     [
