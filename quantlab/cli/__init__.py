@@ -14,9 +14,10 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import QuantlabError
+from ..kernelcache import forget_compiled, is_damage
 from . import export, info, quantize, sweep, verify
 from .options import SLUG_HELP, UsageError, examples
-from .terminal import complain, prepare_streams
+from .terminal import complain, note, prepare_streams
 
 INTERRUPTED, TERMINATED, CLOSED = 130, 143, 141  # 128 + SIGINT, SIGTERM, SIGPIPE, as shells report them
 
@@ -58,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # as a program: let a termination clean up as an interruption does
         signal.signal(signal.SIGTERM, _terminated)
     try:
-        args = parser().parse_args(argv)
-        code = _run(args)
+        code = _run(parser().parse_args(argv))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        args.run(args)
+        _with_compiled(args)
     except UsageError as error:
         args.parser.error(str(error))
     except QuantlabError as error:
@@ -84,6 +84,18 @@ def _run(args: argparse.Namespace) -> int:
         complain("there is not enough memory for this: choose fewer or smaller tensors with --tensors")
         return 1
     return 0
+
+
+def _with_compiled(args: argparse.Namespace) -> None:
+    """Run the command; once more if the files of compiled kernels turn out to be damaged, without them."""
+    try:
+        args.run(args)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        note("the files of compiled kernels were damaged: compiling anew")
+        forget_compiled()
+        args.run(args)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -4,14 +4,13 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from quantlab import kernels
 from quantlab.calibration import CALIBRATIONS
 from quantlab.config import grid
 from quantlab.dtypes import DTYPES, MAPPINGS
+from quantlab.kernelcache import cache_folders, cached_files, forget_compiled
 from quantlab.sweep import sweep
 from quantlab.tensor import quantize
 
@@ -29,21 +28,9 @@ def warm_up() -> None:
         run_kernels()
     except Exception as error:  # EOFError, UnpicklingError, a missing attribute: damage has many faces
         log.warning("the kernel cache is damaged (%s: %s); compiling anew", type(error).__name__, error)
-        for file in cached_files(folders):
-            file.unlink(missing_ok=True)
+        forget_compiled()
         compile_elsewhere()
         run_kernels()
-
-
-def cache_folders() -> set[Path]:
-    """The folders in which Numba keeps compiled kernels."""
-    return {Path(item.stats.cache_path) for item in vars(kernels).values() if hasattr(item, "stats")}
-
-
-def cached_files(folders: set[Path]) -> list[Path]:
-    """The files of compiled kernels in them."""
-    patterns = ("kernels.*.nbi", "kernels.*.nbc")
-    return [file for folder in folders for pattern in patterns for file in folder.glob(pattern)]
 
 
 def compile_elsewhere() -> None:

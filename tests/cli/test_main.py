@@ -182,6 +182,25 @@ def test_it_runs_as_a_module_in_any_encoding(tmp_path):
         assert out
 
 
+def test_damaged_files_of_compiled_kernels_are_compiled_anew(model, tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    environment.pop("NUMBA_DISABLE_JIT", None)
+
+    def swept() -> tuple[int, bytes, bytes]:
+        process = started("sweep", model, "--config", "fp16", "--json", "-", env=environment)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    whole = swept()
+    assert whole[0] == 0
+    for file in (tmp_path / "cache").rglob("*.nbi"):
+        file.write_bytes(file.read_bytes()[:5])
+    code, out, err = swept()
+    assert (code, out) == (0, whole[1])
+    assert b"were damaged" in err
+    assert swept() == whole
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(model):
     process = started("sweep", model, "--csv", "-")
     process.stdout.close()
