@@ -100,7 +100,8 @@ def error_figures(signal: Signal, sums: np.ndarray) -> dict[str, Any]:
     mse = squared / signal.size
     decoded_power = max(signal.power - 2 * cross + squared, 0.0)
     norm = math.sqrt(signal.power) * math.sqrt(decoded_power)
-    cosine = (signal.power - cross) / norm if norm > 0 else float(signal.power == decoded_power)
+    # Without an error it is 1, which the product of two roots may miss by a rounding.
+    cosine = (signal.power - cross) / norm if norm > 0 and squared > 0 else float(squared == 0)
     return {
         "mse": mse,
         "rmse": math.sqrt(mse),
@@ -135,18 +136,17 @@ def evaluate_many(
     Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
     """
 
-    def piece_sums(part: np.ndarray, size: int, piece: Piece) -> tuple[float, np.ndarray]:
+    def piece_sums(part: np.ndarray, size: int, piece: Piece) -> tuple[float, float, np.ndarray]:
         sums = np.empty((len(fitted), SUMS))
         for i, (config, parameters) in enumerate(fitted):
             per_group = config.codec.error_sums(part, size, cut(parameters, piece.at)).reshape(-1, SUMS)
             sums[i] = per_group.sum(axis=0)
             sums[i, 3] = per_group[:, 3].max()
-        return squares(part), sums
+        return squares(part), float(max(-part.min(), part.max())), sums
 
     parts = groups.each(piece_sums)
-    lo, hi = groups.extents
-    signal = Signal(x.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
-    totals = fold([sums for _, sums in parts])
+    signal = Signal(x.size, sum(power for power, _, _ in parts), max(peak for _, peak, _ in parts))
+    totals = fold([sums for _, _, sums in parts])
     return [
         report(x.shape, config, signal, sums, source_nbytes) for (config, _), sums in zip(fitted, totals, strict=True)
     ]

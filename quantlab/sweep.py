@@ -185,6 +185,8 @@ def granularity_rows(
     fitted = []
     try:
         groups = granularity.to_groups(x)
+        if len(configs) > 1:
+            _ = groups.extents  # found once for all of them
         for config in configs:
             on_progress(f"calibrating {config}")
             try:

@@ -186,7 +186,12 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
     codec = config.codec
     if isinstance(codec, CastCodec) or not DTYPES[config.dtype].configurable:
         return codec.fit(groups, *groups.extents)
-    return codec.fit(groups, *config.calibration.range(groups, codec))
+
+    def solver(part: Groups, at: tuple) -> Fitted:
+        return codec.fit(part, *config.calibration.range(part, codec))
+
+    # Part by part: ranges are float64 and take more room than what comes of them.
+    return Fitted(*groups.solve(solver))
 
 
 def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:

@@ -1,0 +1,127 @@
+"""Metrics: the fused pass equals measuring what was shipped, and both equal the formulas."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import quantlab as ql
+from quantlab.metrics import error_histogram, group_errors
+from quantlab.tensor import part_specs
+
+SHAPES = [(), (1,), (7,), (3, 50), (5, 7, 11), (40, 3000), (300_000,)]
+CONFIGS = ql.grid(
+    ["int2", "int5", "int8", "int16", "fp16", "bf16"],
+    ["symmetric", "affine", "uniform"],
+    ["tensor", "ch0", "ch-1", "g32", "g7"],
+    ["minmax", "percentile"],
+    ["fp32", "bf16"],
+) + ql.grid(["int4"], ql.MAPPINGS, ["tensor", "g32"], ["mse", "movavg", "ema", "entropy"], ["fp16"], [False, True])
+
+
+def tensor(shape, dtype=np.float32):
+    return np.asarray(np.random.default_rng(9).standard_t(4, shape)).astype(dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_evaluate_is_the_measure_of_what_is_shipped(shape):
+    """Only the order of sums of at most n terms may differ, and all terms of one sum have one sign but those of x*e."""
+    x = tensor(shape)
+    checked = 0
+    for config in CONFIGS:
+        try:
+            q = ql.quantize(x, config)
+        except (ql.ShapeError, ql.ConfigError):
+            continue
+        found, shipped = ql.evaluate(x, config), ql.measure(x, q.dequantize())
+        for name in ("mse", "rmse", "mae", "max_abs_error", "sqnr_db", "psnr_db", "cosine"):
+            assert getattr(found, name) == pytest.approx(getattr(shipped, name), rel=1e-12, abs=1e-300), config
+        assert found.nbytes == q.nbytes
+        assert found.bits_per_weight == q.bits_per_weight
+        assert found.compression_ratio == q.compression_ratio
+        assert {name: (s.dtype, s.shape) for name, s in part_specs(shape, config).items()} == {
+            name: (part.dtype, part.shape) for name, part in q.parts.items()
+        }
+        checked += 1
+    assert checked > 50
+
+
+def test_figures_are_those_of_the_formulas():
+    x, x_hat = tensor((50, 60)).astype(np.float64), tensor((50, 60)).astype(np.float64) * 1.01 + 0.001
+    x, x_hat = x.astype(np.float32), x_hat.astype(np.float32)
+    a, b = x.astype(np.float64), x_hat.astype(np.float64)
+    e = a - b
+    found = ql.measure(x, x_hat)
+    assert found.mse == pytest.approx(np.mean(e**2), rel=1e-12)
+    assert found.rmse == pytest.approx(np.sqrt(np.mean(e**2)), rel=1e-12)
+    assert found.mae == pytest.approx(np.abs(e).mean(), rel=1e-12)
+    assert found.max_abs_error == np.abs(e).max()
+    assert found.sqnr_db == pytest.approx(10 * np.log10(np.sum(a**2) / np.sum(e**2)), rel=1e-12)
+    assert found.psnr_db == pytest.approx(10 * np.log10(np.abs(a).max() ** 2 / np.mean(e**2)), rel=1e-12)
+    cosine = np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
+    assert found.cosine == pytest.approx(cosine, rel=1e-9)
+    assert (found.clipped_fraction, found.nbytes, found.compression_ratio) == (None, None, None)
+
+
+def test_nothing_lost_is_infinite_decibels():
+    x = tensor((9, 9))
+    found = ql.measure(x, x)
+    assert (found.mse, found.sqnr_db, found.psnr_db, found.cosine) == (0, math.inf, math.inf, 1)
+
+
+def test_all_lost_is_zero_decibels():
+    x = tensor((9, 9))
+    found = ql.measure(x, np.zeros_like(x))
+    assert found.sqnr_db == pytest.approx(0, abs=1e-9)
+    assert found.cosine == 0
+
+
+def test_clipped_is_the_share_of_codes_that_were_cut_off():
+    x = np.append(np.linspace(-1, 1, 98), [50, -50]).astype(np.float32)
+    config = ql.QuantConfig(calibration=ql.Percentile(1.5, 98.5))
+    scale = float(ql.quantize(x, config).scale)
+    codes = np.rint(x / np.float32(scale))
+    assert ql.evaluate(x, config).clipped_fraction == np.mean((codes > 127) | (codes < -128))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "itemsize"), [(np.float32, 4), (np.float16, 2), (ml_dtypes.bfloat16, 2), (np.float64, 8)]
+)
+def test_compression_counts_the_source_in_its_own_dtype(dtype, itemsize):
+    x = tensor((64, 64), dtype)
+    config = ql.QuantConfig(dtype="int4")
+    assert ql.evaluate(x, config).compression_ratio == 64 * 64 * itemsize / (64 * 64 // 2 + 4)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ql.ShapeError, match=r"\(3,\).*\(4,\)"):
+        ql.measure(np.ones(3, np.float32), np.ones(4, np.float32))
+
+
+def test_errors_per_group_add_up_to_the_whole():
+    x = tensor((12, 1000))
+    for config in (config for config in CONFIGS if not isinstance(config.calibration, ql.Entropy)):
+        total = group_errors(x, config).sum()
+        assert total == pytest.approx(ql.evaluate(x, config).mse * x.size, rel=1e-11)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 51, 201])
+def test_the_error_histogram_counts_every_error(bins):
+    x = tensor((100, 1001))
+    q = ql.quantize(x, ql.QuantConfig(dtype="int4"))
+    edges, counts = error_histogram(x, q, bins)
+    error = x - q.dequantize()
+    assert counts.sum() == x.size
+    assert edges[-1] == -edges[0] == np.abs(error).max()
+    expected = np.histogram(error, edges)[0]
+    # An error that lies within rounding of an edge may count on either side of it.
+    near = sum(np.isclose(error, edge, rtol=0, atol=1e-6 * edges[-1]).sum() for edge in edges)
+    assert np.abs(counts - expected).sum() <= 2 * near
+
+
+def test_an_error_histogram_without_errors_has_them_all_in_one_bin():
+    x = np.float32([1, 2, 3])
+    edges, counts = error_histogram(x, ql.quantize(x, ql.QuantConfig(dtype="fp16")), 3)
+    assert counts.tolist() == [0, 3, 0]
+    assert edges[0] < 0 < edges[-1]

@@ -1,0 +1,97 @@
+"""Calibration over batches equals calibration of all batches together."""
+
+import numpy as np
+import pytest
+
+import quantlab as ql
+
+BATCHES = [np.random.default_rng(i).standard_normal((4, 40)).astype(np.float32) * (i + 1) for i in range(3)]
+TOGETHER = [ql.MinMax(), ql.Percentile(5, 95), ql.MSE(), ql.MovingAverage(4)]
+
+
+def observed(config, batches=BATCHES):
+    observer = ql.Observer(config)
+    for batch in batches:
+        observer.update(batch)
+    return observer
+
+
+@pytest.mark.parametrize("granularity", [ql.PerTensor(), ql.PerChannel(0)], ids=str)
+@pytest.mark.parametrize("calibration", TOGETHER, ids=str)
+@pytest.mark.parametrize("mapping", list(ql.MAPPINGS))
+def test_batches_are_calibrated_as_one_tensor(mapping, calibration, granularity):
+    config = ql.QuantConfig(dtype="int4", mapping=mapping, calibration=calibration, granularity=granularity)
+    whole = ql.quantize(np.concatenate(BATCHES, axis=1), config)
+    q = observed(config).quantize(BATCHES[1])
+    np.testing.assert_array_equal(q.scale, whole.scale)
+    if whole.packed_zero_point is not None:
+        np.testing.assert_array_equal(q.zero_point, whole.zero_point)
+
+
+@pytest.mark.parametrize("calibration", TOGETHER, ids=str)
+def test_groups_of_batches_are_joined_group_by_group(calibration):
+    config = ql.QuantConfig(granularity=ql.PerGroup(16), calibration=calibration)
+    q = observed(config).quantize(BATCHES[0])
+    assert q.scale.shape == (4, 3)
+    for j, start in enumerate((0, 16, 32)):
+        values = np.concatenate([batch[2, start : start + 16] for batch in BATCHES])
+        alone = ql.quantize(values, ql.QuantConfig(calibration=calibration))
+        assert q.scale[2, j] == alone.scale
+
+
+def test_each_update_is_one_batch_of_an_exponential_average():
+    observer = observed(ql.QuantConfig(calibration=ql.EMA(factor=0.5)), [np.float32([-v, v]) for v in (8, 4, 2)])
+    assert float(observer.params().scale[0, 0]) * 127 == pytest.approx(((8 + 4) / 2 + 2) / 2, rel=1e-6)
+
+
+def test_an_observer_without_data_says_so():
+    with pytest.raises(ql.CalibrationRequiredError, match=r"call update\(batch\)"):
+        ql.Observer(ql.QuantConfig()).params()
+
+
+@pytest.mark.parametrize(
+    ("granularity", "other"), [(ql.PerChannel(0), (5, 40)), (ql.PerGroup(8), (4, 48)), (ql.PerGroup(8), (5, 40))]
+)
+def test_a_batch_of_another_layout_is_refused_and_changes_nothing(granularity, other):
+    observer = observed(ql.QuantConfig(granularity=granularity))
+    before = observer.params()
+    with pytest.raises(ql.ShapeError, match="does not go with the earlier ones"):
+        observer.update(np.ones(other, np.float32))
+    np.testing.assert_array_equal(observer.params().scale, before.scale)
+    with pytest.raises(ql.ShapeError):
+        observer.quantize(np.ones((9, 99), np.float32))
+
+
+def test_values_are_kept_up_to_the_budget():
+    observer = ql.Observer(ql.QuantConfig(calibration=ql.MSE()), max_bytes=1000)
+    observer.update(BATCHES[0])
+    with pytest.raises(ql.LimitError, match="max_bytes"):
+        observer.update(BATCHES[1])
+    assert observer.batches == 1
+
+
+def test_a_batch_may_be_reused_by_the_caller():
+    batch = BATCHES[0].copy()
+    observer = observed(ql.QuantConfig(calibration=ql.MSE()), [batch])
+    before = observer.params().scale.copy()
+    batch[:] = 0
+    np.testing.assert_array_equal(observer.params().scale, before)
+
+
+@pytest.mark.parametrize("calibration", [*TOGETHER, ql.EMA()], ids=str)
+def test_dynamic_quantization_is_per_call(calibration):
+    quantizer = ql.DynamicQuantizer(ql.QuantConfig(mapping="affine", calibration=calibration))
+    for batch in BATCHES:
+        np.testing.assert_array_equal(quantizer.quantize(batch).codes, ql.quantize(batch, quantizer.config).codes)
+
+
+def test_dynamic_quantization_with_scales_of_channels_is_refused():
+    with pytest.raises(ql.ConfigError, match="per tensor"):
+        ql.DynamicQuantizer(ql.QuantConfig(granularity=ql.PerChannel(0)))
+
+
+@pytest.mark.parametrize("pow2", [False, True])
+def test_min_max_needs_no_values_to_be_kept(pow2):
+    observer = observed(ql.QuantConfig(pow2_scale=pow2))
+    assert not observer._kept
+    assert np.isfinite(observer.quantize(BATCHES[2]).dequantize()).all()

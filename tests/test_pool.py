@@ -1,0 +1,77 @@
+"""The pool: order, errors, nesting, cancel, and nothing kept."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+import quantlab as ql
+from quantlab import pool
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+def test_results_come_in_the_order_of_the_items(count):
+    assert pool.run(lambda i: i * i, range(count)) == [i * i for i in range(count)]
+
+
+def test_calls_inside_tasks_do_not_wait_for_each_other():
+    """Deeper and wider than there are threads: a pool whose callers only waited would stop here for ever."""
+
+    def task(depth):
+        return sum(pool.run(task, [depth - 1] * 4)) if depth else 1
+
+    assert task(5) == 4**5
+
+
+def test_many_callers_share_the_pool():
+    results = []
+    callers = [threading.Thread(target=lambda: results.append(pool.run(abs, range(500)))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
+    assert results == [list(range(500))] * 8
+
+
+def test_the_first_error_is_raised_and_the_rest_is_not_begun():
+    begun = []
+
+    def task(i):
+        begun.append(i)
+        raise ValueError(f"item {i}")
+
+    with pytest.raises(ValueError, match="item"):
+        pool.run(task, range(1000))
+    assert len(begun) <= pool.core_count()
+
+
+def test_cancel_stops_before_the_next_item():
+    done = []
+    with pytest.raises(ql.Cancelled), pool.limits(cancel=lambda: len(done) >= 10):
+        pool.run(done.append, range(1000))
+    assert 10 <= len(done) <= 10 + pool.core_count()
+
+
+def test_limits_hold_for_the_block_only():
+    names = set()
+    with pool.limits(workers=1):
+        pool.run(lambda i: names.add(threading.current_thread().name), range(100))
+    assert names == {threading.current_thread().name}
+    pool.run(abs, range(10))
+
+
+def test_nothing_of_a_call_is_kept():
+    class Payload:
+        pass
+
+    payload = Payload()
+    reference = weakref.ref(payload)
+
+    def task(i, held=payload):
+        return held is None
+
+    pool.run(task, range(50))
+    del payload, task
+    gc.collect()
+    assert reference() is None
