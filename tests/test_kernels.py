@@ -1,0 +1,465 @@
+"""Every kernel against its plain NumPy twin in `reference.py`: equal bits where the arithmetic is exact."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantlab import kernels
+from quantlab.calibration import SYMMETRIC_ROUNDS, TWO_SIDED_ROUNDS
+from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat
+from quantlab.granularity import Groups
+from quantlab.kernels import Fitted
+from tests import reference
+from tests.reference import Codes, Parameters
+from tests.tensors import kinds
+
+BITS = sorted({number.bits for number in DTYPES.values() if isinstance(number, IntegerFormat)})
+FLOAT32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
+SCALES = st.floats(2.0**-149, reference.FLOAT32_MAX, width=32)
+FINITE = st.floats(-6.8e38, 6.8e38, allow_nan=False)  # a range's width may be twice the largest float32
+# (rows, columns, group size): one group, short last groups, groups of one value, more values than BLOCK sums at once.
+LAYOUTS = [(1, 8, 8), (3, 100, 32), (4, 9, 1), (2, 600, 600), (1, 9000, 4500)]
+KINDS = list(kinds(8))
+
+each_mapping = pytest.mark.parametrize("mapping", MAPPINGS)
+each_storage = pytest.mark.parametrize("scale_dtype", SCALE_DTYPES)
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+
+
+def matrix_of(kind: str, layout: tuple[int, int, int]) -> tuple[np.ndarray, int]:
+    """(float32 [rows, cols], group size), every row rolled so that no two groups are alike."""
+    rows, cols, size = layout
+    values = kinds(cols)[kind]
+    return np.stack([np.roll(values, 3 * r) for r in range(rows)]), size
+
+
+def fitted_matrix(x: np.ndarray, size: int, mapping: str, bits: int, scale_dtype: str) -> Fitted:
+    """Parameters of every group's own range, by the kernel."""
+    lo, hi = Groups(x, size).extents
+    codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
+    return codec.fit_range(lo, hi)
+
+
+def parameters(fitted: Fitted, r: int, j: int) -> Parameters:
+    """The same parameters as the twins take them."""
+    return Parameters(float(fitted.scale[r, j]), int(fitted.zero_point[r, j]), float(fitted.offset[r, j]))
+
+
+def sums_close(found: np.ndarray, exact: np.ndarray, magnitude: np.ndarray, n: int) -> None:
+    """Two float64 sums of n terms in any order differ by at most n * 2^-53 of the sum of magnitudes each."""
+    np.testing.assert_array_less(np.abs(found - exact), n * 2.0**-52 * magnitude + 1e-300)
+
+
+# Inlined into kernels that have a twin, or loops over one.
+PARTS = {
+    "round_trip",
+    "group",
+    "spacing",
+    "beats",
+    "fit_groups",
+    "group_difference_sums",
+    "best_windows",
+    "narrow_groups",
+}
+# Held to gguf-py in test_ggml.py, which is the better twin.
+GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_magnitude"}
+NAMED_OTHERWISE = {
+    "bounds": "usable",
+    "extent": "extents",
+    "key_to_float": "ordered_keys",
+    "pack_bits": "pack",
+    "unpack_bits": "unpack",
+}
+
+
+def test_every_kernel_has_a_twin():
+    compiled = {name for name, value in vars(kernels).items() if hasattr(value, "py_func")}
+    without = {name for name in compiled if not hasattr(reference, NAMED_OTHERWISE.get(name, name))}
+    assert without == PARTS | GGML
+
+
+# --- number formats -------------------------------------------------------------------------------------------------
+
+
+@each_storage
+@given(value=FINITE)
+def test_rounding_to_a_storage_type_finds_the_nearest_value(scale_dtype, value):
+    storage = SCALE_DTYPES[scale_dtype].storage
+    assert kernels.round_to(value, storage) == reference.round_to(value, scale_dtype)
+    assert kernels.round_down(value, storage) == reference.round_down(value, scale_dtype)
+
+
+@each_storage
+def test_rounding_at_the_edges_of_a_storage_type(scale_dtype):
+    storage = SCALE_DTYPES[scale_dtype].storage
+    marks = [storage.smallest, storage.normal, 1.0, storage.largest]
+    cases = [f * m for m in marks for f in (0.25, 0.5, 0.75, 1 - 2**-30, 1.0, 1 + 2**-30, 1.5, 2.5)]
+    for value in [0.0, *cases, *(-case for case in cases)]:
+        assert kernels.round_to(value, storage) == reference.round_to(value, scale_dtype)
+        assert kernels.round_down(value, storage) == reference.round_down(value, scale_dtype)
+
+
+@each_storage
+def test_every_value_of_a_storage_type_is_its_own_neighbour(scale_dtype):
+    storage = SCALE_DTYPES[scale_dtype].storage
+    for value in (storage.smallest, 3 * storage.smallest, storage.normal, 1.0, 1.5, storage.largest):
+        assert kernels.round_to(value, storage) == value == kernels.round_down(value, storage)
+        assert kernels.round_down(value + kernels.spacing(value, storage) / 2, storage) == value
+
+
+@each_mapping
+@each_storage
+@given(bits=st.sampled_from(BITS), a=FLOAT32, b=FLOAT32)
+def test_fit_spreads_the_codes_over_the_range(mapping, scale_dtype, bits, a, b):
+    lo, hi = min(a, b), max(a, b)
+    codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
+    wide = codec.mapping.widen(np.float64(lo), np.float64(hi))
+    scale, zero_point, offset = kernels.fit(*map(float, wide), codec.grid, codec.scale_type.storage)
+    assert Parameters(scale, zero_point, offset) == reference.fit(lo, hi, Codes(mapping, bits), scale_dtype)
+    assert np.isfinite([scale, zero_point, offset]).all()
+    assert scale > 0
+
+
+@each_mapping
+@given(bits=st.sampled_from(BITS), scale=SCALES, share=st.floats(0, 1), offset=FLOAT32)
+def test_bounds_are_the_codes_whose_values_are_finite(mapping, bits, scale, share, offset):
+    codes = Codes(mapping, bits)
+    zero_point, offset = share * codes.highest * (mapping == "affine"), offset * (mapping == "uniform")
+    p = Parameters(scale, round(zero_point), offset)
+    q = reference.usable(p, codes)
+    found = kernels.bounds(scale, float(p.zero_point), offset, MAPPINGS[mapping].grid(bits))
+    assert found == (q[0] - p.zero_point, q[-1] - p.zero_point)
+    assert np.isfinite(reference.decode(q, p)).all()
+
+
+@each_mapping
+@each_kind
+@each_layout
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_codes_and_values_are_those_of_the_formulas(mapping, kind, layout, bits):
+    (x, size), codes = matrix_of(kind, layout), Codes(mapping, bits)
+    fitted = fitted_matrix(x, size, mapping, bits, "fp32")
+    found, values = np.empty(x.shape, codes.dtype), np.empty(x.shape, np.float32)
+    kernels.encode(x, size, fitted, MAPPINGS[mapping].grid(bits), found)
+    kernels.decode(found, size, fitted, values)
+    coded, decoded = reference.groups_of(found, size), reference.groups_of(values, size)
+    for r, row in enumerate(reference.groups_of(x, size)):
+        for j, group in enumerate(row):
+            p = parameters(fitted, r, j)
+            np.testing.assert_array_equal(coded[r][j], reference.encode(group, p, codes))
+            np.testing.assert_array_equal(decoded[r][j], reference.decode(coded[r][j], p))
+    assert np.isfinite(values).all()
+
+
+# --- error ----------------------------------------------------------------------------------------------------------
+
+
+@each_mapping
+@each_kind
+@each_layout
+def test_error_sums_are_those_of_encoding_and_decoding(mapping, kind, layout):
+    (x, size), codes = matrix_of(kind, layout), Codes(mapping, 4)
+    # A range that leaves a part of the values out, so that some are clipped.
+    shrunk = fitted_matrix(np.ascontiguousarray(x * np.float32(0.7)), size, mapping, 4, "fp32")
+    sums = np.full((*shrunk.scale.shape, SUMS), np.nan)
+    kernels.error_sums(x, size, shrunk, MAPPINGS[mapping].grid(4), sums)
+    for r, row in enumerate(reference.groups_of(x, size)):
+        for j, group in enumerate(row):
+            p = parameters(shrunk, r, j)
+            exact = reference.error_sums(group, p, codes)
+            power = float(np.square(group.astype(np.float64)).sum())
+            magnitude = np.array([exact[0], exact[1], math.sqrt(power * exact[0])])  # Cauchy-Schwarz bounds sum |x e|
+            sums_close(sums[r, j, :3], exact[:3], magnitude, len(group))
+            assert sums[r, j, 3] == exact[3]
+            assert sums[r, j, 4] == exact[4]
+            # A float32 that comes out of a kernel is a Python float, which would make the next one compute in float64.
+            ends = np.float32(kernels.bounds(p.scale, float(p.zero_point), p.offset, MAPPINGS[mapping].grid(4)))
+            squared = kernels.squared_error(group, shrunk.scale[r, j], shrunk.offset[r, j], *ends)
+            sums_close(squared, exact[0], exact[0], len(group))
+
+
+@each_kind
+def test_difference_sums(kind):
+    x = kinds(5000)[kind]
+    decoded = np.float32(0.9) * np.roll(x, 1)
+    sums = np.full(SUMS, np.nan)
+    kernels.difference_sums(x, decoded, sums)
+    exact = reference.difference_sums(x, decoded)
+    power = float(np.square(x.astype(np.float64)).sum())
+    magnitude = np.array([exact[0], exact[1], math.sqrt(power * exact[0])])
+    sums_close(sums[:3], exact[:3], magnitude, x.size)
+    assert sums[3] == exact[3]
+
+
+@each_layout
+def test_difference_sums_of_groups_are_those_of_each(layout):
+    x, size = matrix_of("gaussian", layout)
+    sums, expected = np.full((*Groups(x, size).shape, 4), np.nan), np.empty(4)
+    kernels.group_difference_sums(x, -x, size, sums)
+    for r, row in enumerate(reference.groups_of(x, size)):
+        for j, group in enumerate(row):
+            kernels.difference_sums(group, -group, expected)
+            np.testing.assert_array_equal(sums[r, j], expected)
+
+
+def test_the_largest_error_may_exceed_float32():
+    x, sums = np.float32([3e38, 1]), np.empty(4)
+    kernels.difference_sums(x, -x, sums)
+    assert sums[3] == 2 * float(x[0])
+
+
+@each_kind
+@pytest.mark.parametrize("center", [0.0, 0.25, -1000.0])
+def test_power_sums(kind, center):
+    x, sums = kinds(5000)[kind], np.full(5, np.nan)
+    kernels.power_sums(x, center, sums)
+    exact = reference.power_sums(x, center)
+    d = np.abs(x.astype(np.float64) - center)
+    # Each power rounds a few times before it is summed.
+    sums_close(sums[:4], exact[:4], np.array([(d**k).sum() for k in (1, 2, 3, 4)]), x.size + 8)
+    assert sums[4] == exact[4]
+
+
+@each_mapping
+@each_kind
+@pytest.mark.parametrize("bits, scale_dtype", [(4, "fp32"), (8, "bf16")])
+def test_candidate_errors_are_those_of_the_candidates_or_could_not_win(mapping, kind, bits, scale_dtype):
+    x, codes = kinds(200)[kind], Codes(mapping, bits)
+    cuts = (SYMMETRIC_ROUNDS if mapping == "symmetric" else TWO_SIDED_ROUNDS)[0]
+    codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
+    lo, hi = (values[0, 0] for values in codec.mapping.widen(*Groups(x[None], x.size).extents))
+    exact = reference.candidate_errors(x, lo, hi, cuts, codes, scale_dtype)
+    found = {}
+    for whole in (0.0, 1.0):
+        errors = np.full((1, 1, len(cuts)), np.nan)
+        ends = np.full((1, 1), lo), np.full((1, 1), hi)
+        kernels.candidate_errors(x[None], x.size, *ends, cuts, whole, codec.grid, codec.scale_type.storage, errors)
+        found[whole] = errors[0, 0]
+    np.testing.assert_allclose(found[0.0], exact, rtol=x.size * 2.0**-52, atol=1e-300)
+    left_out = np.isinf(found[1.0])
+    np.testing.assert_array_equal(found[1.0][~left_out], found[0.0][~left_out])
+    best_before = np.append(np.inf, np.minimum.accumulate(exact)[:-1])
+    assert (exact[left_out] > best_before[left_out] * (1 - x.size * 2.0**-52)).all()
+
+
+@given(
+    lo=st.floats(-100, 100),
+    width=st.floats(0, 100),
+    cut=st.tuples(st.floats(-0.2, 0.5), st.floats(-0.2, 0.5), st.floats(0, 1)),
+)
+def test_narrow_takes_off_shares(lo, width, cut):
+    cuts = np.array([cut, (0.0, 0.0, 0.0)])
+    assert kernels.narrow(lo, lo + width, cuts[0]) == reference.narrow(lo, lo + width, cuts[0])
+    ends = np.full((1, 2), lo), np.full((1, 2), lo + width)
+    new_lo, new_hi = np.empty((1, 2)), np.empty((1, 2))
+    kernels.narrow_groups(*ends, cuts, np.array([[0, 1]]), new_lo, new_hi)
+    assert (new_lo[0, 0], new_hi[0, 0]) == reference.narrow(lo, lo + width, cuts[0])
+    assert (new_lo[0, 1], new_hi[0, 1]) == (lo, lo + width)
+
+
+# --- ranges and order statistics ------------------------------------------------------------------------------------
+
+
+@each_kind
+@each_layout
+@pytest.mark.parametrize("batches", [1, 3, 16])
+def test_extents_are_the_extremes_of_every_batch(kind, layout, batches):
+    x, size = matrix_of(kind, layout)
+    shape = (*Groups(x, size).shape, batches)
+    lo, hi = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    kernels.extents(x, size, 0, 0, lo, hi)
+    for r, row in enumerate(reference.groups_of(x, size)):
+        for j, group in enumerate(row):
+            expected = reference.extents(group, batches)
+            np.testing.assert_array_equal((lo[r, j], hi[r, j]), expected)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 16])
+def test_extents_of_parts_of_a_group_add_up(batches):
+    x, edges = kinds(1000)["gaussian"], [0, 1, 300, 301, 900, 1000]
+    parts = []
+    for start, end in itertools.pairwise(edges):
+        lo, hi = np.empty((1, 1, batches), np.float32), np.empty((1, 1, batches), np.float32)
+        kernels.extents(x[None, start:end], x.size, start, x.size, lo, hi)
+        parts.append((lo[0, 0], hi[0, 0]))
+    found = np.min([lo for lo, _ in parts], axis=0), np.max([hi for _, hi in parts], axis=0)
+    np.testing.assert_array_equal(found, reference.extents(x, batches))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_extents_show_what_is_not_finite(bad):
+    x = kinds(100)["gaussian"]
+    x[37] = bad
+    assert not np.isfinite(kernels.extent(x)).all()
+
+
+@each_kind
+def test_key_histograms_count_values_in_their_order(kind):
+    x = kinds(3000)[kind]
+    high = np.zeros(1 << 16, np.int64)
+    kernels.key_histogram(x, 0, 16, high)
+    np.testing.assert_array_equal(high, reference.key_histogram(x, 0, 16))
+    for prefix in np.unique(reference.ordered_keys(x) >> 16)[:50]:
+        low = np.zeros(1 << 16, np.int64)
+        kernels.key_histogram(x, int(prefix), 0, low)
+        np.testing.assert_array_equal(low, reference.key_histogram(x, prefix, 0))
+
+
+@given(a=st.floats(width=32, allow_nan=False), b=st.floats(width=32, allow_nan=False))
+def test_keys_order_as_the_floats_do(a, b):
+    first, second = reference.ordered_keys(np.float32([a, b]))
+    assert (first < second) == (a < b or (a == b == 0 and math.copysign(1, a) < math.copysign(1, b)))
+    signed = np.int32(int(first) - (1 << 31))
+    assert kernels.key_to_float(signed) == np.float32(a)
+
+
+@each_kind
+def test_tail_sums(kind):
+    x, sums = kinds(3000)[kind], np.full(4, np.nan)
+    below, above = np.sort(x)[[30, -30]]
+    kernels.tail_sums(x, below, above, sums)
+    exact = reference.tail_sums(x, below, above)
+    np.testing.assert_array_equal(sums[[1, 3]], exact[[1, 3]])
+    wide = np.abs(x.astype(np.float64))
+    magnitude = np.array([wide[x < below].sum(), wide[x > above].sum()])
+    sums_close(sums[[0, 2]], exact[[0, 2]], magnitude, x.size)
+
+
+# --- entropy --------------------------------------------------------------------------------------------------------
+
+
+@each_kind
+@each_layout
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_histograms_count_every_value_once(kind, layout, magnitude):
+    x, size = matrix_of(kind, layout)
+    lo, hi = (np.ascontiguousarray(ends) for ends in Groups(np.abs(x) if magnitude else x, size).extents)
+    hi = lo + 0.8 * (hi - lo)  # some values lie beyond
+    counts = np.full((*lo.shape, 64), -1)
+    kernels.histogram(x, size, lo, hi, int(magnitude), counts)
+    for r, row in enumerate(reference.groups_of(x, size)):
+        for j, group in enumerate(row):
+            expected = reference.histogram(group, lo[r, j], hi[r, j], 64, magnitude)
+            np.testing.assert_array_equal(counts[r, j], expected)
+            assert counts[r, j].sum() == len(group)
+
+
+def test_histogram_agrees_with_numpy_away_from_the_edges():
+    edges = np.linspace(-2, 2, 65)
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.choice((edges[:-1] + edges[1:]) / 2, 5000))
+    counts = np.empty((1, 1, 64), np.int64)
+    kernels.histogram(x[None], x.size, np.full((1, 1), -2.0), np.full((1, 1), 2.0), 0, counts)
+    np.testing.assert_array_equal(counts[0, 0], np.histogram(x, edges)[0])
+
+
+def counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(total, filled, entropy) of a histogram, by the kernel."""
+    sums = tuple(np.zeros(len(counts) + 1) for _ in range(3))
+    kernels.prefix_sums(counts, *sums)
+    return sums
+
+
+def histograms() -> dict[str, np.ndarray]:
+    """Histograms of 48 bins, int64, with at least 32 values per bin on average."""
+    rng = np.random.default_rng(3)
+    bell = np.histogram(rng.standard_normal(20_000), 48)[0]
+    return {
+        "bell": bell,
+        "half bell": np.histogram(np.abs(rng.standard_normal(20_000)), 48)[0],
+        "long tail": np.histogram(np.minimum(rng.exponential(1, 50_000), 9), 48)[0],
+        "gaps": np.where(np.arange(48) % 5 == 0, bell, 0) * 5 + (np.arange(48) == 47) * 2000,
+        "flat": np.full(48, 100),
+        "two lumps": np.r_[np.full(8, 900), np.zeros(36, int), np.full(4, 30)],
+        "a single bin": np.eye(48, dtype=int)[7] * 5000,
+        "far outlier": np.r_[np.full(16, 500), np.zeros(31, int), 1],
+    }
+
+
+each_histogram = pytest.mark.parametrize("counts", histograms().values(), ids=histograms())
+
+
+@each_histogram
+def test_prefix_sums(counts):
+    found, exact = counted(counts), reference.prefix_sums(counts)
+    np.testing.assert_array_equal(found[:2], exact[:2])
+    np.testing.assert_allclose(found[2], exact[2], rtol=48 * 2.0**-52)
+
+
+@each_histogram
+@pytest.mark.parametrize("levels", [4, 7])
+def test_divergence_of_every_window_is_that_of_the_two_histograms(counts, levels):
+    sums = counted(counts)
+    # 3 sums of up to 48 terms, each below n * log n, are subtracted and divided by n.
+    bound = 3 * 48 * 2.0**-52 * math.log(counts.sum())
+    for left, right in reference.all_windows(48, levels):
+        value, freedom = kernels.divergence(counts, *sums, left, right, levels)
+        assert value == pytest.approx(reference.divergence(counts, left, right, levels), abs=bound)
+        if value < math.inf:
+            assert freedom == reference.freedom(counts, left, right, levels)
+
+
+@each_histogram
+@pytest.mark.parametrize("levels", [4, 12])
+def test_the_window_is_the_one_of_least_divergence(counts, levels):
+    left, right = kernels.best_window(counts, levels, False)
+    best = reference.divergence(counts, *reference.best_window(counts, levels), levels)
+    assert left == 0
+    assert reference.divergence(counts, left, right, levels) == pytest.approx(best, abs=1e-12)
+
+
+@each_histogram
+@pytest.mark.parametrize("levels", [4, 12])
+def test_moving_one_edge_of_a_two_sided_window_does_not_improve_it(counts, levels):
+    left, right = kernels.best_window(counts, levels, True)
+    best = reference.divergence(counts, left, right, levels)
+    lefts = [(candidate, right) for candidate in range(right - levels + 1)]
+    rights = [(left, candidate) for candidate in range(left + levels, 49)]
+    others = [reference.divergence(counts, *window, levels) for window in lefts + rights]
+    assert best <= min(others) + 1e-12
+    assert best <= reference.divergence(counts, 0, 48, levels) + 1e-12
+
+
+@each_histogram
+def test_few_values_need_to_beat_the_full_range_by_more_than_noise(counts):
+    few = np.minimum(counts, 20)  # fewer than 32 per bin
+    for two_sided in (False, True):
+        left, right = kernels.best_window(few, 4, two_sided)
+        if (left, right) == (0, 48):
+            continue
+        gain = reference.divergence(few, 0, 48, 4) - reference.divergence(few, left, right, 4)
+        wide, narrow = reference.freedom(few, 0, 48, 4), reference.freedom(few, left, right, 4)
+        assert gain > (wide - narrow + math.sqrt(2 * wide)) / (2 * few.sum())
+
+
+def test_best_windows_are_those_of_each_histogram():
+    counts = np.stack(list(histograms().values())).reshape(2, -1, 48)
+    left, right = np.empty(counts.shape[:2], np.int64), np.empty(counts.shape[:2], np.int64)
+    kernels.best_windows(counts, 4, True, left, right)
+    for r, j in np.ndindex(left.shape):
+        assert (left[r, j], right[r, j]) == kernels.best_window(counts[r, j], 4, True)
+
+
+# --- packing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("order", ["low-first", "high-first"])
+def test_packed_bits_are_the_digits_of_a_big_number(bits, signed, order):
+    rng = np.random.default_rng(bits)
+    low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
+    for count in (0, 1, 2, 7, 8, 33):
+        codes = rng.integers(low, high, count)
+        packed = np.full(-(-count * bits // 8), 0xFF, np.uint8)
+        kernels.pack_bits(codes.astype(np.int32), bits, order == "high-first", packed)
+        assert packed.tobytes() == reference.pack(codes, bits, order)
+        found = np.full(count, 99, np.int32)
+        kernels.unpack_bits(packed, bits, order == "high-first", (1 << (bits - 1)) * signed, found)
+        np.testing.assert_array_equal(found, reference.unpack(packed.tobytes(), bits, count, signed, order))
+        np.testing.assert_array_equal(found, codes)
