@@ -14,7 +14,7 @@ from ..formats import FORMATS
 
 Parsed = TypeVar("Parsed")
 
-OPENS = ", ".join(known.suffix for known in FORMATS.values() if known.open)
+OPENS = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
 WRITERS = [name for name, known in FORMATS.items() if known.writable]
 # The first format of a suffix is its default; folders have no suffix.
 SUFFIXES = {FORMATS[name].suffix: name for name in reversed(WRITERS) if FORMATS[name].suffix}

@@ -12,6 +12,7 @@ from . import (
     foreign,
     gguf,
     ggufwrite,
+    hdf5,
     mlx,
     npy,
     npz,
@@ -56,9 +57,18 @@ FORMATS: dict[str, FileFormat] = {
         name="torch",
         suffix=".pt",
         label="PyTorch checkpoint (.pt, .pth, .bin)",
+        aliases=(".pth", ".bin"),
         sniff=ziparchive.sniff,
         accepts=torchzip.accepts,
         open=torchzip.open_file,
+    ),
+    "keras": FileFormat(
+        name="keras",
+        suffix=".keras",
+        label="Keras model (.keras)",
+        sniff=ziparchive.sniff,
+        accepts=hdf5.accepts_keras,
+        open=hdf5.open_keras,
     ),
     "npz": FileFormat(
         name="npz",
@@ -97,6 +107,14 @@ FORMATS: dict[str, FileFormat] = {
             verify_file=onnxrewrite.verify,
         ),
         snippet=snippets.onnx,
+    ),
+    "hdf5": FileFormat(
+        name="hdf5",
+        suffix=".h5",
+        label="HDF5 weights (.h5, .hdf5)",
+        aliases=(".hdf5",),
+        sniff=hdf5.sniff,
+        open=hdf5.open_file,
     ),
     "safetensors": FileFormat(
         name="safetensors",
@@ -178,7 +196,7 @@ def _open_file(file: InputFile) -> Checkpoint:
         for known in FORMATS.values():
             if known.open and known.sniff(head, file.size) and known.accepts(file):
                 return known.open(file)
-        legal = ", ".join(known.suffix for known in FORMATS.values() if known.open)
+        legal = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
         raise CheckpointError(f"{file} is {foreign.describe(head)}; quantlab opens {legal}")
     except BaseException:
         file.close()

@@ -246,6 +246,7 @@ class FileFormat:
     Attributes
     ----------
     name, suffix, label : "npz", ".npz", and the words of a form.
+    aliases : other suffixes that its files have.
     sniff : (first bytes, size) -> does a file that begins so belong to this format? The name is never asked.
     accepts : of several formats that begin alike, does the file belong to this one? Looks further into it.
     open : reads it as a checkpoint; None if quantlab does not read the format.
@@ -260,6 +261,7 @@ class FileFormat:
     name: str
     suffix: str
     label: str
+    aliases: tuple[str, ...] = ()
     sniff: Callable[[bytes, int], bool]
     accepts: Callable[[InputFile], bool] = lambda file: True
     open: Callable[[InputFile], Checkpoint] | None = None
@@ -269,6 +271,11 @@ class FileFormat:
     snippet: Callable[[Path], str] | None = None
     layout: "Layout | None" = None
     folder: bool = False
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Every suffix that files of the format have, if quantlab reads it."""
+        return (self.suffix, *self.aliases) if self.open else ()
 
     @property
     def writable(self) -> bool:

@@ -12,7 +12,7 @@ storage, and a tensor may be a strided view of one; both are checked against the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import PurePath, PurePosixPath
 
@@ -23,6 +23,7 @@ from ..errors import CheckpointError, LimitError
 from . import ziparchive
 from .base import Checkpoint, Entry, StoredCheckpoint, TensorSpec, as_bytes, shape_fault
 from .files import InputFile, Stream, shown, size_text
+from .pieces import Pieces
 from .torchpickle import FLOAT4_PAIRS, WAY_OUT, View, read_views
 from .ziparchive import Member
 
@@ -166,7 +167,7 @@ def _entry(name: str, view: View, member: Member, note: str) -> Entry:
     fortran = not plain and _follow(view.shape[::-1], view.strides[::-1])
     opened: Callable[[], Stream] = partial(Stream, member.file, place, spec.nbytes)
     if not plain and not fortran:
-        opened = partial(Gathered, member.file, place, view, dtype.itemsize)
+        opened = partial(_gathered, member.file, place, view, dtype.itemsize)
     elif spec.nbytes == member.size:
         opened = partial(_whole, member)
     return Entry(spec, dtype.newbyteorder("<"), opened, fortran)
@@ -182,28 +183,16 @@ def _follow(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-class Gathered(Stream):
-    """The values of a strided view in C order, taken from its part of the storage when they are first asked for."""
+def _gathered(file: InputFile, place: int, view: View, itemsize: int) -> Stream:
+    """The values of a strided view in C order."""
+    return Pieces(file, itemsize * math.prod(view.shape), _gather(file, place, view, itemsize))
 
-    def __init__(self, file: InputFile, place: int, view: View, itemsize: int) -> None:
-        super().__init__(file, 0, itemsize * math.prod(view.shape))
-        self.place, self.view, self.itemsize = place, view, itemsize
-        self._values: memoryview | None = None
 
-    def read_into(self, out: memoryview) -> None:
-        """Fill `out` (bytes) with the next bytes."""
-        self._checked(len(out))
-        if self._values is None:
-            self._values = as_bytes(self._gather())
-        out[:] = self._values[self.offset : self.offset + len(out)]
-        self.offset += len(out)
-        self.left -= len(out)
-
-    def _gather(self) -> np.ndarray:
-        span = (_end(self.view) - self.view.offset) * self.itemsize
-        buffer = self.file.read(self.place, span)
-        # The stride of a single index is never used, and may be too large for NumPy.
-        pairs = zip(self.view.shape, self.view.strides, strict=True)
-        strides = tuple(stride * self.itemsize if length > 1 else 0 for length, stride in pairs)
-        # np.ndarray checks shape and strides against the buffer once more, which as_strided would not.
-        return np.ndarray(self.view.shape, f"V{self.itemsize}", buffer, 0, strides).copy(order="C")
+def _gather(file: InputFile, place: int, view: View, itemsize: int) -> Iterator[memoryview]:
+    """All of them in one piece, taken from the view's part of its storage when they are first asked for."""
+    buffer = file.read(place, (_end(view) - view.offset) * itemsize)
+    # The stride of a single index is never used, and may be too large for NumPy.
+    pairs = zip(view.shape, view.strides, strict=True)
+    strides = tuple(stride * itemsize if length > 1 else 0 for length, stride in pairs)
+    # np.ndarray checks shape and strides against the buffer once more, which as_strided would not.
+    yield as_bytes(np.ndarray(view.shape, f"V{itemsize}", buffer, 0, strides).copy(order="C"))

@@ -24,7 +24,7 @@ from quantlab.formats import FORMATS
 from quantlab.samples import SAMPLE_NAME, sample_path
 
 SAMPLE = "sample"
-SUFFIXES = tuple(entry.suffix for entry in FORMATS.values() if entry.open)
+SUFFIXES = tuple(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
 UPLOAD_BUDGET = 4 * 2**30  # bytes of uploads kept on disk; the oldest go first
 LISTED, VISITED = 500, 2000  # files shown of one folder, and folders looked into for them
 _UPLOAD = re.compile(r"upload-[0-9a-f]{32}\Z")
