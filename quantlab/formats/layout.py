@@ -55,6 +55,8 @@ class Layout:
     arrays : (name, quantized tensor) -> the same arrays, filled.
     restore : the inverse, from the arrays that a reader found; None where values alone are stored.
     decoded : the values that the other program computes from them, float32.
+    read_back : (export, tensor) -> those values from an export that was opened again; by default from its arrays.
+    note : how these values differ from `dequantize()`, in a sentence; "" where they do not.
     settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
     """
 
@@ -66,6 +68,15 @@ class Layout:
     arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
     settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
+    read_back: Callable[[Checkpoint, Outgoing], np.ndarray] | None = None
+    note: str = ""
+
+    def values(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray:
+        """The values of a quantized tensor that the other program computes from an export, float32."""
+        if self.read_back is not None:
+            return self.read_back(export, tensor)
+        found = {name: export.raw(name) for name in self.specs(tensor)}
+        return self.decoded(self.restore(tensor, found)) if self.restore else found[tensor.name].astype(np.float32)
 
 
 def arrays_of(tensor: Outgoing, layout: Layout) -> dict[str, np.ndarray]:
@@ -85,21 +96,20 @@ def verify_arrays(path: Path, tensors: Sequence[Outgoing], layout: Layout, on_by
     with closing(InputFile(path)) as file:
         found = StoredCheckpoint(path, "safetensors", read_entries(file)[1], [file])
         for tensor in tensors:
-            meant = arrays_of(tensor, layout)
+            q = None if tensor.config is None else tensor.quantized()
+            meant = {tensor.name: tensor.copied()} if q is None else layout.arrays(tensor.name, q)
             back = {name: found.raw(name) for name in meant}
             if not all(same_bits(meant[name], back[name]) for name in meant):
                 raise ExportError(f"tensor {shown(tensor.name)} was written, but came back different: check the disk")
-            check_restored(tensor, back, layout)
+            if q is not None and layout.restore is not None:
+                check_restored(q, layout.restore(tensor, back))
             on_bytes(tensor.nbytes)
 
 
-def check_restored(tensor: Outgoing, back: dict[str, np.ndarray], layout: Layout) -> None:
+def check_restored(q: QuantizedTensor, restored: QuantizedTensor) -> None:
     """ExportError unless the arrays that were read give back the codes and scales that were meant."""
-    if tensor.config is None or layout.restore is None:
-        return
-    q, restored = tensor.quantized(), layout.restore(tensor, back)
     if not all(same_bits(q.parts[part], restored.parts[part]) for part in q.parts):
-        raise ExportError(f"tensor {shown(tensor.name)} does not survive this format: please report it")
+        raise ExportError(f"a tensor of {q.config} and shape {q.shape} does not survive this format: please report it")
 
 
 def shards(tensors: Sequence[Outgoing], limit: int) -> Iterator[list[Outgoing]]:

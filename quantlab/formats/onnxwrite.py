@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .. import packing
 from ..config import QuantConfig
 from ..dtypes import MAPPINGS, SCALE_DTYPES
 from ..errors import ExportError
@@ -254,6 +255,24 @@ def check_read(found: Checkpoint, piece: Piece) -> None:
         back = found.raw(stored.name).reshape(values.shape)
         if not np.array_equal(back.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
             raise ExportError(f"{shown(stored.name)} was written, but came back different: check the disk")
+
+
+def read_back(export: Checkpoint, tensor: Outgoing) -> np.ndarray:
+    """The values that DequantizeLinear computes from an export that was opened again, float32."""
+    config, name = tensor.config, tensor.name
+    assert config is not None
+    specs = part_specs(tensor.shape, config)
+    q = QuantizedTensor(
+        config,
+        tensor.shape,
+        tensor.source_dtype,
+        packing.pack(export.raw(f"{name}_quantized").astype(np.int32), config.codec.bits),
+        export.raw(f"{name}_scale").reshape(specs["scale"].shape),
+        packing.pack(export.raw(f"{name}_zero_point").astype(np.int32), config.codec.bits)
+        if "zero_point" in specs
+        else None,
+    )
+    return decoded(q)
 
 
 def meant(tensor: Outgoing) -> list[np.ndarray]:
