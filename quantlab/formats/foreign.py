@@ -10,7 +10,6 @@ _KINDS = [
         "where you trust it read it with torch.load and save it again",
     ),
     (rb"\x80[\x02-\x05]", "a Python pickle (a PyTorch checkpoint?), which can run code: convert it to safetensors"),
-    (rb"\x89HDF\r\n", "an HDF5 file"),
     (rb"....TFL3", "a TensorFlow Lite model"),
     (rb"PAR1", "a Parquet table"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),

@@ -21,8 +21,8 @@ _KERNELS = {"kernel", "recurrent_kernel", "pointwise_kernel", "depthwise_kernel"
 
 
 def sniff(head: bytes, size: int) -> bool:
-    """The signature; HDF5 would allow it further on, behind other data, where this reader does not look."""
-    return head.startswith(MAGIC)
+    """The signature's first half; HDF5 would allow it behind other data, too, where this reader does not look."""
+    return head.startswith(MAGIC[:4])
 
 
 def accepts_keras(file: InputFile) -> bool:
