@@ -15,7 +15,7 @@ from quantlab.ui.help import about
 
 WRITABLE = [name for name, kind in FORMATS.items() if kind.writable]
 WAYS = ("Download", "A folder on this computer")
-OTHERWISE = {SKIP: "are left out", COPY: "are copied unchanged"}
+OTHERWISE = {SKIP: "left out", COPY: "copied unchanged"}
 FIELD, NAME_FIELD = 340, 520  # pixels
 PATTERN_HELP = (
     "Empty: every floating-point tensor of two dimensions or more. Biases and norms are small and sensitive, so they "
