@@ -18,6 +18,7 @@ from .granularity import Groups
 from .selection import order_statistics, tail_means
 
 Range = tuple[np.ndarray, np.ndarray]
+SEARCHED = 1 << 14  # values per part of a search, which holds all candidates or all bins of all groups of the part
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Entropy(Calibration):
             kernels.histogram(x, size, np.ascontiguousarray(low), np.ascontiguousarray(high), magnitude, counts)
             return counts
 
-        lo, hi = groups.solve(window)
+        lo, hi = groups.solve(window, SEARCHED)
         return lo, hi
 
     def _levels(self, codec: IntegerCodec) -> int:
@@ -190,9 +191,6 @@ class MSE(Calibration):
         # The search compared plain scales; what counts is the error with the power of two that is really used.
         found, plain = (codec.squared_errors(groups, codec.fit(groups, *r)) for r in ((lo, hi), full))
         return np.where(found < plain, lo, full[0]), np.where(found < plain, hi, full[1])
-
-
-SEARCHED = 1 << 14  # values per part: a part holds the errors of all candidates of all of its groups
 
 
 def geometric_cuts(ratio: float, smallest: float) -> np.ndarray:

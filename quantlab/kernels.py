@@ -198,6 +198,20 @@ def group_difference_sums(x, decoded, size, sums):
             difference_sums(group(x, r, j, size), group(decoded, r, j, size), sums[r, j])
 
 
+@jit
+def fold_sums(sums, total):
+    """Add the error sums of groups [rows, groups, 5] to those in total [5]; the fourth is a maximum.
+
+    NumPy takes as long for this as `error_sums` does for groups of 32 values, and does not let other threads run.
+    """
+    for r in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            largest = max(total[3], sums[r, j, 3])
+            for k in range(sums.shape[2]):
+                total[k] += sums[r, j, k]
+            total[3] = largest
+
+
 @fast
 def power_sums(x, center, sums):
     """sums[k - 1] = sum (x - center)^k for k = 1..4, then the count of zeros; x float32 [n], sums float64 [5]."""

@@ -1,6 +1,7 @@
 """What quantization costs and hurts: ErrorReport, and METRICS, which names its figures."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from . import kernels, pool
 from .arrays import as_float32
 from .config import QuantConfig
 from .dtypes import SUMS, cut
-from .errors import ShapeError
+from .errors import ConfigError, QuantlabError, ShapeError
 from .granularity import PIECE, Groups, PerTensor, Piece
 from .kernels import Fitted
 from .tensor import QuantizedTensor, fit, packed_nbytes
@@ -128,28 +129,73 @@ def squares(x: np.ndarray) -> float:
     return float(sums[1])
 
 
-def evaluate_many(
-    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_nbytes: int
-) -> list[ErrorReport]:
-    """Reports of several configurations that share one layout, in one read of the tensor.
+@dataclass
+class Trial:
+    """A configuration that is being evaluated; `fitted` is None where every piece is fitted as it comes."""
+
+    config: QuantConfig
+    fitted: Fitted | None = None
+    refusal: QuantlabError | None = None
+
+    def fit(self, groups: Groups) -> Fitted | None:
+        """The parameters of some groups; None if the configuration cannot serve them."""
+        try:
+            return fit(groups, self.config)
+        except (ConfigError, ShapeError) as refusal:
+            self.refusal = refusal
+            return None
+
+    def sums(self, part: Groups, piece: Piece) -> np.ndarray:
+        """Error sums of a piece: float64 [SUMS]; zeros if the configuration cannot serve it."""
+        sums = np.zeros(SUMS)
+        if self.refusal is None:
+            fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
+            if fitted is not None:
+                kernels.fold_sums(self.config.codec.error_sums(part.matrix, part.size, fitted), sums)
+        return sums
+
+
+def run_trials(
+    x: np.ndarray, groups: Groups, trials: list[Trial], source_nbytes: int
+) -> list[ErrorReport | QuantlabError]:
+    """The outcome of every trial.
 
     Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
     """
 
-    def piece_sums(part: np.ndarray, size: int, piece: Piece) -> tuple[float, float, np.ndarray]:
-        sums = np.empty((len(fitted), SUMS))
-        for i, (config, parameters) in enumerate(fitted):
-            per_group = config.codec.error_sums(part, size, cut(parameters, piece.at)).reshape(-1, SUMS)
-            sums[i] = per_group.sum(axis=0)
-            sums[i, 3] = per_group[:, 3].max()
-        return squares(part), float(max(-part.min(), part.max())), sums
+    def piece_sums(piece: Piece) -> tuple[float, float, np.ndarray]:
+        part = groups.part(piece)
+        lo, hi = part.extents
+        return squares(part.matrix), max(-lo.min(), hi.max()), np.stack([trial.sums(part, piece) for trial in trials])
 
-    parts = groups.each(piece_sums)
-    signal = Signal(x.size, sum(power for power, _, _ in parts), max(peak for _, peak, _ in parts))
-    totals = fold([sums for _, _, sums in parts])
+    powers, peaks, sums = zip(*pool.run(piece_sums, groups.pieces()), strict=True)
+    signal = Signal(x.size, sum(powers), float(max(peaks)))
     return [
-        report(x.shape, config, signal, sums, source_nbytes) for (config, _), sums in zip(fitted, totals, strict=True)
+        trial.refusal or report(x.shape, trial.config, signal, total, source_nbytes)
+        for trial, total in zip(trials, fold(list(sums)), strict=True)
     ]
+
+
+def evaluate_each(
+    x: np.ndarray, groups: Groups, configs: Iterable[QuantConfig], source_nbytes: int
+) -> list[ErrorReport | QuantlabError]:
+    """For configurations that share one layout: a report, or why it cannot serve the tensor.
+
+    Groups that lie in one piece are fitted with it, so that nothing is held for all groups; larger ones beforehand.
+    """
+    trials = [Trial(config) for config in configs]
+    if groups.size > PIECE:
+        for trial in trials:
+            trial.fitted = trial.fit(groups)
+    return run_trials(x, groups, trials, source_nbytes)
+
+
+def evaluate_many(
+    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_nbytes: int
+) -> list[ErrorReport]:
+    """Reports of configurations that share one layout and were fitted before."""
+    outcomes = run_trials(x, groups, [Trial(*pair) for pair in fitted], source_nbytes)
+    return [outcome for outcome in outcomes if isinstance(outcome, ErrorReport)]
 
 
 def report(
@@ -176,7 +222,10 @@ def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
     """
     single = as_float32(x)
     groups = config.granularity.to_groups(single)
-    return evaluate_many(single, groups, [(config, fit(groups, config))], np.asarray(x).nbytes)[0]
+    outcome = evaluate_each(single, groups, [config], np.asarray(x).nbytes)[0]
+    if isinstance(outcome, QuantlabError):
+        raise outcome
+    return outcome
 
 
 def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:

@@ -12,10 +12,9 @@ from . import pool
 from .arrays import as_float32
 from .config import QuantConfig
 from .dtypes import DTYPES
-from .errors import Cancelled, ConfigError, QuantlabError, ShapeError, check_integer, check_known
+from .errors import Cancelled, ConfigError, QuantlabError, check_integer, check_known
 from .granularity import Granularity
-from .metrics import evaluate_many
-from .tensor import fit
+from .metrics import evaluate_each
 
 COLUMNS = [
     "tensor",
@@ -36,6 +35,9 @@ COLUMNS = [
     "bits_per_weight",
     "compression_ratio",
 ]
+
+# One read costs 3 % of evaluating so many configurations; more at once would only make progress coarser.
+TOGETHER = 16
 
 Progress = Callable[[int, int, str], object]
 
@@ -166,11 +168,13 @@ def tensor_rows(
 
 
 def by_granularity(configs: list[QuantConfig]) -> Iterator[tuple[Granularity, list[QuantConfig]]]:
-    """Configurations that share one layout, so that they share one read."""
-    together: dict[Granularity, list[QuantConfig]] = {}
+    """Configurations that share one layout, so that they share one read: up to `TOGETHER`."""
+    same_layout: dict[Granularity, list[QuantConfig]] = {}
     for config in configs:
-        together.setdefault(config.granularity, []).append(config)
-    yield from together.items()
+        same_layout.setdefault(config.granularity, []).append(config)
+    for granularity, found in same_layout.items():
+        for start in range(0, len(found), TOGETHER):
+            yield granularity, found[start : start + TOGETHER]
 
 
 def granularity_rows(
@@ -181,27 +185,17 @@ def granularity_rows(
     on_progress: Callable[[str], None],
 ) -> dict[QuantConfig, dict[str, Any]]:
     """Figures, or a reason, for every configuration of one layout."""
-    rows: dict[QuantConfig, dict[str, Any]] = {}
-    fitted = []
+    on_progress(f"evaluating {len(configs)} configurations ({granularity.slug})")
     try:
-        groups = granularity.to_groups(x)
-        if len(configs) > 1:
-            _ = groups.extents  # found once for all of them
-        for config in configs:
-            on_progress(f"calibrating {config}")
-            try:
-                fitted.append((config, fit(groups, config)))
-            except (ConfigError, ShapeError) as error:  # this one cannot serve the tensor; others of its layout may
-                rows[config] = {"reason": str(error)}
-        on_progress(f"measuring {len(fitted)} configurations ({granularity.slug})")
-        reports = evaluate_many(x, groups, fitted, source_nbytes)
+        outcomes = evaluate_each(x, granularity.to_groups(x), configs, source_nbytes)
     except Cancelled:
         raise
     except QuantlabError as error:
         return {config: {"reason": str(error)} for config in configs}
-    for (config, _), report in zip(fitted, reports, strict=True):
-        rows[config] = asdict(report)
-    return rows
+    return {
+        config: {"reason": str(outcome)} if isinstance(outcome, QuantlabError) else asdict(outcome)
+        for config, outcome in zip(configs, outcomes, strict=True)
+    }
 
 
 def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, Any]:

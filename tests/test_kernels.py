@@ -207,6 +207,15 @@ def test_difference_sums_of_groups_are_those_of_each(layout):
             np.testing.assert_array_equal(sums[r, j], expected)
 
 
+def test_sums_of_groups_are_folded_into_those_of_all():
+    sums = np.random.default_rng(4).random((3, 70, SUMS))
+    total = np.zeros(SUMS)
+    kernels.fold_sums(sums, total)
+    exact = reference.fold_sums(sums.reshape(-1, SUMS))
+    sums_close(total, exact, exact, sums[..., 0].size)
+    assert total[3] == exact[3]
+
+
 def test_the_largest_error_may_exceed_float32():
     x, sums = np.float32([3e38, 1]), np.empty(4)
     kernels.difference_sums(x, -x, sums)
