@@ -28,7 +28,7 @@ from .tensor import QuantizedTensor, encode, fit
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
-REMEMBERED = 100_000_000  # bytes of scales and zero points kept between writing a tensor and comparing it
+REMEMBERED = 32_000_000  # bytes of scales and zero points kept between writing a tensor and comparing it
 DECIBEL = 10 / math.log(10)  # a relative change of a power by 1e-9 is 1e-9 of these in dB
 
 
@@ -129,11 +129,12 @@ class Quantizer:
         assert config is not None
         try:
             raw = self.source.raw(name)
-            x = as_float32(raw)
+            x, source_dtype = as_float32(raw), raw.dtype.name
+            del raw  # a widened tensor takes enough room by itself
             groups = config.granularity.to_groups(x)
             groups.extents  # refuses NaN and infinity  # noqa: B018
             fitted = self._fit(name, groups, config)
-            q = encode(groups, fitted, config, x.shape, raw.dtype.name)
+            q = encode(groups, fitted, config, x.shape, source_dtype)
             if name not in self.rows:
                 self.rows[name] = self._row(item, x, groups, fitted, q)
         except Cancelled:

@@ -20,7 +20,7 @@ from ..config import QuantConfig
 from ..dtypes import MAPPINGS, SCALE_DTYPES
 from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ..tensor import PartSpec, QuantizedTensor
-from .outgoing import Outgoing
+from .outgoing import Outgoing, rounded
 
 VERSION = "0.20.0"  # of compressed-tensors: the layout of 2, 4 and 8 bits has been the same since 0.9
 BITS = (2, 4, 8)  # 3, 5, 6 and 7 bits were laid out otherwise before 0.18, and vLLM and llama.cpp disagree on them
@@ -146,7 +146,7 @@ def decoded(q: QuantizedTensor) -> np.ndarray:
     rounding in all.
     """
     assert q.scale is not None
-    return q.dequantize().astype(q.scale.dtype).astype(np.float32)
+    return rounded(q.dequantize(), q.scale.dtype)
 
 
 def weights_scheme(config: QuantConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..config import QuantConfig
 from ..tensor import PartSpec, QuantizedTensor, dtype_named
-from .outgoing import Outgoing
+from .outgoing import Outgoing, rounded
 
 NAMES = ("bfloat16", "float16", "float32")
 
@@ -31,4 +31,4 @@ def arrays(name: str, q: QuantizedTensor) -> dict[str, np.ndarray]:
 
 def decoded(q: QuantizedTensor) -> np.ndarray:
     """The stored values, float32."""
-    return arrays("", q)[""].astype(np.float32)
+    return rounded(q.dequantize(), dtype_of(q.source_dtype))

@@ -20,7 +20,7 @@ from ..dtypes import MAPPINGS, SCALE_DTYPES
 from ..granularity import PerGroup
 from ..tensor import PartSpec, QuantizedTensor
 from .compressed_tensors import SUFFIX, module_of
-from .outgoing import Outgoing
+from .outgoing import Outgoing, rounded
 
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
@@ -87,9 +87,11 @@ def decoded(q: QuantizedTensor) -> np.ndarray:
     """The values that MLX computes, as float32: those of `dequantize` where scales are float32."""
     assert q.scale is not None and q.offset is not None and isinstance(q.config.granularity, PerGroup)
     scale, offset = (values.astype(np.float32).reshape(-1, 1) for values in (q.scale, q.offset))
-    codes = q.codes.reshape(-1, q.config.granularity.group_size).astype(np.float32)
-    product = (codes * scale).astype(q.scale.dtype).astype(np.float32)
-    return (product + offset).astype(q.scale.dtype).astype(np.float32).reshape(q.shape)
+    values = q.codes.reshape(-1, q.config.granularity.group_size).astype(np.float32)
+    values *= scale
+    rounded(values, q.scale.dtype)
+    values += offset
+    return rounded(values, q.scale.dtype).reshape(q.shape)
 
 
 def settings(tensors: list[Outgoing]) -> tuple[str, dict[str, Any]]:

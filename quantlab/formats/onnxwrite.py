@@ -22,7 +22,7 @@ from ..tensor import QuantizedTensor, part_specs
 from .base import Checkpoint, OnBytes
 from .files import InputFile, shown, size_text
 from .onnx import open_file
-from .outgoing import Outgoing
+from .outgoing import Outgoing, rounded
 from .output import little_endian_bytes, write_bytes
 
 IR_VERSION = 10
@@ -287,4 +287,4 @@ def meant(tensor: Outgoing) -> list[np.ndarray]:
 def decoded(q: QuantizedTensor) -> np.ndarray:
     """The values that DequantizeLinear computes, float32: rounded to the scale's dtype, which is the output's."""
     assert q.scale is not None
-    return q.dequantize().astype(q.scale.dtype).astype(np.float32)
+    return rounded(q.dequantize(), q.scale.dtype)

@@ -9,6 +9,8 @@ import numpy as np
 from ..config import QuantConfig
 from ..tensor import QuantizedTensor, packed_nbytes, quantize, source_itemsize
 
+BLOCK = 1 << 20  # values
+
 
 @dataclass(frozen=True, eq=False)
 class Outgoing:
@@ -56,6 +58,16 @@ class Outgoing:
         values = self.read()
         assert isinstance(values, np.ndarray), "a quantized tensor is not copied"
         return values
+
+
+def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`values` (float32, C order) rounded to a narrower float, in place and block by block; returns them."""
+    if dtype != np.float32:
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            block = flat[start : start + BLOCK]
+            block[...] = block.astype(dtype)
+    return values
 
 
 def outgoing(tensors: Mapping[str, QuantizedTensor]) -> list[Outgoing]:
