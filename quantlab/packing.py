@@ -8,6 +8,8 @@ element 0 in the low bits of byte 0. ``high-first`` starts at the high bits, eac
 Signed codes are two's complement. The last byte is padded with zeros.
 """
 
+import math
+
 import numpy as np
 
 from . import kernels, pool
@@ -38,19 +40,51 @@ def pack(codes: np.ndarray, bits: int, order: str = "low-first") -> np.ndarray:
         raise PackingError(f"codes have dtype {codes.dtype}: only integers can be packed")
     flat = codes.reshape(-1)
     check_fit(flat, bits)
-    if bits == 8 or (bits == 16 and order == "low-first"):
-        return flat.astype(f"<u{bits // 8}", casting="unsafe", copy=False).view(np.uint8)
-    if flat.dtype.itemsize > 2:
-        flat = flat.astype(np.int32)
-    packed = np.empty(packed_size(flat.size, bits), np.uint8)
+    return pack_fitting(flat, bits, order)
+
+
+def pack_fitting(codes: np.ndarray, bits: int, order: str = "low-first") -> np.ndarray:
+    """`pack` for integers [n] that are known to fit. At 8 and 16 bits the result may be a view of them."""
+    high_first, stored = order == "high-first", f"{codes.dtype.kind}{1 if bits <= 8 else 2}"
+    if bits in (8, 16):
+        return np.ascontiguousarray(codes, (">" if high_first else "<") + stored).view(np.uint8)
+    packed = np.empty(packed_size(codes.size, bits), np.uint8)
 
     def task(start: int) -> None:
-        part = np.ascontiguousarray(flat[start : start + STEP])
+        part = pack_part(np.ascontiguousarray(codes[start : start + STEP], stored), bits, high_first)
         first = start * bits // 8
-        kernels.pack_bits(part, bits, order == "high-first", packed[first : first + packed_size(part.size, bits)])
+        packed[first : first + part.size] = part
 
-    pool.run(task, range(0, flat.size, STEP))
+    pool.run(task, range(0, codes.size, STEP))
     return packed
+
+
+def pack_part(codes: np.ndarray, bits: int, high_first: bool) -> np.ndarray:
+    """The bytes of integers of 1 byte below 8 bits, of 2 above.
+
+    Eight codes fill whole bytes, so the last ones are padded. Kernels are low-first: high-first is the same stream
+    from its other end.
+    """
+    count = codes.size
+    codes = turned(padded(codes, 8), high_first)
+    packed = np.empty(codes.size * bits // 8, np.uint8)
+    if bits < 8:
+        together = 8 // math.gcd(8, bits)  # so many codes fill whole bytes
+        kernels.pack_words(codes.view(f"u{together}"), bits, packed.reshape(-1, together * bits // 8))
+    else:
+        kernels.pack_bits(codes.view(np.uint16), bits, packed)
+    return turned(packed, high_first)[: packed_size(count, bits)]
+
+
+def padded(array: np.ndarray, multiple: int) -> np.ndarray:
+    """A 1-D array with zeros up to a multiple of a length; itself if it has one."""
+    whole = -(-array.size // multiple) * multiple
+    return array if array.size == whole else np.concatenate([array, np.zeros(whole - array.size, array.dtype)])
+
+
+def turned(array: np.ndarray, backwards: bool) -> np.ndarray:
+    """A 1-D array from its other end, contiguous, or itself."""
+    return array[::-1].copy() if backwards else array
 
 
 def unpack(data: np.ndarray | bytes, bits: int, count: int, signed: bool, order: str = "low-first") -> np.ndarray:
@@ -70,20 +104,33 @@ def unpack(data: np.ndarray | bytes, bits: int, count: int, signed: bool, order:
             f"{count:,} codes of {bits} bits take {packed_size(count, bits):,} bytes, but {packed.size:,} were given"
         )
     dtype = np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
-    if bits == 8 or (bits == 16 and order == "low-first"):
-        return packed.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+    high_first = order == "high-first"
+    if bits in (8, 16):
+        return packed.view(dtype.newbyteorder(">" if high_first else "<")).astype(dtype, copy=False)
     codes = np.empty(count, dtype)
-    sign = 1 << (bits - 1) if signed else 0
 
     def task(start: int) -> None:
         part = codes[start : start + STEP]
         first = start * bits // 8
-        kernels.unpack_bits(
-            packed[first : first + packed_size(part.size, bits)], bits, order == "high-first", sign, part
-        )
+        part[...] = unpack_part(packed[first : first + packed_size(part.size, bits)], bits, dtype, high_first)[
+            : part.size
+        ]
 
     pool.run(task, range(0, count, STEP))
     return codes
+
+
+def unpack_part(packed: np.ndarray, bits: int, dtype: np.dtype, high_first: bool) -> np.ndarray:
+    """Inverse of `pack_part`, the codes of the padding included."""
+    packed = turned(padded(packed, bits), high_first)
+    codes = np.empty(packed.size * 8 // bits, dtype)
+    sign = 1 << (bits - 1) if dtype.kind == "i" else 0
+    if bits < 8:
+        together = 8 // math.gcd(8, bits)
+        kernels.unpack_words(packed.reshape(-1, together * bits // 8), bits, sign, codes.view(f"u{together}"))
+    else:
+        kernels.unpack_bits(packed, bits, sign, codes)
+    return turned(codes, high_first)
 
 
 def as_bytes(data: np.ndarray | bytes) -> np.ndarray:

@@ -222,7 +222,7 @@ def encode(
     codec, granularity = config.codec, config.granularity
     codes = np.empty(groups.matrix.shape, codec.code_dtype)
     groups.each(lambda x, size, p: codec.encode(x, size, cut(fitted, p.at), codes[p.rows, p.cols]))
-    packed = packing.pack(granularity.from_groups(codes, shape), codec.bits)
+    packed = packing.pack_fitting(granularity.from_groups(codes, shape).reshape(-1), codec.bits)
     if not codec.has_scale:
         return QuantizedTensor(config, shape, source_dtype, packed)
     mapping, scales = MAPPINGS[config.mapping], SCALE_DTYPES[config.scale_dtype].dtype

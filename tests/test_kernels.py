@@ -13,6 +13,7 @@ from quantlab.calibration import SYMMETRIC_ROUNDS, TWO_SIDED_ROUNDS
 from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat
 from quantlab.granularity import Groups
 from quantlab.kernels import Fitted
+from quantlab.packing import pack_part, unpack_part
 from tests import reference
 from tests.reference import Codes, Parameters
 from tests.tensors import kinds
@@ -65,6 +66,9 @@ PARTS = {
     "group_difference_sums",
     "best_windows",
     "narrow_groups",
+    "lanes",
+    "close_gaps",
+    "open_gaps",
 }
 # Held to gguf-py in test_ggml.py, which is the better twin.
 GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_magnitude"}
@@ -72,6 +76,8 @@ NAMED_OTHERWISE = {
     "bounds": "usable",
     "extent": "extents",
     "key_to_float": "ordered_keys",
+    "pack_words": "pack",
+    "unpack_words": "unpack",
     "pack_bits": "pack",
     "unpack_bits": "unpack",
 }
@@ -457,18 +463,25 @@ def test_best_windows_are_those_of_each_histogram():
 # --- packing --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("bits", [*range(1, 8), *range(9, 16)])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("order", ["low-first", "high-first"])
 def test_packed_bits_are_the_digits_of_a_big_number(bits, signed, order):
+    """Through the functions that pad for the kernels and turn the stream around."""
     rng = np.random.default_rng(bits)
     low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
-    for count in (0, 1, 2, 7, 8, 33):
+    dtype = np.dtype(("int" if signed else "uint") + ("8" if bits < 8 else "16"))
+    for count in (0, 1, 2, 7, 8, 33, 64):
         codes = rng.integers(low, high, count)
-        packed = np.full(-(-count * bits // 8), 0xFF, np.uint8)
-        kernels.pack_bits(codes.astype(np.int32), bits, order == "high-first", packed)
+        packed = pack_part(codes.astype(dtype), bits, order == "high-first")
         assert packed.tobytes() == reference.pack(codes, bits, order)
-        found = np.full(count, 99, np.int32)
-        kernels.unpack_bits(packed, bits, order == "high-first", (1 << (bits - 1)) * signed, found)
+        found = unpack_part(packed, bits, dtype, order == "high-first")[:count]
         np.testing.assert_array_equal(found, reference.unpack(packed.tobytes(), bits, count, signed, order))
         np.testing.assert_array_equal(found, codes)
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+def test_bits_above_a_code_do_not_reach_its_neighbours(bits):
+    """Two's complement leaves them set, and so may a caller."""
+    codes = np.random.default_rng(bits).integers(0, 256, 64, np.uint8)
+    np.testing.assert_array_equal(pack_part(codes, bits, False), pack_part(codes % (1 << bits), bits, False))

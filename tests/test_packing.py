@@ -41,7 +41,7 @@ def test_four_bit_layouts():
     assert ql.pack(np.int8([-1, -8, 7, 0, 3]), 4).tolist() == [0x8F, 0x07, 0x03]
 
 
-@pytest.mark.parametrize("bits", [3, 5, 7, 12])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 12])
 def test_a_stream_longer_than_one_task_is_one_stream(bits):
     codes = np.random.default_rng(0).integers(0, 1 << bits, 2 * STEP + 13)
     data = ql.pack(codes, bits)
