@@ -113,7 +113,7 @@ def forget_exports() -> None:
 def safe_name(name: str) -> str:
     r"""A file name that every system and every header takes, made of a stranger's words.
 
-    >>> safe_name("../../Silero VAD 16 kHz (sample).npz"), safe_name("..\\x00")
+    >>> safe_name("../../Silero VAD 16 kHz (sample).npz"), safe_name("../..")
     ('Silero-VAD-16-kHz-sample.npz', 'tensors')
     """
     stem, dot, suffix = name.rpartition(".")
