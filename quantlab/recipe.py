@@ -20,7 +20,9 @@ from .formats.base import FLOATS, Checkpoint, TensorSpec
 from .formats.files import shown
 from .tensor import packed_nbytes
 
-WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more
+WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more, none of `LEFT_ALONE`
+# What quantizers leave alone by habit: small, or felt by the whole model. Compared with the lower-case name.
+LEFT_ALONE = {"*norm*": "a norm", "*bias": "a bias", "*embed*": "an embedding", "*wte.weight": "an embedding"}
 SKIP, COPY = "skip", "copy"  # written in place of a configuration: not in the file, or in it as it is
 
 
@@ -55,7 +57,9 @@ class Rule:
 
     def speaks_of(self, spec: TensorSpec) -> bool:
         """Whether the pattern takes in this tensor."""
-        return is_weight(spec) if self.pattern == WEIGHTS else matches(spec.name, self.pattern)
+        if self.pattern == WEIGHTS:
+            return is_weight(spec) and not left_alone(spec.name)
+        return matches(spec.name, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ def is_weight(spec: TensorSpec) -> bool:
     return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.size > 0
 
 
+def left_alone(name: str) -> str:
+    """What a tensor is by its name, if quantizers leave it alone; "" otherwise."""
+    return next((what for pattern, what in LEFT_ALONE.items() if fnmatch.fnmatchcase(name.lower(), pattern)), "")
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a name is the pattern itself, or matches it as a glob. Names may hold brackets: `a[0]` matches `a[0]`."""
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
@@ -150,8 +159,14 @@ def select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
 
     Raises ConfigError for a glob that matches no tensor.
     """
-    rules = [Rule(pattern, None) for pattern in patterns] or [Rule(WEIGHTS, None)]
-    return [spec.name for spec in _specs(checkpoint, rules) if any(rule.speaks_of(spec) for rule in rules)]
+    rules = [Rule(pattern, None) for pattern in patterns]
+    specs = _specs(checkpoint, rules)
+    if rules:
+        return [spec.name for spec in specs if any(rule.speaks_of(spec) for rule in rules)]
+    names = [spec.name for spec in specs if is_weight(spec)]
+    if not names:
+        raise ConfigError(_nothing_like(WEIGHTS, checkpoint))
+    return names
 
 
 def _specs(checkpoint: Checkpoint, rules: Iterable[Rule]) -> list[TensorSpec]:
@@ -181,7 +196,8 @@ def _item(spec: TensorSpec, rules: Sequence[Rule]) -> Item:
     unfit = f"{spec.dtype}, not floating point" if spec.dtype not in FLOATS else "" if spec.size else "empty"
     rule = next((rule for rule in reversed(asked) if not (unfit and rule.config)), None)
     if rule is None:
-        reason = unfit or f"{len(spec.shape)}-dimensional, and not asked for by name"
+        what = f"{len(spec.shape)}-dimensional" if len(spec.shape) < 2 else left_alone(spec.name) or "a weight"
+        reason = unfit or f"{what}, and not asked for by name"
         return Item(spec, reason=reason, asked=bool(asked))
     if rule.config:
         return Item(spec, rule.config, _packed_nbytes(spec, rule.config))

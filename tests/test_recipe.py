@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from quantlab.config import PRESETS, QuantConfig
 from quantlab.errors import ConfigError, ShapeError
@@ -134,3 +135,16 @@ def test_a_file_without_weights_says_how_to_take_others(tmp_path):
         with pytest.raises(ConfigError, match=r"two dimensions or more.*name the tensors"):
             select(checkpoint, [])
         assert given(checkpoint, "bias=fp16") == {"bias": "fp16"}
+
+
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "encoder.LayerNorm.weight", "h.0.ln_1.bias", "wte.weight"]
+)
+def test_what_quantizers_leave_alone_by_habit_is_left_visible_and_can_be_named(tmp_path, name):
+    save_file({name: np.ones((4, 8), np.float32), "fc.weight": np.ones((4, 8), np.float32)}, tmp_path / "m.safetensors")
+    with open_checkpoint(tmp_path / "m.safetensors") as checkpoint:
+        plain = assign(checkpoint, [Rule.parse("w4_g32")])
+        assert [item.spec.name for item in plain.taken] == ["fc.weight"]
+        assert "not asked for by name" in plain.left[0].reason
+        named = assign(checkpoint, [Rule.parse("w4_g32"), Rule.parse(f"{name}=w8_channel")])
+        assert {item.spec.name for item in named.taken} == {"fc.weight", name}

@@ -17,6 +17,7 @@ from ..arrays import MAX_DIMENSIONS, NARROW_FLOATS, as_float32, raise_non_finite
 from ..config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from .files import CHUNK, InputFile, Stream, as_text, shown
+from .prequantized import noted
 
 if TYPE_CHECKING:
     from .layout import Layout
@@ -186,7 +187,7 @@ class StoredCheckpoint(Checkpoint):
     def __init__(
         self, path: str | os.PathLike[str], format: str, entries: Mapping[str, Entry], files: Iterable[InputFile]
     ) -> None:
-        super().__init__(path, format, {name: entry.spec for name, entry in entries.items()}, files)
+        super().__init__(path, format, noted({name: entry.spec for name, entry in entries.items()}), files)
         self._entries = entries
 
     def raw(self, name: str) -> np.ndarray:
