@@ -30,7 +30,7 @@ class ScaleType:
     def storage(self) -> Storage:
         """The type as the numbers that kernels round with."""
         info = ml_dtypes.finfo(self.dtype)
-        return Storage(info.nmant + 1, float(info.smallest_subnormal), float(info.smallest_normal), float(info.max))
+        return Storage(float(info.eps), float(info.smallest_subnormal), float(info.max))
 
 
 SCALE_DTYPES = {

@@ -113,6 +113,8 @@ class Groups:
             return tuple(solver(self, (slice(None), slice(None))))
         pieces = self.pieces(values)
         parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece.at)), pieces)
+        if len(pieces) == 1:
+            return parts[0]
         whole = tuple(np.empty(self.shape, part.dtype) for part in parts[0])
         for piece, part in zip(pieces, parts, strict=True):
             for target, values in zip(whole, part, strict=True):
@@ -142,15 +144,16 @@ class Groups:
         pieces = self.pieces()
 
         def extents(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
-            x = self.block(piece)
-            shape = (x.shape[0], piece.groups.stop - piece.groups.start, batches)
-            part = np.empty(shape, np.float32), np.empty(shape, np.float32)
-            kernels.extents(x, self.size, piece.first, piece.total, *part)
-            return part
+            # A piece of whole groups fills its own part; of a single group several pieces see something.
+            whole = piece.total == 0
+            part_lo, part_hi = (ends[piece.at] if whole else np.empty((1, 1, batches)) for ends in (lo, hi))
+            kernels.extents(self.block(piece), self.size, piece.first, piece.total, part_lo, part_hi)
+            return part_lo, part_hi
 
         for piece, (part_lo, part_hi) in zip(pieces, pool.run(extents, pieces), strict=True):
-            lo[piece.at] = np.minimum(lo[piece.at], part_lo)
-            hi[piece.at] = np.maximum(hi[piece.at], part_hi)
+            if piece.total:
+                np.minimum(lo[piece.at], part_lo, out=lo[piece.at])
+                np.maximum(hi[piece.at], part_hi, out=hi[piece.at])
         return lo, hi
 
 

@@ -122,13 +122,6 @@ def fold(parts: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def squares(x: np.ndarray) -> float:
-    """Sum of squares of a piece [rows, cols], in float64."""
-    sums = np.empty(5)
-    kernels.power_sums(x.reshape(-1), 0.0, sums)
-    return float(sums[1])
-
-
 @dataclass
 class Trial:
     """A configuration that is being evaluated; `fitted` is None where every piece is fitted as it comes."""
@@ -166,7 +159,11 @@ def run_trials(
     def piece_sums(piece: Piece) -> tuple[float, float, np.ndarray]:
         part = groups.part(piece)
         lo, hi = part.extents
-        return squares(part.matrix), max(-lo.min(), hi.max()), np.stack([trial.sums(part, piece) for trial in trials])
+        return (
+            kernels.sum_of_squares(part.matrix),
+            max(-lo.min(), hi.max()),
+            np.stack([trial.sums(part, piece) for trial in trials]),
+        )
 
     powers, peaks, sums = zip(*pool.run(piece_sums, groups.pieces()), strict=True)
     signal = Signal(x.size, sum(powers), float(max(peaks)))
@@ -244,7 +241,7 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
     def part(start: int) -> tuple[float, np.ndarray]:
         values, sums = flat[start : start + PIECE], np.zeros(SUMS)
         kernels.difference_sums(values, flat_hat[start : start + PIECE], sums)
-        return squares(values), sums
+        return kernels.sum_of_squares(values[None]), sums
 
     parts = pool.run(part, range(0, flat.size, PIECE))
     lo, hi = extents[0]

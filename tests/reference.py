@@ -161,10 +161,9 @@ def squared_error(values: np.ndarray, p: Parameters, codes: Codes) -> float:
     return float(error_sums(values, p, codes)[0])
 
 
-def power_sums(values: np.ndarray, center: float) -> np.ndarray:
-    """Sums of the first four powers of x - center, and the count of zeros."""
-    d = values.astype(np.float64) - center
-    return np.array([*(math.fsum(d**k) for k in (1, 2, 3, 4)), np.count_nonzero(values == 0)])
+def sum_of_squares(values: np.ndarray) -> float:
+    """Sum of squares, exactly rounded."""
+    return math.fsum(np.square(values.astype(np.float64)))
 
 
 def narrow(lo: float, hi: float, cut: np.ndarray) -> tuple[float, float]:

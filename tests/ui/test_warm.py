@@ -16,7 +16,7 @@ SCRIPT = """
 import numpy as np
 from quantlab import kernels
 from quantlab.ui import warm
-warm.run_kernels = lambda: kernels.power_sums(np.ones(4, np.float32), 0.0, np.empty(5))
+warm.run_kernels = lambda: kernels.sum_of_squares(np.ones((1, 4), np.float32))
 warm.compile_elsewhere = lambda: None
 warm.warm_up()
 """
