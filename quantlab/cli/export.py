@@ -15,7 +15,8 @@ from .report import preview, report
 from .terminal import Bar
 
 TEXT = f"""\
-A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensions or more).
+A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensions or
+more, no norm and no embedding by its name).
 GLOB=copy takes tensors into the file as they are, GLOB=skip leaves them out. Where several match,
 the last one counts: the general rule first, its exceptions after it.
 

@@ -10,8 +10,8 @@ from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, 
 
 TEXT = f"""\
 Without --tensors, every floating-point tensor of two dimensions or more is quantized. Others
-(biases, norms, integers) are not, and the command says which; --others copy takes them into the
-file as they are. "quantlab export" gives different tensors different configurations.
+(biases, norms, embeddings, integers) are not, and the command says which; --others copy takes them
+into the file as they are. "quantlab export" gives different tensors different configurations.
 
 {SLUG_HELP}
 

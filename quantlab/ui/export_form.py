@@ -18,7 +18,7 @@ WAYS = ("Download", "A folder on this computer")
 OTHERWISE = {SKIP: "left out", COPY: "copied unchanged"}
 FIELD, NAME_FIELD = 340, 520  # pixels
 PATTERN_HELP = (
-    "Empty: every floating-point tensor of two dimensions or more. Biases and norms are small and sensitive, so they "
+    "Empty: every floating-point tensor of two dimensions or more. Biases, norms and embeddings are sensitive, so they "
     "are taken only when you ask for them. Or a name, or a pattern: `*` stands for any text, `?` for one character."
 )
 OTHERS_HELP = (
