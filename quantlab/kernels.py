@@ -4,9 +4,10 @@ Every kernel sees `x`, float32 [rows, cols] in C order, each row cut into groups
 short): group j of a row is `x[row, j * size : (j + 1) * size]`. Arrays per group are [rows, groups of a row].
 Kernels check nothing, release the GIL and run on one thread; `pool.run` spreads them over ranges of rows or columns.
 
-`fast` allows sums to be reordered, which lets them vectorise, and a product to be added without a rounding of its own,
-and nothing else. The values summed come out of `jit` helpers, whose instructions keep strict IEEE arithmetic after
-inlining: neither must ever touch `offset + q * scale`.
+`fast` allows sums to be reordered, which lets them vectorise, and nothing else. The values summed come out of `jit`
+helpers, whose instructions keep strict IEEE order after inlining: reassociation must never touch `offset + q * scale`.
+Nor may "contract" be allowed: it reaches through the widening of a decoded value to the product that made it, and the
+error would be that of another value than the one that is shipped.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from numba import njit
 
 jit = njit(nogil=True, cache=True)
-fast = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+fast = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
