@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import chromium
 
@@ -25,6 +25,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+# A fresh clone compiles its kernels meanwhile, on as few as two cores.
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +46,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page of a visitor who was never here, 1400 pixels wide."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     yield page
     context.close()
 
