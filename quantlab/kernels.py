@@ -347,27 +347,34 @@ def tail_sums(x, below, above, sums):
 
 
 @jit
+def bin_indices(values, lo, factor, magnitude, last, indices):
+    """The bin of every value, or of its magnitude: (x - lo) * factor, cut to 0 .. last and rounded down."""
+    for i in range(values.shape[0]):
+        value = np.float64(values[i])
+        value = abs(value) if magnitude == 1 else value
+        indices[i] = np.int32(min(max((value - lo) * factor, 0.0), last))
+
+
+@jit
 def histogram(x, size, lo, hi, magnitude, counts):
     """Counts of x (of |x| where `magnitude` is 1) in equal bins over [lo, hi] per group: int64 [rows, groups, bins].
 
-    Values outside the range count in the end bins. Four interleaved tables keep equal neighbours from waiting for
-    each other's store.
+    Values outside the range count in the end bins. Indices are found first, block by block, in a loop that vectorises:
+    in one loop with the counting it would not, and took three to five times as long.
     """
     bins = counts.shape[2]
-    tables = np.zeros((4, bins), np.int64)
+    indices = np.empty(BLOCK, np.uint64)  # signed ones would be checked for counting from the end
     for r in range(x.shape[0]):
         for j in range(counts.shape[1]):
             width = hi[r, j] - lo[r, j]
             factor = bins / width if width > 0.0 else 0.0
-            tables[:] = 0
-            values = group(x, r, j, size)
-            for i in range(values.shape[0]):
-                value = np.float64(values[i])
-                value = abs(value) if magnitude == 1 else value
-                index = (value - lo[r, j]) * factor
-                tables[i & 3, np.int64(min(max(index, 0.0), bins - 1.0))] += 1
-            for b in range(bins):
-                counts[r, j, b] = tables[0, b] + tables[1, b] + tables[2, b] + tables[3, b]
+            values, out = group(x, r, j, size), counts[r, j]
+            out[:] = 0
+            for start in range(0, values.shape[0], BLOCK):
+                block = values[start : start + BLOCK]
+                bin_indices(block, lo[r, j], factor, magnitude, bins - 1.0, indices)
+                for i in range(block.shape[0]):
+                    out[indices[i]] += 1
 
 
 @jit

@@ -66,6 +66,7 @@ PARTS = {
     "group_difference_sums",
     "best_windows",
     "narrow_groups",
+    "bin_indices",
     "lanes",
     "close_gaps",
     "open_gaps",
