@@ -5,6 +5,7 @@ last group of a row may be short, so nothing is padded, copied or masked: per te
 channel one row per channel, per group `[shape[0], rest]` cut every `group_size` values.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from .errors import ConfigError, ShapeError, check_integer
 # pieces cost more than they save, because threads then wait for each other between kernels, where Python runs.
 PIECE = 1 << 18
 MAX_GROUP_SIZE = 2**31 - 1
+
+
+def row_step(shape: tuple[int, ...]) -> int:
+    """Rows that share a piece: a tensor cut at multiples of it has, part by part, the pieces of the whole."""
+    return max(1, PIECE // max(1, math.prod(shape[1:])))
 
 
 class Piece(NamedTuple):
@@ -163,6 +169,10 @@ class PerTensor:
 
     slug = "tensor"
 
+    def by_rows(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows of a tensor of `shape`, on their own, have the groups that they have in the whole."""
+        return False
+
     def to_groups(self, x: np.ndarray) -> Groups:
         """x (float32, C order) as one row that is one group; a view."""
         return Groups(x.reshape(1, -1), x.size, x)
@@ -196,6 +206,10 @@ class PerChannel:
             legal = f"{-len(shape)} to {len(shape) - 1}" if shape else "none (a scalar): use PerTensor()"
             raise ShapeError(f"axis {self.axis} does not exist in a tensor of shape {shape}: legal are {legal}")
         return self.axis % len(shape)
+
+    def by_rows(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows of a tensor of `shape`, on their own, have the groups that they have in the whole."""
+        return self.axis in (0, -len(shape)) and len(shape) > 0
 
     def to_groups(self, x: np.ndarray) -> Groups:
         """x (float32, C order) with a row, one group, per channel; a view for axis 0 and for matrices, else a copy."""
@@ -232,6 +246,10 @@ class PerGroup:
     def slug(self) -> str:
         """`g128`."""
         return f"g{self.group_size}"
+
+    def by_rows(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows of a tensor of `shape`, on their own, have the groups that they have in the whole."""
+        return len(shape) > 1
 
     def to_groups(self, x: np.ndarray) -> Groups:
         """x (float32, C order) as [rows, rest], cut every `group_size` values; a view."""

@@ -1,7 +1,7 @@
 """What quantization costs and hurts: ErrorReport, and METRICS, which names its figures."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,11 +114,10 @@ def error_figures(signal: Signal, sums: np.ndarray) -> dict[str, Any]:
     }
 
 
-def fold(parts: list[np.ndarray]) -> np.ndarray:
-    """Error sums [..., SUMS] of many pieces in one: sums added, maxima compared."""
-    stacked = np.stack(parts)
-    total = stacked.sum(axis=0)
-    total[..., 3] = stacked[..., 3].max(axis=0)
+def fold(parts: np.ndarray) -> np.ndarray:
+    """Error sums [pieces, ..., SUMS] in one [..., SUMS]: sums added, maxima compared."""
+    total = parts.sum(axis=0)
+    total[..., 3] = parts[..., 3].max(axis=0)
     return total
 
 
@@ -148,10 +147,33 @@ class Trial:
         return sums
 
 
-def run_trials(
-    x: np.ndarray, groups: Groups, trials: list[Trial], source_nbytes: int
-) -> list[ErrorReport | QuantlabError]:
-    """The outcome of every trial.
+@dataclass(frozen=True)
+class PieceSums:
+    """What consecutive pieces of a tensor add to its figures. Those of its row ranges, joined, are those of the whole.
+
+    powers, peaks : sum x^2 and max |x| of every piece: float64 [pieces].
+    errors : error sums of every piece under every configuration: float64 [pieces, configurations, SUMS].
+    refusals : for every configuration, why it cannot serve the tensor; None if it can.
+    """
+
+    powers: np.ndarray
+    peaks: np.ndarray
+    errors: np.ndarray
+    refusals: tuple[QuantlabError | None, ...]
+
+
+def joined(parts: Sequence[PieceSums]) -> PieceSums:
+    """The sums of row ranges that were cut where `Groups.pieces` cuts, in the order of the rows."""
+    return PieceSums(
+        np.concatenate([part.powers for part in parts]),
+        np.concatenate([part.peaks for part in parts]),
+        np.concatenate([part.errors for part in parts]),
+        tuple(next(filter(None, each), None) for each in zip(*(part.refusals for part in parts), strict=True)),
+    )
+
+
+def run_trials(groups: Groups, trials: list[Trial]) -> PieceSums:
+    """The sums of every trial.
 
     Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
     """
@@ -166,17 +188,22 @@ def run_trials(
         )
 
     powers, peaks, sums = zip(*pool.run(piece_sums, groups.pieces()), strict=True)
-    signal = Signal(x.size, sum(powers), float(max(peaks)))
+    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), tuple(trial.refusal for trial in trials))
+
+
+def outcomes(
+    shape: tuple[int, ...], configs: Iterable[QuantConfig], sums: PieceSums, source_nbytes: int
+) -> list[ErrorReport | QuantlabError]:
+    """A report for every configuration, or why it cannot serve the tensor, from the sums of all its pieces."""
+    signal = Signal(math.prod(shape), sum(sums.powers.tolist()), float(sums.peaks.max()))
     return [
-        trial.refusal or report(x.shape, trial.config, signal, total, source_nbytes)
-        for trial, total in zip(trials, fold(list(sums)), strict=True)
+        refusal or report(shape, config, signal, total, source_nbytes)
+        for config, refusal, total in zip(configs, sums.refusals, fold(sums.errors), strict=True)
     ]
 
 
-def evaluate_each(
-    x: np.ndarray, groups: Groups, configs: Iterable[QuantConfig], source_nbytes: int
-) -> list[ErrorReport | QuantlabError]:
-    """For configurations that share one layout: a report, or why it cannot serve the tensor.
+def group_sums(groups: Groups, configs: Iterable[QuantConfig]) -> PieceSums:
+    """The sums of configurations that share one layout.
 
     Groups that lie in one piece are fitted with it, so that nothing is held for all groups; larger ones beforehand.
     """
@@ -184,15 +211,23 @@ def evaluate_each(
     if groups.size > PIECE:
         for trial in trials:
             trial.fitted = trial.fit(groups)
-    return run_trials(x, groups, trials, source_nbytes)
+    return run_trials(groups, trials)
+
+
+def evaluate_each(
+    x: np.ndarray, groups: Groups, configs: Sequence[QuantConfig], source_nbytes: int
+) -> list[ErrorReport | QuantlabError]:
+    """For configurations that share one layout: a report, or why it cannot serve the tensor."""
+    return outcomes(x.shape, configs, group_sums(groups, configs), source_nbytes)
 
 
 def evaluate_many(
     x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_nbytes: int
 ) -> list[ErrorReport]:
     """Reports of configurations that share one layout and were fitted before."""
-    outcomes = run_trials(x, groups, [Trial(*pair) for pair in fitted], source_nbytes)
-    return [outcome for outcome in outcomes if isinstance(outcome, ErrorReport)]
+    sums = run_trials(groups, [Trial(*pair) for pair in fitted])
+    found = outcomes(x.shape, [config for config, _ in fitted], sums, source_nbytes)
+    return [outcome for outcome in found if isinstance(outcome, ErrorReport)]
 
 
 def report(
@@ -246,7 +281,7 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
     parts = pool.run(part, range(0, flat.size, PIECE))
     lo, hi = extents[0]
     signal = Signal(flat.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
-    return ErrorReport(**error_figures(signal, fold([sums for _, sums in parts])))
+    return ErrorReport(**error_figures(signal, fold(np.stack([sums for _, sums in parts]))))
 
 
 def group_errors(x: np.ndarray, config: QuantConfig) -> np.ndarray:

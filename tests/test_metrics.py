@@ -1,13 +1,17 @@
 """Metrics: the fused pass equals measuring what was shipped, and both equal the formulas."""
 
+import itertools
 import math
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import quantlab as ql
-from quantlab.metrics import error_histogram, group_errors
+from quantlab.granularity import row_step
+from quantlab.metrics import error_histogram, group_errors, group_sums, joined, outcomes
 from quantlab.tensor import part_specs
 
 SHAPES = [(), (1,), (7,), (3, 50), (5, 7, 11), (40, 3000), (300_000,)]
@@ -125,3 +129,39 @@ def test_an_error_histogram_without_errors_has_them_all_in_one_bin():
     edges, counts = error_histogram(x, ql.quantize(x, ql.QuantConfig(dtype="fp16")), 3)
     assert counts.tolist() == [0, 3, 0]
     assert edges[0] < 0 < edges[-1]
+
+
+BY_ROWS = ql.grid(
+    ["int4", "int8", "q4_0"],
+    ["symmetric", "affine", "uniform"],
+    ["ch0", "ch-2", "ch-3", "g32", "g100"],
+    ["minmax", "percentile", "entropy", "mse", "movavg", "ema"],
+)
+
+
+@settings(max_examples=15)
+@given(shape=st.sampled_from([(40, 30_000), (3, 300_000), (2000, 8, 200), (5, 1)]), data=st.data())
+def test_sums_of_row_ranges_joined_are_those_of_the_whole_to_the_last_bit(shape, data):
+    """A range may be measured anywhere: what its pieces add is put together in the order that one process would."""
+    x, step = tensor(shape), row_step(shape)
+    inner = st.integers(1, math.ceil(shape[0] / step))
+    cuts = sorted({0, shape[0], *(min(step * n, shape[0]) for n in data.draw(st.lists(inner, max_size=3)))})
+    configs = data.draw(st.lists(st.sampled_from(BY_ROWS), min_size=1, max_size=3, unique=True))
+    for config in configs:
+        layout = config.granularity
+        if not layout.by_rows(shape):
+            continue
+        parts = [group_sums(layout.to_groups(x[a:b]), [config]) for a, b in itertools.pairwise(cuts)]
+        (found,) = outcomes(shape, [config], joined(parts), x.nbytes)
+        try:
+            assert found == ql.evaluate(x, config)
+        except ql.ConfigError as refusal:
+            assert str(found) == str(refusal)
+
+
+def test_what_cannot_be_cut_by_rows_says_so():
+    cut = {shape: [g.slug for g in LAYOUTS if g.by_rows(shape)] for shape in [(), (6,), (6, 4), (6, 4, 2)]}
+    assert cut == {(): [], (6,): ["ch0", "ch-1"], (6, 4): ["ch0", "ch-2", "g4"], (6, 4, 2): ["ch0", "g4"]}
+
+
+LAYOUTS = [ql.PerTensor(), ql.PerChannel(0), ql.PerChannel(1), ql.PerChannel(-1), ql.PerChannel(-2), ql.PerGroup(4)]
