@@ -155,8 +155,8 @@ def test_sums_of_row_ranges_joined_are_those_of_the_whole_to_the_last_bit(shape,
         (found,) = outcomes(shape, [config], joined(parts), x.nbytes)
         try:
             assert found == ql.evaluate(x, config)
-        except ql.ConfigError as refusal:
-            assert str(found) == str(refusal)
+        except ql.QuantlabError as refusal:
+            assert type(found) is type(refusal)  # its words may name the shape, which is that of a range
 
 
 def test_what_cannot_be_cut_by_rows_says_so():
