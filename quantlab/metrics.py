@@ -134,7 +134,8 @@ class Trial:
         try:
             return fit(groups, self.config)
         except (ConfigError, ShapeError) as refusal:
-            self.refusal = refusal
+            # Its traceback holds this frame, which holds the tensor and, by way of `self`, the refusal again.
+            self.refusal = refusal.with_traceback(None)
             return None
 
     def sums(self, part: Groups, piece: Piece) -> np.ndarray:

@@ -1,8 +1,12 @@
-"""sweep(): configurations x tensors -> a DataFrame of errors and sizes."""
+"""sweep(): configurations x tensors -> a DataFrame of errors and sizes.
+
+`stream` is the same tensor by tensor: the bytes of the next one are read while this one is worked on, so that a sweep
+takes the memory of two tensors, however many there are.
+"""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +16,11 @@ from . import pool
 from .arrays import as_float32
 from .config import QuantConfig
 from .dtypes import DTYPES
-from .errors import Cancelled, ConfigError, QuantlabError, check_integer, check_known
+from .errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer
 from .granularity import Granularity
-from .metrics import evaluate_each
+from .metrics import ErrorReport, evaluate_each
+from .readahead import ReadAhead
+from .sources import Source, TensorSource, as_source, checked_names
 
 COLUMNS = [
     "tensor",
@@ -39,24 +45,35 @@ COLUMNS = [
 # One read costs 3 % of evaluating so many configurations; more at once would only make progress coarser.
 TOGETHER = 16
 
+# What a sweep may amount to, unless somebody raises it: a table that fits memory (about 2 kB a row while it grows), and
+# some five hours of two fast cores.
+MAX_ROWS = 250_000
+MAX_EVALUATIONS = 10**14
+
+FIGURES = COLUMNS[COLUMNS.index("sqnr_db") :]
+
+Row = dict[str, Any]
 Progress = Callable[[int, int, str], object]
+OnRows = Callable[[str, list[Row]], object]
+# (name, the tensor; None where its bytes are elsewhere) -> the configurations that it is to be evaluated under.
+Wanted = Callable[[str, Any], Sequence[QuantConfig]]
 
 
-class TensorSource(Protocol):
-    """What a sweep needs of a checkpoint."""
+class Runner(Protocol):
+    """What measures tensors: `stream`, or something of the same call that has other computers do it."""
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the tensors, in order."""
-
-    def raw(self, name: str) -> np.ndarray:
-        """The tensor in its own dtype."""
-
-    def spec(self, name: str) -> Any:
-        """Its spec, of which `nbytes` counts: what the tensor takes where it comes from."""
-
-
-Source = np.ndarray | Mapping[str, np.ndarray] | TensorSource
+    def __call__(
+        self,
+        source: TensorSource,
+        configs: Sequence[QuantConfig],
+        names: Sequence[str],
+        workers: int | None = None,
+        on_progress: Progress | None = None,
+        cancel: Callable[[], bool] | None = None,
+        *,
+        wanted: Wanted | None = None,
+    ) -> Iterator[tuple[str, list[Row]]]:
+        """(name, rows) of every tensor, in any order."""
 
 
 def sweep(
@@ -66,6 +83,8 @@ def sweep(
     workers: int | None = None,
     on_progress: Progress | None = None,
     cancel: Callable[[], bool] | None = None,
+    *,
+    on_rows: OnRows | None = None,
 ) -> pd.DataFrame:
     """Error and size of every configuration on every tensor.
 
@@ -74,9 +93,11 @@ def sweep(
     source : an array, a mapping of names to arrays, or a Checkpoint.
     configs : configurations; duplicates count once.
     tensors : names to take, in this order; default all.
-    workers : threads to use at most; default one per core.
+    workers : threads to compute with at most; default one per core.
     on_progress : called as on_progress(done, total, label), with a count of finished rows and what is being done.
     cancel : asked several times a second; once it returns True the sweep raises Cancelled.
+    on_rows : called as on_rows(name, rows) as each tensor ends; a row is a dict of `COLUMNS`, and has a "reason" where
+        the configuration cannot serve the tensor.
 
     Returns
     -------
@@ -87,27 +108,89 @@ def sweep(
     >>> sweep(np.float32([[1, 2], [3, 4]]), [QuantConfig(dtype="int8")])[["tensor", "config", "nbytes"]].values.tolist()
     [['tensor', 'int8-sym-tensor-minmax', 8]]
     """
-    wanted = list(dict.fromkeys(configs))
-    if not wanted or not all(isinstance(config, QuantConfig) for config in wanted):
-        raise ConfigError("configs must be one or more QuantConfig: build them with grid(), or QuantConfig.parse(slug)")
+    wanted = checked_configs(configs)
+    opened = as_source(source)
+    names = checked_names(opened, tensors)
+    found: dict[str, list[Row]] = {}
+    for name, rows in stream(opened, wanted, names, workers, on_progress, cancel):
+        found[name] = rows
+        if on_rows is not None:
+            on_rows(name, rows)
+    tell(on_progress, len(names) * len(wanted), len(names) * len(wanted), "done")
+    return table(found, names)
+
+
+def stream(
+    source: TensorSource,
+    configs: Sequence[QuantConfig],
+    names: Sequence[str],
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    cancel: Callable[[], bool] | None = None,
+    *,
+    wanted: Wanted | None = None,
+) -> Iterator[tuple[str, list[Row]]]:
+    """(name, rows) of one tensor after another, the next one being read on a thread of its own meanwhile.
+
+    Parameters and errors as `sweep`; a tensor that cannot be read has rows with the reason. `wanted(name, raw)` is
+    asked on the reader's thread which of `configs` to evaluate; the others count as done.
+    """
     if workers is not None:
         check_integer("workers", workers, 1, 1024)
-    names, load, nbytes = opened(source, tensors)
-    rows: list[dict[str, Any]] = []
-    refused: list[dict[str, str]] = []
-    total = len(names) * len(wanted)
-    with pool.limits(workers, cancel):
-        for name in names:
-            for row in tensor_rows(
-                name, load, nbytes, wanted, lambda done, label: tell(on_progress, len(rows) + done, total, label)
-            ):
-                rows.append(row)
-                if "reason" in row:
-                    refused.append({"tensor": name, "config": row["config"], "reason": row.pop("reason")})
-    tell(on_progress, total, total, "done")
+    total = len(names) * len(configs)
+    with pool.limits(workers, cancel):  # the reader takes them along: some formats decode on the pool
+        reader = ReadAhead(lambda name: _load(source, name, configs, wanted), names, cancel)
+    with reader:
+        for index, name in enumerate(names):
+
+            def report(done: int, label: str, before: int = index * len(configs)) -> None:
+                tell(on_progress, before + done, total, label)
+
+            report(0, f"{name}: reading")
+            # Not around the `yield`: limits would hold for the one who asks for the next tensor.
+            with pool.limits(workers, cancel):
+                rows = _taken_rows(reader, source, name, len(configs), report)
+            yield name, rows
+
+
+def table(rows_by_tensor: Mapping[str, list[Row]], names: Iterable[str]) -> pd.DataFrame:
+    """Rows as `sweep` returns them: in the order of `names`, with the reasons in `attrs["refused"]`."""
+    rows = [row for name in names for row in rows_by_tensor.get(name, ())]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame.attrs["refused"] = refused
+    frame.attrs["refused"] = [
+        {"tensor": row["tensor"], "config": row["config"], "reason": row["reason"]} for row in rows if "reason" in row
+    ]
     return frame
+
+
+def check_grid(
+    configs: int, sizes: Sequence[int], max_rows: int = MAX_ROWS, max_evaluations: int = MAX_EVALUATIONS
+) -> None:
+    """LimitError if so many configurations of tensors of these sizes are more rows, or more evaluations, than allowed.
+
+    An evaluation is one value under one configuration.
+
+    >>> check_grid(10, [100, 50], max_rows=15)
+    Traceback (most recent call last):
+    quantlab.errors.LimitError: 10 configurations x 2 tensors are 20 rows, past the limit of 15: take fewer, or raise it
+    """
+    what = f"{configs:,} configurations x {len(sizes):,} tensors"
+    rows, evaluations = configs * len(sizes), configs * sum(sizes)
+    if rows > max_rows:
+        raise LimitError(f"{what} are {rows:,} rows, past the limit of {max_rows:,}: take fewer, or raise it")
+    if evaluations > max_evaluations:
+        raise LimitError(
+            f"{what} of {sum(sizes):,} values are {evaluations:,} evaluations, past the limit of "
+            f"{max_evaluations:,}: take fewer, or raise it"
+        )
+
+
+def checked_configs(configs: Iterable[QuantConfig]) -> list[QuantConfig]:
+    """The configurations, each once. ConfigError if there is none, or something else among them."""
+    found = list(dict.fromkeys(configs))
+    if not found or not all(isinstance(config, QuantConfig) for config in found):
+        raise ConfigError("configs must be one or more QuantConfig: build them with grid(), or QuantConfig.parse(slug)")
+    return found
 
 
 def tell(on_progress: Progress | None, done: int, total: int, label: str) -> None:
@@ -116,58 +199,88 @@ def tell(on_progress: Progress | None, done: int, total: int, label: str) -> Non
         on_progress(done, total, label)
 
 
-def opened(
-    source: Source, tensors: Iterable[str] | None
-) -> tuple[list[str], Callable[[str], np.ndarray], Callable[[str], int]]:
-    """The names to sweep, what loads one, and what tells its bytes at the source.
+@dataclass(frozen=True)
+class _Loaded:
+    """A tensor and the configurations to evaluate; or, in place of the tensor, why it could not be read."""
 
-    Those are not the array's: a Q4_0 tensor loads as float32, and has 4.5 bits per weight. Raises ConfigError for names
-    that are not there.
-    """
-    if isinstance(source, np.ndarray) or not (isinstance(source, Mapping) or hasattr(source, "raw")):
-        source = {"tensor": source}  # type: ignore[dict-item]
-    names = list(source) if isinstance(source, Mapping) else list(source.names)
-    wanted = names if tensors is None else list(tensors)
-    for name in wanted:
-        check_known("tensor", name, names)
-    if isinstance(source, Mapping):
-        return wanted, source.__getitem__, lambda name: source[name].nbytes
-    return wanted, source.raw, lambda name: source.spec(name).nbytes
+    raw: Any
+    configs: Sequence[QuantConfig]
+    fault: str = ""
+
+
+def _load(source: TensorSource, name: str, configs: Sequence[QuantConfig], wanted: Wanted | None) -> _Loaded:
+    """Read a tensor. One that cannot be read does not stop the others."""
+    try:
+        raw, fault = source.raw(name), ""
+    except Cancelled:
+        raise
+    except QuantlabError as error:
+        raw, fault = None, str(error)
+    except (MemoryError, OSError) as error:
+        nbytes = source.spec(name).nbytes
+        why = "there is not enough memory" if isinstance(error, MemoryError) else f"the system refused ({error})"
+        raw, fault = None, f"the {nbytes:,} bytes of the tensor could not be read: {why}"
+    return _Loaded(raw, configs if wanted is None else wanted(name, raw), fault)
+
+
+def _taken_rows(
+    reader: ReadAhead[str, _Loaded],
+    source: TensorSource,
+    name: str,
+    count: int,
+    on_progress: Callable[[int, str], None],
+) -> list[Row]:
+    """The rows of the next tensor of the reader. Its bytes are let go with this call."""
+    loaded = reader.take()
+    spec, skipped = source.spec(name), count - len(loaded.configs)
+    if loaded.fault:
+        return refused_rows(name, getattr(spec, "shape", ()), loaded.configs, loaded.fault)
+    return tensor_rows(
+        name, loaded.raw, spec.nbytes, loaded.configs, lambda done, label: on_progress(skipped + done, label)
+    )
 
 
 def tensor_rows(
     name: str,
-    load: Callable[[str], np.ndarray],
-    nbytes: Callable[[str], int],
-    configs: list[QuantConfig],
-    on_progress: Callable[[int, str], None],
-) -> list[dict[str, Any]]:
-    """The rows of one tensor, in the order of `configs`."""
-    on_progress(0, f"{name}: reading")
-    shape: tuple[int, ...] = ()
+    raw: np.ndarray,
+    nbytes: int,
+    configs: Sequence[QuantConfig],
+    on_progress: Callable[[int, str], None] = lambda done, label: None,
+) -> list[Row]:
+    """The rows of one tensor, in the order of `configs`: the unit of work, wherever it is done.
+
+    Parameters
+    ----------
+    raw : the tensor in its own dtype.
+    nbytes : what it takes where it comes from, which compression is measured against. Not the array's: a Q4_0 tensor
+        loads as float32, and has 4.5 bits per weight.
+    on_progress : called with the number of rows that are done, and what is being done.
+    """
     try:
-        raw = load(name)
-        shape = getattr(raw, "shape", ())
         x = as_float32(raw)
-    except Cancelled:
-        raise
     except QuantlabError as error:
-        return [{**labels(name, shape, config), "reason": str(error)} for config in configs]
-    found: dict[QuantConfig, dict[str, Any]] = {}
+        return refused_rows(name, getattr(raw, "shape", ()), configs, str(error))
+    found: dict[QuantConfig, Row] = {}
     for granularity, together in by_granularity(configs):
         found.update(
             granularity_rows(
-                x,
-                granularity,
-                together,
-                nbytes(name),
-                lambda label: on_progress(len(found), f"{name}: {label}"),
+                x, granularity, together, nbytes, lambda label: on_progress(len(found), f"{name}: {label}")
             )
         )
     return [{**labels(name, x.shape, config), **found[config]} for config in configs]
 
 
-def by_granularity(configs: list[QuantConfig]) -> Iterator[tuple[Granularity, list[QuantConfig]]]:
+def refused_rows(name: str, shape: tuple[int, ...], configs: Iterable[QuantConfig], reason: str) -> list[Row]:
+    """Rows of a tensor that no configuration can serve."""
+    return [{**labels(name, shape, config), **refusal(reason)} for config in configs]
+
+
+def refusal(reason: str) -> Row:
+    """The figures of a row that has none, and why."""
+    return {**dict.fromkeys(FIGURES, math.nan), "reason": reason}
+
+
+def by_granularity(configs: Iterable[QuantConfig]) -> Iterator[tuple[Granularity, list[QuantConfig]]]:
     """Configurations that share one layout, so that they share one read: up to `TOGETHER`."""
     same_layout: dict[Granularity, list[QuantConfig]] = {}
     for config in configs:
@@ -191,11 +304,16 @@ def granularity_rows(
     except Cancelled:
         raise
     except QuantlabError as error:
-        return {config: {"reason": str(error)} for config in configs}
-    return {
-        config: {"reason": str(outcome)} if isinstance(outcome, QuantlabError) else asdict(outcome)
-        for config, outcome in zip(configs, outcomes, strict=True)
-    }
+        return {config: refusal(str(error)) for config in configs}
+    return {config: figures(outcome) for config, outcome in zip(configs, outcomes, strict=True)}
+
+
+def figures(outcome: ErrorReport | QuantlabError) -> Row:
+    """What came of one configuration, as columns."""
+    if isinstance(outcome, QuantlabError):
+        return refusal(str(outcome))
+    report = asdict(outcome)
+    return {column: report[column] for column in FIGURES}
 
 
 def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, Any]:
@@ -209,7 +327,6 @@ def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, 
         "mapping": config.mapping if applies else "-",
         "granularity": config.granularity.slug if applies else "-",
         "calibration": config.calibration.slug if applies else "-",
-        "nbytes": math.nan,
     }
 
 

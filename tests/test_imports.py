@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"quantlab.errors", "quantlab.samples"},
     {"quantlab.kernels", "quantlab.pool"},
-    {"quantlab.arrays", "quantlab.kernelcache"},
+    {"quantlab.arrays", "quantlab.kernelcache", "quantlab.readahead", "quantlab.sources"},
     {"quantlab.dtypes"},
     {"quantlab.granularity"},
     {"quantlab.selection"},

@@ -1,5 +1,7 @@
-"""Memory: evaluating a tensor takes hardly more than the tensor."""
+"""Memory: evaluating a tensor takes hardly more than the tensor, and a sweep no more than the two largest."""
 
+import json
+import struct
 import subprocess
 import sys
 
@@ -37,3 +39,46 @@ print((peak() - before) / x.nbytes)
 def test_evaluate_takes_less_than_a_tenth_of_the_tensor_on_top(slug):
     done = subprocess.run([sys.executable, "-c", PEAK, slug], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 0.1
+
+
+SWEPT = """
+import resource, sys
+import numpy as np
+import quantlab as ql
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+configs = ql.grid(["int4", "int8"], ["symmetric", "affine"], ["tensor", "g128", "ch5"], ["minmax", "entropy"])
+ql.sweep(np.ones((512, 1024), np.float32), configs)  # loads the kernels
+before = peak()
+with ql.open_checkpoint(sys.argv[1]) as checkpoint:
+    frame = ql.sweep(checkpoint, configs)
+print(peak() - before, peak(), len(frame), len(frame.attrs["refused"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
+@pytest.mark.parametrize("tensors", [3, 12])
+def test_a_sweep_takes_the_two_largest_tensors_however_many_there_are(tmp_path, tensors):
+    """Some configurations are refused: what a refusal holds on to must not keep a tensor in memory."""
+    nbytes = 48 << 20
+    path = tmp_path / "model.safetensors"
+    header = json.dumps(
+        {
+            f"layer.{i}.weight": {
+                "dtype": "F32",
+                "shape": [3 << 10, 4 << 10],
+                "data_offsets": [i * nbytes, (i + 1) * nbytes],
+            }
+            for i in range(tensors)
+        }
+    ).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + tensors * nbytes)  # zeros, and nothing on the disk
+    done = subprocess.run([sys.executable, "-c", SWEPT, path], capture_output=True, text=True, check=True)
+    more, whole, rows, refused = map(int, done.stdout.split())
+    assert rows > refused > 0
+    assert more < 2.2 * nbytes
+    assert whole < 2 * nbytes + 300e6

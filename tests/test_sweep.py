@@ -1,10 +1,15 @@
-"""Sweeps: rows, order, refusals, progress and cancel."""
+"""Sweeps: rows, order, refusals, progress and cancel; tensor by tensor, reading ahead."""
+
+import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import quantlab as ql
-from quantlab.sweep import COLUMNS
+from quantlab import pool
+from quantlab.sources import ArraySource
+from quantlab.sweep import COLUMNS, check_grid, stream, sweep, table, tensor_rows
 
 TENSORS = {
     "a": np.random.default_rng(0).standard_normal((8, 96)).astype(np.float32),
@@ -15,7 +20,7 @@ CONFIGS = ql.grid(["int4", "int8", "fp16"], ["symmetric", "affine"], ["tensor", 
 
 
 def test_a_row_per_tensor_and_configuration_in_the_order_given():
-    frame = ql.sweep(TENSORS, CONFIGS)
+    frame = sweep(TENSORS, CONFIGS)
     assert list(frame.columns) == COLUMNS
     assert [tuple(row) for row in frame[["tensor", "config"]].to_numpy()] == [
         (name, config.slug) for name in TENSORS for config in CONFIGS
@@ -25,7 +30,7 @@ def test_a_row_per_tensor_and_configuration_in_the_order_given():
 
 
 def test_figures_are_those_of_evaluate():
-    frame = ql.sweep(TENSORS, CONFIGS).set_index(["tensor", "config"])
+    frame = sweep(TENSORS, CONFIGS).set_index(["tensor", "config"])
     for name, x in TENSORS.items():
         for config in CONFIGS:
             try:
@@ -40,7 +45,7 @@ def test_figures_are_those_of_evaluate():
 
 
 def test_what_cannot_serve_a_tensor_is_a_row_without_figures_and_a_sentence():
-    frame = ql.sweep(TENSORS, CONFIGS)
+    frame = sweep(TENSORS, CONFIGS)
     refused = {(item["tensor"], item["config"]): item["reason"] for item in frame.attrs["refused"]}
     missing = frame[frame["mse"].isna()]
     assert set(refused) == set(zip(missing["tensor"], missing["config"], strict=True))
@@ -50,39 +55,39 @@ def test_what_cannot_serve_a_tensor_is_a_row_without_figures_and_a_sentence():
 
 def test_a_tensor_that_cannot_be_quantized_does_not_stop_the_others():
     source = {"bad": np.float32([1, np.nan]), "counts": np.arange(5), "good": np.ones(5, np.float32)}
-    frame = ql.sweep(source, [ql.QuantConfig()])
+    frame = sweep(source, [ql.QuantConfig()])
     assert frame["mse"].isna().tolist() == [True, True, False]
     assert "1 NaN" in frame.attrs["refused"][0]["reason"]
     assert "int64" in frame.attrs["refused"][1]["reason"]
 
 
 def test_what_does_not_apply_to_a_cast_is_not_said_of_it():
-    frame = ql.sweep(TENSORS["a"], [ql.QuantConfig(dtype="bf16")])
+    frame = sweep(TENSORS["a"], [ql.QuantConfig(dtype="bf16")])
     assert frame.loc[0, ["mapping", "granularity", "calibration"]].tolist() == ["-", "-", "-"]
 
 
 def test_sources_of_every_kind(sample_path):
-    one = ql.sweep(TENSORS["a"], [ql.QuantConfig()])
+    one = sweep(TENSORS["a"], [ql.QuantConfig()])
     assert one["tensor"].tolist() == ["tensor"]
     with ql.open_checkpoint(sample_path) as checkpoint:
-        frame = ql.sweep(checkpoint, [ql.QuantConfig()], tensors=["conv2.weight", "conv1.weight"])
+        frame = sweep(checkpoint, [ql.QuantConfig()], tensors=["conv2.weight", "conv1.weight"])
         assert frame["tensor"].tolist() == ["conv2.weight", "conv1.weight"]
         assert frame["sqnr_db"][0] == ql.evaluate(checkpoint.raw("conv2.weight"), ql.QuantConfig()).sqnr_db
 
 
 def test_equal_configurations_count_once():
-    assert len(ql.sweep(TENSORS["a"], [ql.QuantConfig()] * 3)) == 1
+    assert len(sweep(TENSORS["a"], [ql.QuantConfig()] * 3)) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2, None])
 def test_the_number_of_threads_does_not_change_a_figure(workers):
-    frame = ql.sweep(TENSORS, CONFIGS, workers=workers)
-    assert frame.equals(ql.sweep(TENSORS, CONFIGS))
+    frame = sweep(TENSORS, CONFIGS, workers=workers)
+    assert frame.equals(sweep(TENSORS, CONFIGS))
 
 
 def test_progress_counts_finished_rows_and_ends_with_all_of_them():
     told = []
-    ql.sweep(TENSORS, CONFIGS, on_progress=lambda done, total, label: told.append((done, total, label)))
+    sweep(TENSORS, CONFIGS, on_progress=lambda done, total, label: told.append((done, total, label)))
     counts = [done for done, _, _ in told]
     assert counts == sorted(counts)
     assert counts[0] == 0
@@ -101,22 +106,142 @@ def test_cancel_is_asked_between_pieces_of_one_tensor():
         return len(asked) > 5
 
     with pytest.raises(ql.Cancelled):
-        ql.sweep(x, [ql.QuantConfig(calibration=ql.MSE())], cancel=cancel)
+        sweep(x, [ql.QuantConfig(calibration=ql.MSE())], cancel=cancel)
     assert len(asked) < 12
 
 
 @pytest.mark.parametrize("configs", [[], ["int8"], [None]])
 def test_configurations_that_are_none_are_refused(configs):
     with pytest.raises(ql.ConfigError, match="QuantConfig"):
-        ql.sweep(TENSORS, configs)
+        sweep(TENSORS, configs)
 
 
 def test_a_tensor_that_is_not_there_is_refused():
     with pytest.raises(ql.ConfigError, match="unknown tensor 'd'"):
-        ql.sweep(TENSORS, CONFIGS, tensors=["d"])
+        sweep(TENSORS, CONFIGS, tensors=["d"])
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
 def test_a_number_of_workers_that_is_none_is_refused(workers):
     with pytest.raises(ql.ConfigError, match="workers"):
-        ql.sweep(TENSORS, CONFIGS, workers=workers)
+        sweep(TENSORS, CONFIGS, workers=workers)
+
+
+# -- tensor by tensor
+
+
+class Slow(ArraySource):
+    """Arrays that are read when they may be, or not at all."""
+
+    def __init__(self, arrays, read):
+        super().__init__(arrays)
+        self.read = read
+
+    def raw(self, name):
+        self.read(name)
+        return super().raw(name)
+
+
+def test_rows_of_a_stream_are_those_of_single_tensors_and_of_the_sweep():
+    streamed = dict(stream(ArraySource(TENSORS), CONFIGS, list(TENSORS)))
+    assert list(streamed) == list(TENSORS)
+    for name, x in TENSORS.items():
+        pd.testing.assert_frame_equal(
+            table({name: tensor_rows(name, x, x.nbytes, CONFIGS)}, [name]),
+            table(streamed, [name]),
+            check_exact=True,
+        )
+    whole = sweep(TENSORS, CONFIGS)
+    pd.testing.assert_frame_equal(table(streamed, list(TENSORS)), whole, check_exact=True)
+    assert table(streamed, list(TENSORS)).attrs == whole.attrs
+
+
+def test_a_row_has_every_column_and_a_reason_only_if_it_was_refused():
+    for _, rows in stream(ArraySource(TENSORS), CONFIGS, list(TENSORS)):
+        for row in rows:
+            assert list(row) in (COLUMNS, [*COLUMNS, "reason"])
+            assert ("reason" in row) == bool(np.isnan(row["mse"]))
+
+
+def test_rows_of_a_tensor_are_told_when_it_ends():
+    told = []
+    frame = sweep(TENSORS, CONFIGS, on_rows=lambda name, rows: told.append((name, rows)))
+    assert [name for name, _ in told] == list(TENSORS)
+    assert table(dict(told), list(TENSORS)).equals(frame)
+
+
+def test_the_next_tensor_is_read_while_this_one_is_computed():
+    """`b` is read before the rows of `a` are there: `a` is held up until it is."""
+    begun = threading.Event()
+    source = Slow(TENSORS, lambda name: name == "b" and begun.set())
+    overlapped = []
+    rows = stream(
+        source,
+        CONFIGS,
+        ["a", "b"],
+        on_progress=lambda done, total, label: label.startswith("a: eval") and overlapped.append(begun.wait(30)),
+    )
+    next(rows)
+    assert overlapped
+    assert all(overlapped)
+
+
+def test_a_tensor_that_cannot_be_read_is_refused_and_the_others_are_not():
+    def read(name):
+        if name == "a":
+            raise ql.CheckpointError("the file ends before the tensor")
+        if name == "b":
+            raise MemoryError
+        if name == "d":
+            raise OSError(5, "Input/output error")
+
+    source = Slow(TENSORS | {"d": TENSORS["a"]}, read)
+    frame = sweep(source, [ql.QuantConfig()])
+    assert frame["mse"].isna().tolist() == [True, True, False, True]
+    assert frame["shape"].tolist() == ["8x96", "700", "3x4x600", "8x96"]
+    reasons = [refused["reason"] for refused in frame.attrs["refused"]]
+    assert reasons[0] == "the file ends before the tensor"
+    assert "1,400 bytes" in reasons[1] and "not enough memory" in reasons[1]
+    assert "Input/output error" in reasons[2]
+
+
+def test_cancel_while_a_tensor_is_read_does_not_wait_for_it():
+    reading, cancelled = threading.Event(), threading.Event()
+
+    def read(name):
+        cancelled.set()
+        reading.wait(30)
+
+    try:
+        with pytest.raises(ql.Cancelled):
+            sweep(Slow(TENSORS, read), CONFIGS, cancel=cancelled.is_set)
+        assert not reading.is_set()
+    finally:
+        reading.set()
+
+
+def test_limits_hold_for_the_sweep_and_not_for_the_one_who_takes_its_rows():
+    rows = stream(ArraySource(TENSORS), CONFIGS, ["a", "b"], workers=1, cancel=lambda: False)
+    next(rows)
+    assert pool._limits.get() is pool.NO_LIMITS
+    rows.close()
+
+
+def test_only_what_is_wanted_is_evaluated():
+    asked = []
+
+    def wanted(name, raw):
+        asked.append((name, raw is TENSORS[name]))
+        return CONFIGS[:2] if name == "a" else []
+
+    found = dict(stream(ArraySource(TENSORS), CONFIGS, ["a", "b"], wanted=wanted))
+    assert asked == [("a", True), ("b", True)]
+    assert [row["config"] for row in found["a"]] == [config.slug for config in CONFIGS[:2]]
+    assert found["b"] == []
+
+
+@pytest.mark.parametrize(("configs", "sizes"), [(1001, [1] * 1000), (10, [10**14]), (1, [10**15])])
+def test_a_grid_beyond_the_limit_is_refused_with_the_number(configs, sizes):
+    with pytest.raises(ql.LimitError, match="past the limit"):
+        check_grid(configs, sizes)
+    check_grid(configs, sizes, max_rows=10**7, max_evaluations=10**16)
