@@ -9,7 +9,7 @@
 True
 """
 
-from .calibration import CALIBRATIONS, EMA, MSE, Entropy, MinMax, MovingAverage, Percentile
+from .calibration import CALIBRATIONS, EMA, MSE, Entropy, MinMax, MovingAverage, Octav, Percentile
 from .config import PRESETS, QuantConfig, combinations, grid
 from .dtypes import DTYPES, MAPPINGS
 from .errors import (
@@ -60,6 +60,7 @@ __all__ = [
     "MovingAverage",
     "NonFiniteError",
     "Observer",
+    "Octav",
     "PackingError",
     "PerChannel",
     "PerGroup",

@@ -1,7 +1,8 @@
 """Calibration: which range do the codes cover?
 
 Each calibration is a frozen dataclass whose `range(groups, codec)` returns (lo, hi), float64 [rows, groups]: the range
-that the codes are then spread over. None of them needs to know what shares a scale, or how codes are written.
+that the codes are then spread over. None of them needs to know what shares a scale, or how codes are written. Those
+that search for it are in `search`.
 """
 
 import re
@@ -15,33 +16,9 @@ from . import kernels
 from .dtypes import Codec, IntegerCodec
 from .errors import ConfigError, check_integer, check_known, check_number
 from .granularity import Groups
+from .ranging import SEARCHED, Calibration, Range
+from .search import MSE, Octav
 from .selection import order_statistics, tail_means
-
-Range = tuple[np.ndarray, np.ndarray]
-SEARCHED = 1 << 14  # values per part of a search, which holds all candidates or all bins of all groups of the part
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What all calibrations share: a name in slugs, and parameters that the name carries."""
-
-    token: ClassVar[str]
-    summary: ClassVar[str]
-
-    @property
-    def slug(self) -> str:
-        """The name, followed by the parameters where they are not the defaults: `mse`, `percentile1_99`."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        if values == [field.default for field in fields(self)]:
-            return self.token
-        return self.token + "_".join(number_text(value) for value in values)
-
-    def check(self, codec: Codec) -> None:
-        """Raise ConfigError if this calibration cannot serve the codec."""
-
-    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
-        """The range to cover, (lo, hi), float64 [rows, groups]."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -167,79 +144,6 @@ class Entropy(Calibration):
 
 
 @dataclass(frozen=True)
-class MSE(Calibration):
-    """The range of least squared error. Never worse than MinMax.
-
-    A coarse geometric search over ranges down to a thousandth of the full one, then refinements around the best, all
-    with the very scale and zero point that the codes will use.
-    """
-
-    token = "mse"
-    summary = "least squared error; searches how much to clip"
-
-    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
-        """The best range found for each group."""
-        lo, hi = groups.solve(lambda part, at: self._search(part, codec), SEARCHED)
-        return lo, hi
-
-    def _search(self, groups: Groups, codec: IntegerCodec) -> Range:
-        full = lo, hi = codec.mapping.widen(*groups.extents)
-        for cuts in SYMMETRIC_ROUNDS if codec.mapping.signed else TWO_SIDED_ROUNDS:
-            lo, hi = best_candidate(groups, codec, lo, hi, cuts)
-        if not codec.pow2_scale:
-            return lo, hi
-        # The search compared plain scales; what counts is the error with the power of two that is really used.
-        found, plain = (codec.squared_errors(groups, codec.fit(groups, *r)) for r in ((lo, hi), full))
-        return np.where(found < plain, lo, full[0]), np.where(found < plain, hi, full[1])
-
-
-def geometric_cuts(ratio: float, smallest: float) -> np.ndarray:
-    """Shares to cut off: none first, then leaving ratio, ratio^2, ... down to `smallest`."""
-    return 1 - ratio ** np.arange(int(np.log(smallest) / np.log(ratio)) + 1)
-
-
-def fine_cuts(width: float, steps: int) -> np.ndarray:
-    """Shares to cut off or add: none first, then from -width to width."""
-    return np.r_[0.0, np.linspace(-width, width, steps)]
-
-
-def along(shares: np.ndarray, *directions: tuple[float, float, float]) -> np.ndarray:
-    """Cuts (below, above, towards zero) of all `shares` along each direction: float64 [shares * directions, 3]."""
-    return np.concatenate([shares[:, None] * np.array(direction) for direction in directions])
-
-
-BOTH, BELOW, ABOVE, TO_ZERO = (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
-# Rounds of a search: coarse over three decades, then finer around the best. Two-sided ranges go over the decades
-# twice, because each end may need a cut of its own.
-SYMMETRIC_ROUNDS = [
-    along(shares, BOTH)
-    for shares in (geometric_cuts(0.93, 1e-3), fine_cuts(0.07, 14), fine_cuts(0.01, 12), fine_cuts(0.002, 8))
-]
-TWO_SIDED_ROUNDS = [along(geometric_cuts(0.86, 1e-3), BOTH, BELOW, ABOVE, TO_ZERO)] * 2 + [
-    along(fine_cuts(width, 8), BOTH, BELOW, ABOVE, TO_ZERO) for width in (0.12, 0.035, 0.01, 0.003)
-]
-
-
-def best_candidate(groups: Groups, codec: IntegerCodec, lo: np.ndarray, hi: np.ndarray, cuts: np.ndarray) -> Range:
-    """The candidate range of least squared error per group; candidate 0 (cutting nothing) wins ties."""
-    whole = float(len(groups.pieces()) == 1)
-
-    def errors_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
-        errors = np.empty((*lo[at].shape, len(cuts)))
-        ends = np.ascontiguousarray(lo[at]), np.ascontiguousarray(hi[at])
-        kernels.candidate_errors(x, size, *ends, cuts, whole, codec.grid, codec.scale_type.storage, errors)
-        return errors
-
-    errors = groups.combine(errors_of, np.add, np.zeros((*lo.shape, len(cuts))))
-    best = errors.argmin(axis=-1)
-    # A difference in the last digits is summation order, not a better range.
-    gain = np.take_along_axis(errors, best[..., None], -1)[..., 0] < errors[..., 0] * (1 - 1e-9)
-    new_lo, new_hi = np.empty_like(lo), np.empty_like(hi)
-    kernels.narrow_groups(lo, hi, cuts, np.where(gain, best, 0), new_lo, new_hi)
-    return new_lo, new_hi
-
-
-@dataclass(frozen=True)
 class MovingAverage(Calibration):
     """The mean of the `window` smallest values, and of the `window` largest (at most half of the group each)."""
 
@@ -299,14 +203,10 @@ CALIBRATIONS: dict[str, type[Calibration]] = {
     "percentile": Percentile,
     "entropy": Entropy,
     "mse": MSE,
+    "octav": Octav,
     "movavg": MovingAverage,
     "ema": EMA,
 }
-
-
-def number_text(value: float) -> str:
-    """A number without exponent that reads back as itself: `99.9`, `0.00001`, `16`."""
-    return str(value) if isinstance(value, int) else np.format_float_positional(value, trim="-")
 
 
 def parse_calibration(token: str) -> Calibration:

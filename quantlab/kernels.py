@@ -337,13 +337,58 @@ def key_histogram(x, prefix, shift, counts):
 def tail_sums(x, below, above, sums):
     """sums = (sum of x < below, their count, sum of x > above, their count), float64; x float32 [n]."""
     low, lows, high, highs = 0.0, 0.0, 0.0, 0.0
-    for i in range(x.shape[0]):
-        value = np.float64(x[i])
-        low += value if x[i] < below else 0.0
-        lows += 1.0 if x[i] < below else 0.0
-        high += value if x[i] > above else 0.0
-        highs += 1.0 if x[i] > above else 0.0
+    for start in range(0, x.shape[0], BLOCK):
+        block = x[start : start + BLOCK]
+        # Counted in float32, and chosen before they are widened: ten times as fast as in float64.
+        few, many = np.float32(0), np.float32(0)
+        for i in range(block.shape[0]):
+            value = block[i]
+            low += np.float64(value if value < below else np.float32(0))
+            high += np.float64(value if value > above else np.float32(0))
+            few += np.float32(1) if value < below else np.float32(0)
+            many += np.float32(1) if value > above else np.float32(0)
+        lows += np.float64(few)
+        highs += np.float64(many)
     sums[0], sums[1], sums[2], sums[3] = low, lows, high, highs
+
+
+@jit
+def group_tail_sums(x, size, below, above, sums):
+    """`tail_sums` of every group, beyond ends of its own [rows, groups]: sums float64 [rows, groups, 4]."""
+    for r in range(x.shape[0]):
+        for j in range(sums.shape[1]):
+            tail_sums(group(x, r, j, size), np.float32(below[r, j]), np.float32(above[r, j]), sums[r, j])
+
+
+@jit
+def octav_end(total, count, inside, share, other, extreme):
+    """The best end of a range for the sum and the count of what lies beyond it; the extreme if nothing does."""
+    return (total + share * inside * other) / (count + share * inside) if count > 0.0 else extreme
+
+
+@jit
+def octav_step(sums, counted, share, symmetric, smallest, largest, lo, hi):
+    """One iteration of OCTAV for ranges [lo, hi] (float64 [rows, groups], replaced); returns how many moved.
+
+    sums : `group_tail_sums` of the ranges; counted : the values that rounding costs; smallest, largest : the extremes.
+    share : weight of a value inside, 4^-bits / 3 if `symmetric` is 1, else 4^-bits / 12; 0 gives the means beyond.
+    """
+    moved = 0
+    for r in range(lo.shape[0]):
+        for j in range(lo.shape[1]):
+            below, belows, above, aboves = sums[r, j, 0], sums[r, j, 1], sums[r, j, 2], sums[r, j, 3]
+            inside = max(counted[r, j] - belows - aboves, 0.0)  # zeros outside are not counted
+            if symmetric == 1.0:
+                new_hi = octav_end(above - below, aboves + belows, inside, share, 0.0, largest[r, j])
+                new_lo = -new_hi
+            else:
+                new_hi = octav_end(above, aboves, inside, share, lo[r, j], largest[r, j])
+                new_lo = octav_end(below, belows, inside, share, hi[r, j], smallest[r, j])
+            new_lo, new_hi = max(new_lo, smallest[r, j]), min(new_hi, largest[r, j])
+            # A group that stands still keeps its range to the last bit, whatever goes on in others.
+            if max(abs(new_hi - hi[r, j]), abs(new_lo - lo[r, j])) > 1e-9 * (new_hi - new_lo):
+                lo[r, j], hi[r, j], moved = new_lo, new_hi, moved + 1
+    return moved
 
 
 @jit

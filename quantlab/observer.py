@@ -91,8 +91,7 @@ class Observer:
             raise CalibrationRequiredError("the observer has seen no data: call update(batch) at least once first")
         codec = self.config.codec
         if not self._streams and isinstance(codec, IntegerCodec):
-            together = joined(self._kept)
-            return codec.fit(together, *self.config.calibration.range(together, codec))
+            return self.config.calibration.fit(joined(self._kept), codec)
         assert self._range is not None
         if getattr(codec, "pow2_scale", False):
             # The exponent of least error needs values; the two ends of each range stand for them.

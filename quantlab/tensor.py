@@ -188,7 +188,7 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
         return codec.fit(groups, *groups.extents)
 
     def solver(part: Groups, at: tuple) -> Fitted:
-        return codec.fit(part, *config.calibration.range(part, codec))
+        return config.calibration.fit(part, codec)
 
     # Part by part: ranges are float64 and take more room than what comes of them.
     return Fitted(*groups.solve(solver))

@@ -184,6 +184,37 @@ def candidate_errors(
     return np.array([squared_error(values, fit(*r, codes, scale_dtype), codes) for r in ranges])
 
 
+def octav(values: np.ndarray, codes: Codes, iterations: int) -> tuple[float, float]:
+    """The range after so many iterations of OCTAV; each end is the best for the values that lie beyond it now."""
+    x = values.astype(np.float64)
+    lowest, highest = min(x.min(), 0.0), max(x.max(), 0.0)
+    if codes.mapping == "uniform":
+        lowest, highest = x.min(), x.max()
+    share = 4.0**-codes.bits / (3 if codes.mapping == "symmetric" else 12)
+    costly = len(x) if codes.mapping == "uniform" else np.count_nonzero(x)
+    center = x.mean() if codes.mapping == "uniform" else 0.0
+    if codes.mapping == "symmetric":
+        x, lowest, highest = np.abs(x), -np.abs(x).max(), np.abs(x).max()
+    lo, hi = mean(x[x < center], lowest), mean(x[x > center], highest)
+    for _ in range(iterations):
+        if codes.mapping == "symmetric":
+            above = x[x > np.float32(hi)]
+            inside = costly - len(above)
+            hi = above.sum() / (share * inside + len(above)) if len(above) else highest
+            continue
+        below, above = x[x < np.float32(lo)], x[x > np.float32(hi)]
+        inside = max(costly - len(below) - len(above), 0)
+        new_lo = (below.sum() + share * inside * hi) / (share * inside + len(below)) if len(below) else lowest
+        hi = (above.sum() + share * inside * lo) / (share * inside + len(above)) if len(above) else highest
+        lo = new_lo
+    return (-hi, hi) if codes.mapping == "symmetric" else (lo, hi)
+
+
+def mean(values: np.ndarray, of_nothing: float) -> float:
+    """The mean, or what is given for no values."""
+    return float(values.mean()) if len(values) else of_nothing
+
+
 # --- ranges and order statistics ------------------------------------------------------------------------------------
 
 

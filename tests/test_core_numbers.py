@@ -14,7 +14,7 @@ from quantlab.metrics import group_errors
 RNG = np.random.default_rng(3)
 MAPPINGS = list(ql.MAPPINGS)
 GRANULARITIES = [ql.PerTensor(), ql.PerChannel(0), ql.PerChannel(-1), ql.PerGroup(32), ql.PerGroup(7)]
-CALIBRATIONS = [ql.MinMax(), ql.Percentile(), ql.MSE(), ql.MovingAverage(), ql.EMA()]
+CALIBRATIONS = [ql.MinMax(), ql.Percentile(), ql.MSE(), ql.Octav(), ql.MovingAverage(), ql.EMA()]
 SCALES = ["fp32", "fp16", "bf16"]
 
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab import kernels
-from quantlab.calibration import SYMMETRIC_ROUNDS, TWO_SIDED_ROUNDS
 from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat
 from quantlab.granularity import Groups
 from quantlab.kernels import Fitted
 from quantlab.packing import pack_part, unpack_part
+from quantlab.search import SYMMETRIC_ROUNDS, TWO_SIDED_ROUNDS
 from tests import reference
 from tests.reference import Codes, Parameters
 from tests.tensors import kinds
@@ -67,6 +67,8 @@ PARTS = {
     "best_windows",
     "narrow_groups",
     "bin_indices",
+    "group_tail_sums",
+    "octav_end",
     "lanes",
     "close_gaps",
     "open_gaps",
@@ -75,6 +77,7 @@ PARTS = {
 GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_magnitude"}
 NAMED_OTHERWISE = {
     "bounds": "usable",
+    "octav_step": "octav",
     "extent": "extents",
     "key_to_float": "ordered_keys",
     "pack_words": "pack",

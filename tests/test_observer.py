@@ -6,7 +6,7 @@ import pytest
 import quantlab as ql
 
 BATCHES = [np.random.default_rng(i).standard_normal((4, 40)).astype(np.float32) * (i + 1) for i in range(3)]
-TOGETHER = [ql.MinMax(), ql.Percentile(5, 95), ql.MSE(), ql.MovingAverage(4)]
+TOGETHER = [ql.MinMax(), ql.Percentile(5, 95), ql.MSE(), ql.Octav(), ql.MovingAverage(4)]
 
 
 def observed(config, batches=BATCHES):

@@ -43,11 +43,16 @@ TERMS: dict[str, str] = {
     "window": "How many of the smallest, and of the largest, values are averaged into each end of the range.",
     "factor": "How far the range moves towards each new batch: 1 forgets the past at once, 0.01 hardly moves.",
     "batches": "Into how many consecutive pieces each group is cut; their ranges are averaged one after the other.",
+    "iterations": "How often the range is improved at most; it stops as soon as it stands still.",
     # Calibrations
     "minmax": "From the smallest to the largest value: nothing is clipped, and one outlier sets everyone's step.",
     "percentile": "From one percentile to another, exactly: the rarest values on both ends are clipped.",
     "entropy": "The range whose histogram loses the least information (KL divergence) when quantized, after TensorRT.",
     "mse": "The range of least squared error, found by search. Never worse than minmax.",
+    "octav": (
+        "The range at which rounding and clipping are in balance, by OCTAV's iteration: nearly as good as mse, and "
+        "several times as fast."
+    ),
     "movavg": "From the mean of the smallest values to the mean of the largest: softer than minmax.",
     "ema": "Ranges of successive batches, averaged with weights that fade: what training frameworks track.",
     # Figures of a tensor

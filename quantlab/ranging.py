@@ -1,0 +1,45 @@
+"""What all calibrations share: a name in slugs, and the range that the codes are to cover."""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+
+from .dtypes import Codec, IntegerCodec
+from .granularity import Groups
+from .kernels import Fitted
+
+Range = tuple[np.ndarray, np.ndarray]
+SEARCHED = 1 << 14  # values per part of a search, which holds all candidates or all bins of all groups of the part
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What all calibrations share: a name in slugs, and parameters that the name carries."""
+
+    token: ClassVar[str]
+    summary: ClassVar[str]
+
+    @property
+    def slug(self) -> str:
+        """The name, followed by the parameters where they are not the defaults: `mse`, `percentile1_99`."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        if values == [field.default for field in fields(self)]:
+            return self.token
+        return self.token + "_".join(number_text(value) for value in values)
+
+    def check(self, codec: Codec) -> None:
+        """Raise ConfigError if this calibration cannot serve the codec."""
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The range to cover, (lo, hi), float64 [rows, groups]."""
+        raise NotImplementedError
+
+    def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
+        """Scale, zero point and offset of every group: those that spread the codes over the range."""
+        return codec.fit(groups, *self.range(groups, codec))
+
+
+def number_text(value: float) -> str:
+    """A number without exponent that reads back as itself: `99.9`, `0.00001`, `16`."""
+    return str(value) if isinstance(value, int) else np.format_float_positional(value, trim="-")
