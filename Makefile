@@ -53,7 +53,7 @@ $(RUNTIME): requirements.txt constraints.txt pyproject.toml | $(BIN)/python
 	@$(PIP) --quiet --no-deps --editable .
 	@touch $@
 
-$(DEV): requirements-dev.txt $(RUNTIME)
+$(DEV): requirements-dev.txt requirements-cluster.txt $(RUNTIME)
 	@echo "Installing the tools for testing, and the programs that exports are read with, into $(VENV)."
 	@$(PIP) -c constraints.txt -r requirements-dev.txt
 	@touch $@

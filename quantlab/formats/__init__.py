@@ -27,10 +27,11 @@ from . import (
 from .base import Checkpoint, FileFormat, TensorSpec
 from .exporting import check_tensors, write_verified
 from .files import InputFile
-from .folder import open_folder
+from .folder import INDEX_SUFFIX, open_folder, open_remote
 from .layout import Layout, export_layout
 from .outgoing import Outgoing, outgoing
 from .packed import PackedCheckpoint
+from .remote import RemoteFile, is_url, local_path, public
 
 __all__ = [
     "FORMATS",
@@ -187,7 +188,9 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, al
 
     Parameters
     ----------
-    path : a regular file, or a folder with one .safetensors file or an index of several.
+    path : a regular file, or a folder with one .safetensors file or an index of several. Or the
+        URL of one: s3://bucket/model.safetensors, or https://host/model/ with a model.safetensors, or its index, in it.
+        Only the bytes that are asked for are read. URLs need what requirements-cluster.txt names.
     name : what to call it in messages, if not by the last part of `path`; also names the one tensor of a .npy file.
     alone : read no other file, though this one may name some in its folder (ONNX does): right for an upload.
 
@@ -196,9 +199,20 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, al
     CheckpointError : it cannot be opened, or is not what it claims to be.
     LimitError : it exceeds a budget, such as the number of tensors.
     """
+    if is_url(path):
+        return _open_url(str(path), name, alone)
     if os.path.isdir(path):  # unlike Path.is_dir, false where even looking is not allowed
         return open_folder(Path(path), _open_file)
     return _open_file(InputFile(path, name, alone=alone))
+
+
+def _open_url(url: str, name: str | None, alone: bool) -> Checkpoint:
+    if path := local_path(url):
+        return open_checkpoint(path, name=name, alone=alone)
+    whole = public(url).endswith(("/", INDEX_SUFFIX))
+    checkpoint = open_remote(url, _open_file) if whole else _open_file(RemoteFile(url, name))
+    checkpoint.location = url
+    return checkpoint
 
 
 def _open_file(file: InputFile) -> Checkpoint:

@@ -74,6 +74,7 @@ class Checkpoint(ABC):
         self, path: str | os.PathLike[str], format: str, specs: Mapping[str, TensorSpec], files: Iterable[InputFile]
     ) -> None:
         self.path = Path(path)
+        self.location = os.path.abspath(path)  # where another process finds it; a URL if it was opened by one
         self.format = format
         self.files = tuple(files)
         self._specs = specs

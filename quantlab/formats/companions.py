@@ -42,8 +42,8 @@ class Companions:
     def _opened(self, location: str) -> InputFile:
         if self.model.alone:
             raise CheckpointError(
-                f"{self.model} keeps weights in the file {shown(location)}, and an upload has no files beside it: open "
-                f"the model by its path, or save it as one file"
+                f"{self.model} keeps weights in the file {shown(location)}, and an upload has no files beside it, nor "
+                f"has a URL: open the model by its path, or save it as one file"
             )
         file = InputFile(self._place(location), location)
         if os.fstat(file.fileno()).st_nlink > 1:

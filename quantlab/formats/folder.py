@@ -5,14 +5,17 @@ lie in the folder itself are opened, and what the index says must be true of the
 """
 
 import os
+import re
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError, LimitError
 from . import safetensors
 from .base import Checkpoint, Entry, StoredCheckpoint
 from .files import InputFile, reason, shown
 from .jsonscan import Scanner
+from .remote import RemoteFile, beside, public
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -30,7 +33,7 @@ def open_folder(folder: Path, open_file: Callable[[InputFile], Checkpoint]) -> C
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     files = [name for name in names if name.endswith(SUFFIX)]
     if len(indexes) == 1:
-        return _open_shards(folder, indexes[0])
+        return _open_shards(folder, indexes[0], partial(_member, folder))
     if len(files) == 1 and not indexes:
         return open_file(_member(folder, files[0]))
     found = ", ".join(shown(name) for name in (indexes + files)[:5]) or "none"
@@ -38,6 +41,29 @@ def open_folder(folder: Path, open_file: Callable[[InputFile], Checkpoint]) -> C
         f"the folder {shown(folder.name)} must have one index ({INDEX_SUFFIX}) or one {SUFFIX} file, and has {found}: "
         f"open one of the files"
     )
+
+
+def open_remote(url: str, open_file: Callable[[InputFile], Checkpoint]) -> Checkpoint:
+    """The checkpoint in a folder behind a URL that ends in /, or that of an index there.
+
+    Web servers list no folders, so the files must have the names that Hugging Face gives them.
+    """
+    if public(url).endswith(INDEX_SUFFIX):
+        index = PurePosixPath(public(url)).name
+        return _open_shards(Path(public(url)).parent, index, partial(_remote_member, url))
+    try:
+        return open_file(_remote_member(url, "model" + SUFFIX))
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+    return open_remote(beside(url, "model" + INDEX_SUFFIX), open_file)
+
+
+def _remote_member(url: str, name: str) -> InputFile:
+    """A file of a folder behind a URL. Its name may come from a stranger, and must be plain: no part of a URL."""
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise CheckpointError(f"the index names the file {shown(name)}: behind a URL only letters, digits and ._- open")
+    return RemoteFile(beside(url, name))
 
 
 def _member(folder: Path, name: str) -> InputFile:
@@ -52,8 +78,8 @@ def _member(folder: Path, name: str) -> InputFile:
     return InputFile(place, name)
 
 
-def _open_shards(folder: Path, index: str) -> Checkpoint:
-    weight_map = _read_index(_member(folder, index))
+def _open_shards(folder: Path, index: str, member: Callable[[str], InputFile]) -> Checkpoint:
+    weight_map = _read_index(member(index))
     names = list(dict.fromkeys(weight_map.values()))
     if len(names) > MAX_FILES:
         raise LimitError(f"{shown(index)} names {len(names)} files, and quantlab opens up to {MAX_FILES}")
@@ -61,7 +87,7 @@ def _open_shards(folder: Path, index: str) -> Checkpoint:
     try:
         shards: dict[str, dict[str, Entry]] = {}
         for name in names:
-            files[name] = _member(folder, name)
+            files[name] = member(name)
             shards[name] = safetensors.read_entries(files[name])[1]
         entries = {tensor: _find(tensor, shards[name], name, index) for tensor, name in weight_map.items()}
     except BaseException:

@@ -196,7 +196,8 @@ def model_folder(source: Checkpoint | None) -> Path | None:
     """The folder of a whole model, which holds its config.json too; None for a file of tensors by itself."""
     if source is None or source.path.is_dir():
         return source.path if source else None
-    return source.path.parent if source.path.name == "model.safetensors" else None
+    folder = source.path.parent
+    return folder if source.path.name == "model.safetensors" and folder.is_dir() else None  # behind a URL is no folder
 
 
 def read_config(path: Path) -> dict[str, Any]:
