@@ -108,9 +108,9 @@ class IntegerCodec:
 
     def fit_range(self, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         """Parameters (float32 arrays [rows, groups]) that spread the codes over [lo, hi] (float64, same shape)."""
-        lo, hi = (np.ascontiguousarray(a) for a in self.mapping.widen(lo, hi))
-        fitted = Fitted(*(np.empty(lo.shape, np.float32) for _ in Fitted._fields))
-        kernels.fit_groups(lo, hi, self.grid, self.scale_type.storage, *fitted)
+        fitted = Fitted(*np.empty((len(Fitted._fields), *lo.shape), np.float32))
+        ends = np.ascontiguousarray(lo), np.ascontiguousarray(hi)
+        kernels.fit_groups(*ends, self.grid, self.scale_type.storage, *fitted)
         return fitted
 
     def fit(self, groups: Any, lo: np.ndarray, hi: np.ndarray) -> Fitted:
@@ -151,6 +151,12 @@ class IntegerCodec:
         sums = np.empty((*fitted.scale.shape, SUMS))
         kernels.error_sums(x, size, fitted, self.grid, sums)
         return sums
+
+    def total_error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """Error sums of all groups together: float64 [SUMS]."""
+        total = np.zeros(SUMS)
+        kernels.total_error_sums(x, size, fitted, self.grid, total)
+        return total
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,10 @@ class CastCodec:
             sums[r, 0, 4] = np.count_nonzero(np.abs(x[r]) >= self.overflow)
         return sums
 
+    def total_error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """Error sums of all rows together: float64 [SUMS]."""
+        return folded(self.error_sums(x, size, fitted))
+
 
 @dataclass(frozen=True)
 class BlockCodec(IntegerCodec):
@@ -244,6 +254,10 @@ class BlockCodec(IntegerCodec):
         sums = np.zeros((*fitted.scale.shape, SUMS))
         kernels.group_difference_sums(x, decoded, size, sums)
         return sums
+
+    def total_error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """Error sums of all blocks together: float64 [SUMS]."""
+        return folded(self.error_sums(x, size, fitted))
 
 
 Codec = IntegerCodec | CastCodec
@@ -323,6 +337,13 @@ DTYPES: dict[str, NumberFormat] = {
     "q5_0": BlockFormat("q5_0", 5, "symmetric", kernels.encode_extreme),
     "q5_1": BlockFormat("q5_1", 5, "uniform", kernels.encode_ranged),
 }
+
+
+def folded(sums: np.ndarray) -> np.ndarray:
+    """Error sums of groups [rows, groups, SUMS] as those of all together [SUMS]."""
+    total = np.zeros(SUMS)
+    kernels.fold_sums(sums, total)
+    return total
 
 
 def cut(fitted: Fitted, at: tuple[slice, slice]) -> Fitted:

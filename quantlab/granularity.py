@@ -15,13 +15,15 @@ from typing import NamedTuple
 import numpy as np
 
 from . import kernels, pool
-from .arrays import raise_non_finite
+from .arrays import raise_non_finite, widened
 from .errors import ConfigError, ShapeError, check_integer
 
 # Values that one task works on: 1 MiB, so that a piece stays in the cache from one pass over it to the next. Smaller
 # pieces cost more than they save, because threads then wait for each other between kernels, where Python runs.
 PIECE = 1 << 18
+STREAM = 1 << 20  # values of a task that makes one pass over them: its time should outweigh the Python around it
 MAX_GROUP_SIZE = 2**31 - 1
+EVERYTHING = slice(None), slice(None)
 
 
 def row_step(shape: tuple[int, ...]) -> int:
@@ -45,9 +47,10 @@ class Piece(NamedTuple):
 
 
 class Groups:
-    """A float32 matrix [rows, cols], each row cut into groups of `size` values (the last may be short).
+    """A matrix [rows, cols], each row cut into groups of `size` values (the last may be short).
 
-    The matrix is in C order, or a transposed view of which pieces are copied as they are worked on.
+    The matrix is float32 in C order, or something of which pieces are made so as they are worked on: a transposed view,
+    float16 or bfloat16. It may also hold codes.
     """
 
     def __init__(self, matrix: np.ndarray, size: int, tensor: np.ndarray | None = None) -> None:
@@ -71,7 +74,8 @@ class Groups:
         """The matrix cut into pieces of about `values` values, in order; groups of up to PIECE values stay whole."""
         (rows, per_row), cols = self.shape, self.matrix.shape[1]
         if self.size > PIECE:
-            return [piece for r in range(rows) for j in range(per_row) for piece in self._parts_of(r, j)]
+            step = max(values, PIECE)
+            return [piece for r in range(rows) for j in range(per_row) for piece in self._parts_of(r, j, step)]
         if cols <= max(values, self.size):
             step = max(1, values // cols)
             return [
@@ -86,20 +90,25 @@ class Groups:
             for c in cuts
         ]
 
-    def _parts_of(self, r: int, j: int) -> list[Piece]:
+    def _parts_of(self, r: int, j: int, step: int) -> list[Piece]:
         start, end = j * self.size, min((j + 1) * self.size, self.matrix.shape[1])
         return [
-            Piece(slice(r, r + 1), slice(a, min(a + PIECE, end)), slice(j, j + 1), a - start, end - start)
-            for a in range(start, end, PIECE)
+            Piece(slice(r, r + 1), slice(a, min(a + step, end)), slice(j, j + 1), a - start, end - start)
+            for a in range(start, end, step)
         ]
 
     def block(self, piece: Piece) -> np.ndarray:
-        """The values of a piece, [rows, cols] in C order."""
-        return np.ascontiguousarray(self.matrix[piece.rows, piece.cols])
+        """The values of a piece: float32 [rows, cols] in C order."""
+        return widened(self.matrix[piece.rows, piece.cols])
 
-    def each(self, task: Callable[[np.ndarray, int, Piece], object]) -> list:
+    @property
+    def is_plain(self) -> bool:
+        """Whether the matrix is float32 in C order, as kernels take it."""
+        return self.matrix.dtype == np.float32 and self.matrix.flags.c_contiguous
+
+    def each(self, task: Callable[[np.ndarray, int, Piece], object], values: int = PIECE) -> list:
         """`task(part of the matrix, group size, piece)` for every piece, on the pool; results in order."""
-        return pool.run(lambda piece: task(self.block(piece), self.size, piece), self.pieces())
+        return pool.run(lambda piece: task(self.block(piece), self.size, piece), self.pieces(values))
 
     def combine(self, partial: Callable, reduce: np.ufunc, out: np.ndarray) -> np.ndarray:
         """Fold `partial(part, size, at)` of every piece into `out` [rows, groups, ...] by `reduce`; returns `out`."""
@@ -115,12 +124,10 @@ class Groups:
         Small groups: parts of about `values` values, spread over the pool. Groups larger than a piece: one part, which
         spreads its own work by `combine`.
         """
-        if self.size > PIECE:
-            return tuple(solver(self, (slice(None), slice(None))))
         pieces = self.pieces(values)
+        if self.size > PIECE or (len(pieces) == 1 and self.is_plain):
+            return tuple(solver(self, EVERYTHING))
         parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece.at)), pieces)
-        if len(pieces) == 1:
-            return parts[0]
         whole = tuple(np.empty(self.shape, part.dtype) for part in parts[0])
         for piece, part in zip(pieces, parts, strict=True):
             for target, values in zip(whole, part, strict=True):
@@ -147,7 +154,7 @@ class Groups:
         """(min, max) of equal consecutive batches of every group: float64 [rows, groups, batches]; lo > hi if empty."""
         lo = np.full((*self.shape, batches), np.inf)
         hi = -lo
-        pieces = self.pieces()
+        pieces = self.pieces(STREAM)
 
         def extents(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
             # A piece of whole groups fills its own part; of a single group several pieces see something.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import kernels, pool
-from .arrays import as_float32
+from .arrays import as_float32, as_values, widened
 from .config import QuantConfig
 from .dtypes import SUMS, cut
 from .errors import ConfigError, QuantlabError, ShapeError
@@ -140,12 +140,11 @@ class Trial:
 
     def sums(self, part: Groups, piece: Piece) -> np.ndarray:
         """Error sums of a piece: float64 [SUMS]; zeros if the configuration cannot serve it."""
-        sums = np.zeros(SUMS)
         if self.refusal is None:
             fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
             if fitted is not None:
-                kernels.fold_sums(self.config.codec.error_sums(part.matrix, part.size, fitted), sums)
-        return sums
+                return self.config.codec.total_error_sums(part.matrix, part.size, fitted)
+        return np.zeros(SUMS)
 
 
 @dataclass(frozen=True)
@@ -253,9 +252,9 @@ def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
     >>> evaluate(np.float32([3, 4]), QuantConfig(dtype="fp16")).sqnr_db  # nothing is lost
     inf
     """
-    single = as_float32(x)
-    groups = config.granularity.to_groups(single)
-    outcome = evaluate_each(single, groups, [config], np.asarray(x).nbytes)[0]
+    values = as_values(x)
+    groups = config.granularity.to_groups(values)
+    outcome = evaluate_each(values, groups, [config], np.asarray(x).nbytes)[0]
     if isinstance(outcome, QuantlabError):
         raise outcome
     return outcome
@@ -266,7 +265,7 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
 
     Raises ShapeError if the shapes differ, and what `quantize` raises for arrays that are not finite floats.
     """
-    original, decoded = as_float32(x), as_float32(x_hat, "the decoded tensor")
+    original, decoded = as_values(x), as_values(x_hat, "the decoded tensor")
     if original.shape != decoded.shape:
         raise ShapeError(
             f"cannot compare shape {original.shape} with shape {decoded.shape}: give two of the same shape"
@@ -275,9 +274,10 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
     flat, flat_hat = original.reshape(-1), decoded.reshape(-1)
 
     def part(start: int) -> tuple[float, np.ndarray]:
-        values, sums = flat[start : start + PIECE], np.zeros(SUMS)
-        kernels.difference_sums(values, flat_hat[start : start + PIECE], sums)
-        return kernels.sum_of_squares(values[None]), sums
+        values, decoded = (widened(array[None, start : start + PIECE]) for array in (flat, flat_hat))
+        sums = np.zeros(SUMS)
+        kernels.difference_sums(values[0], decoded[0], sums)
+        return kernels.sum_of_squares(values), sums
 
     parts = pool.run(part, range(0, flat.size, PIECE))
     lo, hi = extents[0]
@@ -287,7 +287,7 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
 
 def group_errors(x: np.ndarray, config: QuantConfig) -> np.ndarray:
     """Squared error of every group: float64 [rows, groups]. One value per channel if `config` is per channel."""
-    groups = config.granularity.to_groups(as_float32(x))
+    groups = config.granularity.to_groups(as_values(x))
     fitted = fit(groups, config)
     parts = groups.each(lambda part, size, piece: config.codec.error_sums(part, size, cut(fitted, piece.at))[..., 0])
     out = np.zeros(fitted.scale.shape)

@@ -6,6 +6,7 @@ from threading import Lock
 import numpy as np
 
 from . import kernels, pool
+from .arrays import widened
 from .granularity import PIECE, Groups, Piece
 
 STEP = 1 << 20  # values per radix table: the table of 65536 counters must not outweigh the values it counts
@@ -79,13 +80,18 @@ def large_groups(groups: Groups) -> list[tuple[int, int, np.ndarray]]:
     return [(r, j, groups.matrix[r, j * size : (j + 1) * size]) for r in range(rows) for j in range(per_row)]
 
 
+def step_of(values: np.ndarray, start: int) -> np.ndarray:
+    """float32 [STEP or less] of some values [n]."""
+    return widened(values[None, start : start + STEP])[0]
+
+
 def radix_counts(values: np.ndarray, prefix: int, shift: int) -> np.ndarray:
     """Counts of the keys of `values` by 16 bits: int64 [65536] (see `kernels.key_histogram`)."""
     total, lock = np.zeros(1 << 16, np.int64), Lock()
 
     def count(start: int) -> None:
         counts = np.zeros(1 << 16, np.int64)
-        kernels.key_histogram(values[start : start + STEP], prefix, shift, counts)
+        kernels.key_histogram(step_of(values, start), prefix, shift, counts)
         with lock:  # a list of all tables would take half as much memory as the values
             np.add(total, counts, out=total)
 
@@ -94,7 +100,7 @@ def radix_counts(values: np.ndarray, prefix: int, shift: int) -> np.ndarray:
 
 
 def select(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """The values at `ranks` of sorted `values` (float32 [n], finite): float64 [ranks]."""
+    """The values at `ranks` of sorted `values` ([n], finite): float64 [ranks]."""
     high = np.cumsum(radix_counts(values, 0, 16))
     prefixes = np.searchsorted(high, ranks, side="right")
     low = {int(p): np.cumsum(radix_counts(values, int(p), 0)) for p in np.unique(prefixes)}
@@ -113,7 +119,7 @@ def large_tail_means(values: np.ndarray, width: int) -> tuple[float, float]:
 
     def sums(start: int) -> np.ndarray:
         out = np.empty(4)
-        kernels.tail_sums(values[start : start + STEP], np.float32(below), np.float32(above), out)
+        kernels.tail_sums(step_of(values, start), np.float32(below), np.float32(above), out)
         return out
 
     low, lows, high, highs = np.sum(pool.run(sums, range(0, values.size, STEP)), axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from . import pool
-from .arrays import as_float32
+from .arrays import as_values
 from .config import QuantConfig
 from .errors import Cancelled, CheckpointError, QuantlabError
 from .formats import FORMATS, Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
@@ -129,8 +129,8 @@ class Quantizer:
         assert config is not None
         try:
             raw = self.source.raw(name)
-            x, source_dtype = as_float32(raw), raw.dtype.name
-            del raw  # a widened tensor takes enough room by itself
+            x, source_dtype = as_values(raw), raw.dtype.name
+            del raw  # what had to be converted takes enough room by itself
             groups = config.granularity.to_groups(x)
             groups.extents  # refuses NaN and infinity  # noqa: B018
             fitted = self._fit(name, groups, config)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import pool
-from .arrays import as_float32
+from .arrays import as_values
 from .config import QuantConfig
 from .dtypes import DTYPES
 from .errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer
@@ -257,7 +257,7 @@ def tensor_rows(
     on_progress : called with the number of rows that are done, and what is being done.
     """
     try:
-        x = as_float32(raw)
+        x = as_values(raw)
     except QuantlabError as error:
         return refused_rows(name, getattr(raw, "shape", ()), configs, str(error))
     found: dict[QuantConfig, Row] = {}

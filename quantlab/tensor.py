@@ -8,11 +8,11 @@ import ml_dtypes
 import numpy as np
 
 from . import packing
-from .arrays import as_float32
+from .arrays import as_values
 from .config import QuantConfig
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, CastCodec, cut
 from .errors import EmptyTensorError, NonFiniteError, PackingError, ShapeError
-from .granularity import Groups
+from .granularity import STREAM, Groups
 from .kernels import Fitted
 
 
@@ -153,7 +153,7 @@ class QuantizedTensor:
         codes = granularity.to_groups(self.codes)
         values = np.empty(codes.matrix.shape, np.float32)
         fitted = self._fitted
-        codes.each(lambda part, size, p: codec.decode(part, size, cut(fitted, p.at), values[p.rows, p.cols]))
+        codes.each(lambda part, size, p: codec.decode(part, size, cut(fitted, p.at), values[p.rows, p.cols]), STREAM)
         return granularity.from_groups(values, self.shape)
 
     def __repr__(self) -> str:
@@ -210,9 +210,9 @@ def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
     >>> q.codes.tolist(), q.nbytes
     ([[-7, 3], [2, 7]], 6)
     """
-    single = as_float32(x)
-    groups = config.granularity.to_groups(single)
-    return encode(groups, fit(groups, config), config, single.shape, np.asarray(x).dtype.name)
+    values = as_values(x)
+    groups = config.granularity.to_groups(values)
+    return encode(groups, fit(groups, config), config, values.shape, np.asarray(x).dtype.name)
 
 
 def encode(
@@ -221,7 +221,7 @@ def encode(
     """The quantized tensor of values (as groups) under parameters that were fitted before."""
     codec, granularity = config.codec, config.granularity
     codes = np.empty(groups.matrix.shape, codec.code_dtype)
-    groups.each(lambda x, size, p: codec.encode(x, size, cut(fitted, p.at), codes[p.rows, p.cols]))
+    groups.each(lambda x, size, p: codec.encode(x, size, cut(fitted, p.at), codes[p.rows, p.cols]), STREAM)
     packed = packing.pack_fitting(granularity.from_groups(codes, shape).reshape(-1), codec.bits)
     if not codec.has_scale:
         return QuantizedTensor(config, shape, source_dtype, packed)

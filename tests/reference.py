@@ -21,6 +21,16 @@ def groups_of(matrix: np.ndarray, size: int) -> list[list[np.ndarray]]:
     return [[row[start : start + size] for start in range(0, len(row), size)] for row in matrix]
 
 
+def transpose(matrix: np.ndarray) -> np.ndarray:
+    """Rows and columns exchanged."""
+    return np.ascontiguousarray(matrix.T)
+
+
+def widen(bits: np.ndarray, dtype: type) -> np.ndarray:
+    """The values of the bit patterns of a 16-bit float type: uint16 -> float32."""
+    return bits.view(dtype).astype(np.float32)
+
+
 # --- number formats -------------------------------------------------------------------------------------------------
 
 

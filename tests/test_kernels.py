@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,8 +23,9 @@ BITS = sorted({number.bits for number in DTYPES.values() if isinstance(number, I
 FLOAT32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
 SCALES = st.floats(2.0**-149, reference.FLOAT32_MAX, width=32)
 FINITE = st.floats(-6.8e38, 6.8e38, allow_nan=False)  # a range's width may be twice the largest float32
-# (rows, columns, group size): one group, short last groups, groups of one value, more values than BLOCK sums at once.
-LAYOUTS = [(1, 8, 8), (3, 100, 32), (4, 9, 1), (2, 600, 600), (1, 9000, 4500)]
+# (rows, columns, group size): one group, short last groups, groups of one value, more values than BLOCK sums at once,
+# groups that fill tiles exactly, and those that straddle them.
+LAYOUTS = [(1, 8, 8), (3, 100, 32), (4, 9, 1), (2, 600, 600), (1, 9000, 4500), (2, 4096, 128), (3, 3000, 96)]
 KINDS = list(kinds(8))
 
 each_mapping = pytest.mark.parametrize("mapping", MAPPINGS)
@@ -59,6 +61,11 @@ def sums_close(found: np.ndarray, exact: np.ndarray, magnitude: np.ndarray, n: i
 # Inlined into kernels that have a twin, or loops over one.
 PARTS = {
     "round_trip",
+    "decode_nearest",
+    "difference",
+    "plus_product",
+    "add_differences",
+    "count_ones",
     "group",
     "spacing",
     "beats",
@@ -76,6 +83,9 @@ PARTS = {
 # Held to gguf-py in test_ggml.py, which is the better twin.
 GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_magnitude"}
 NAMED_OTHERWISE = {
+    "total_error_sums": "error_sums",
+    "widen_bfloat16": "widen",
+    "widen_float16": "widen",
     "bounds": "usable",
     "octav_step": "octav",
     "extent": "extents",
@@ -198,6 +208,43 @@ def test_error_sums_are_those_of_encoding_and_decoding(mapping, kind, layout):
             ends = np.float32(kernels.bounds(p.scale, float(p.zero_point), p.offset, MAPPINGS[mapping].grid(4)))
             squared = kernels.squared_error(group, shrunk.scale[r, j], shrunk.offset[r, j], *ends)
             sums_close(squared, exact[0], exact[0], len(group))
+
+
+@each_mapping
+@each_kind
+@each_layout
+def test_total_error_sums_are_the_sum_over_all_groups(mapping, kind, layout):
+    (x, size), grid = matrix_of(kind, layout), MAPPINGS[mapping].grid(4)
+    shrunk = fitted_matrix(np.ascontiguousarray(x * np.float32(0.7)), size, mapping, 4, "fp32")
+    sums = np.empty((*shrunk.scale.shape, SUMS))
+    kernels.error_sums(x, size, shrunk, grid, sums)
+    total = np.zeros(SUMS)
+    kernels.total_error_sums(x, size, shrunk, grid, total)
+    power = float(np.square(x.astype(np.float64)).sum())
+    expected = sums.sum(axis=(0, 1))
+    magnitude = np.array([expected[0], expected[1], math.sqrt(power * expected[0])])
+    sums_close(total[:3], expected[:3], magnitude, x.size)
+    assert total[3] == sums[..., 3].max()
+    assert total[4] == expected[4]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_every_bit_pattern_of_a_16_bit_float_is_widened_to_its_value(dtype):
+    bits = np.arange(1 << 16, dtype=np.uint16).reshape(2, -1)
+    found = np.empty(bits.shape, np.float32)
+    (kernels.widen_float16 if dtype is np.float16 else kernels.widen_bfloat16)(bits, found)
+    expected = reference.widen(bits, dtype)
+    nan = np.isnan(expected)
+    assert np.array_equal(np.isnan(found), nan)
+    assert np.array_equal(found.view(np.uint32)[~nan], expected.view(np.uint32)[~nan])
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (7, 3), (100, 33), (64, 64)], ids=str)
+def test_transpose(shape):
+    matrix = np.arange(shape[0] * shape[1], dtype=np.uint32).reshape(shape)
+    found = np.empty(shape[::-1], np.uint32)
+    kernels.transpose(matrix, found)
+    assert np.array_equal(found, reference.transpose(matrix))
 
 
 @each_kind
