@@ -132,7 +132,6 @@ def test_an_error_histogram_without_errors_has_them_all_in_one_bin():
     assert edges[0] < 0 < edges[-1]
 
 
-<<<<<<< HEAD
 BY_ROWS = ql.grid(
     ["int4", "int8", "q4_0"],
     ["symmetric", "affine", "uniform"],
@@ -167,7 +166,8 @@ def test_what_cannot_be_cut_by_rows_says_so():
 
 
 LAYOUTS = [ql.PerTensor(), ql.PerChannel(0), ql.PerChannel(1), ql.PerChannel(-1), ql.PerChannel(-2), ql.PerGroup(4)]
-=======
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize(
     "slug", ["int4-sym-g32-mse", "int8-aff-tensor-percentile", "int4-uni-ch-1-minmax", "fp16", "q4_0"]
@@ -180,4 +180,3 @@ def test_a_16_bit_source_is_widened_part_by_part_to_the_same_figures(dtype, slug
     assert replace(found, compression_ratio=0.0) == replace(expected, compression_ratio=0.0)
     assert expected.compression_ratio == 2 * found.compression_ratio
     assert np.array_equal(ql.quantize(narrow, config).packed, ql.quantize(wide, config).packed)
->>>>>>> 0db529a (Evaluate at the arithmetic's limit: decode in float32 tiles, sum in float64, widen 16-bit sources by the piece)
