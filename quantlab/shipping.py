@@ -21,8 +21,9 @@ from .formats.layout import Layout
 from .formats.outgoing import Outgoing
 from .granularity import Groups
 from .kernels import Fitted
-from .metrics import evaluate_many, measure
+from .metrics import evaluate_many
 from .recipe import Assignment, Item
+from .slices import measure_slices
 from .sweep import COLUMNS, labels
 from .tensor import QuantizedTensor, encode, fit
 
@@ -157,7 +158,7 @@ class Quantizer:
         assert item.config is not None
         report = asdict(evaluate_many(x, groups, [(item.config, fitted)], item.source_nbytes)[0])
         if self.layout is not None:
-            decoded = asdict(measure(x, self.layout.decoded(q)))
+            decoded = asdict(measure_slices(x, q, self.layout.decoded))
             report.update({name: value for name, value in decoded.items() if value is not None})
         return {**labels(item.spec.name, x.shape, item.config), **report}
 
@@ -188,7 +189,7 @@ def remeasure_as(
         for row in expected.to_dict("records"):
             tensor = quantized[row["tensor"]]
             stages.at(done, f"measuring {tensor.name}")
-            errors = asdict(measure(source.raw(tensor.name), layout.values(export, tensor)))
+            errors = asdict(layout.measured(export, tensor, source.raw(tensor.name)))
             row.update({name: value for name, value in errors.items() if value is not None})
             rows.append(row)
             done += tensor.size
@@ -275,5 +276,5 @@ def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None) -> dict[s
     """The row of one tensor that was read back; the ratio is to the source's bytes, where there is one."""
     ratio = source.spec(name).nbytes / q.nbytes if source else q.compression_ratio
     sizes = {"nbytes": q.nbytes, "bits_per_weight": q.bits_per_weight, "compression_ratio": ratio}
-    errors = asdict(measure(source.raw(name), q.dequantize())) if source else {}
+    errors = asdict(measure_slices(source.raw(name), q)) if source else {}
     return {**labels(name, q.shape, q.config), **errors, **sizes}

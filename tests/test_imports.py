@@ -23,7 +23,7 @@ LAYERS = [
     {"quantlab.packing", "quantlab.statistics"},
     {"quantlab.tensor"},
     {"quantlab.metrics"},
-    {"quantlab.observer", "quantlab.sweep"},
+    {"quantlab.observer", "quantlab.slices", "quantlab.sweep"},
     {"quantlab.formats"},
     {"quantlab.recipe", "quantlab.tables"},
     {"quantlab.shipping"},

@@ -206,6 +206,11 @@ class StoredCheckpoint(Checkpoint):
         self._dtype(name)
         return super().load(name)
 
+    def stream(self, name: str) -> Stream:
+        """The bytes of one tensor in its own dtype, little-endian, in memory order, to be read piece by piece."""
+        self._dtype(name)
+        return self._entries[name].open()
+
     def _float32(self, name: str) -> np.ndarray:
         dtype, entry = self._dtype(name), self._entries[name]
         if dtype.itemsize == 8:

@@ -130,7 +130,8 @@ def restore(tensor: Outgoing, found: dict[str, np.ndarray]) -> QuantizedTensor:
     rows, columns = tensor.shape
     codes = unpack_rows(found[f"{module}.weight_packed"], bits, columns)
     if mapping.signed:
-        codes = (codes.astype(np.int16) - 2 ** (bits - 1)).astype(np.int8)
+        np.subtract(codes, 2 ** (bits - 1), out=codes.view(np.int8), dtype=np.int16, casting="unsafe")
+        codes = codes.view(np.int8)
     zero_point = None
     if mapping.has_zero_point:
         streams = np.ascontiguousarray(found[f"{module}.weight_zero_point"].T)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..config import QuantConfig
+from ..slices import slices
 from ..tensor import PartSpec, QuantizedTensor, dtype_named
 from .outgoing import Outgoing, rounded
 
@@ -26,7 +27,10 @@ def specs(tensor: Outgoing) -> dict[str, PartSpec]:
 
 def arrays(name: str, q: QuantizedTensor) -> dict[str, np.ndarray]:
     """The decoded values, rounded to the source's dtype."""
-    return {name: q.dequantize().astype(dtype_of(q.source_dtype))}
+    values = np.empty(q.size, dtype_of(q.source_dtype))
+    for at, part in slices(q):
+        values[at] = part.dequantize().reshape(-1)
+    return {name: values.reshape(q.shape)}
 
 
 def decoded(q: QuantizedTensor) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import CheckpointError
-from .base import Checkpoint, Entry, StoredCheckpoint, TensorSpec
+from .base import Entry, StoredCheckpoint, TensorSpec
 from .files import InputFile, Stream, shown
 from .ggufheader import MAGIC, Header, Info, Kind
 
@@ -60,7 +60,7 @@ def sniff(head: bytes, size: int) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_file(file: InputFile) -> Checkpoint:
+def open_file(file: InputFile) -> GGUFCheckpoint:
     """Read the header and check it against the file's size. CheckpointError or LimitError if it does not hold."""
     header = Header(file)
     entries = {name: _entry(name, info, file, header.start) for name, info in header.infos.items()}

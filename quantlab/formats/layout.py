@@ -20,6 +20,8 @@ import numpy as np
 
 from ..config import QuantConfig
 from ..errors import ExportError
+from ..metrics import ErrorReport, measure
+from ..slices import measure_slices
 from ..tensor import PartSpec, QuantizedTensor
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
 from .exporting import OnProgress, Progress, check_not_source
@@ -55,7 +57,8 @@ class Layout:
     arrays : (name, quantized tensor) -> the same arrays, filled.
     restore : the inverse, from the arrays that a reader found; None where values alone are stored.
     decoded : the values that the other program computes from them, float32.
-    read_back : (export, tensor) -> those values from an export that was opened again; by default from its arrays.
+    read_back : (export, tensor) -> what an export that was opened again holds of a tensor: the quantized tensor, or
+        where that cannot be told the values themselves; by default from its arrays.
     note : how these values differ from `dequantize()`, in a sentence; "" where they do not.
     settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
     """
@@ -68,15 +71,21 @@ class Layout:
     arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
     settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
-    read_back: Callable[[Checkpoint, Outgoing], np.ndarray] | None = None
+    read_back: Callable[[Checkpoint, Outgoing], np.ndarray | QuantizedTensor] | None = None
     note: str = ""
 
-    def values(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray:
-        """The values of a quantized tensor that the other program computes from an export, float32."""
+    def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
+        """What the values that the other program computes from an export are off from the original x."""
+        found = self._read(export, tensor)
+        if isinstance(found, QuantizedTensor):
+            return measure_slices(x, found, self.decoded)
+        return measure(x, found)
+
+    def _read(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray | QuantizedTensor:
         if self.read_back is not None:
             return self.read_back(export, tensor)
         found = {name: export.raw(name) for name in self.specs(tensor)}
-        return self.decoded(self.restore(tensor, found)) if self.restore else found[tensor.name].astype(np.float32)
+        return self.restore(tensor, found) if self.restore else found[tensor.name]
 
 
 def arrays_of(tensor: Outgoing, layout: Layout) -> dict[str, np.ndarray]:

@@ -257,22 +257,25 @@ def check_read(found: Checkpoint, piece: Piece) -> None:
             raise ExportError(f"{shown(stored.name)} was written, but came back different: check the disk")
 
 
-def read_back(export: Checkpoint, tensor: Outgoing) -> np.ndarray:
-    """The values that DequantizeLinear computes from an export that was opened again, float32."""
+def read_back(export: Checkpoint, tensor: Outgoing) -> QuantizedTensor:
+    """The quantized tensor, from the initializers of an export that was opened again."""
     config, name = tensor.config, tensor.name
     assert config is not None
     specs = part_specs(tensor.shape, config)
-    q = QuantizedTensor(
+
+    def packed(part: str) -> np.ndarray:
+        codes = export.raw(f"{name}_{part}")  # 4 bits are ml_dtypes' int4 and uint4
+        wide = codes.astype(config.codec.code_dtype, copy=False)
+        return packing.pack(wide, config.codec.bits)
+
+    return QuantizedTensor(
         config,
         tensor.shape,
         tensor.source_dtype,
-        packing.pack(export.raw(f"{name}_quantized").astype(np.int32), config.codec.bits),
+        packed("quantized"),
         export.raw(f"{name}_scale").reshape(specs["scale"].shape),
-        packing.pack(export.raw(f"{name}_zero_point").astype(np.int32), config.codec.bits)
-        if "zero_point" in specs
-        else None,
+        packed("zero_point") if "zero_point" in specs else None,
     )
-    return decoded(q)
 
 
 def meant(tensor: Outgoing) -> list[np.ndarray]:
