@@ -8,10 +8,10 @@ import numpy as np
 
 from quantlab import pool
 
-from . import memory
-from .machine import description
+from . import checkpoint, linear, memory
+from .machine import description, limits
 from .peers import THREADS
-from .timing import Spread, ratios, seconds, take_turns
+from .timing import Spread, ratios, take_turns
 from .works import SECTIONS, Peer, Work
 
 HEADER = "| work | quantlab | peer | takes | ratio: median (min to max) | to reach |\n|---|---|---|---|---|---|"
@@ -23,7 +23,7 @@ def main() -> None:
     options = arguments()
     x = np.random.default_rng(0).standard_normal((4096, options.values // 4096), dtype=np.float32)
     print(f"{x.size:,} float32 values, Gaussian, as {x.shape[0]} x {x.shape[1]}; {THREADS} threads for everybody.\n")
-    print("\n".join(f"- {line}" for line in [*description(), bandwidth(x)]))
+    print("\n".join(f"- {line}" for line in [*description(), *limits(x, THREADS)]))
     print("\nA ratio above 1 says how many times as fast as the peer quantlab is. All calls of a work take turns.")
     with pool.limits(workers=THREADS):
         for section in SECTIONS:
@@ -32,8 +32,12 @@ def main() -> None:
                 print(f"\n### {section.title}\n\n{HEADER}", flush=True)
             for work in works:
                 print("\n".join(rows(work, x, options.seconds)), flush=True)
+        if options.only in linear.TITLE.lower():
+            print("\n".join(linear.table(x, options.seconds)), flush=True)
     if options.only in MEMORY.lower():
         print_memory(x.size)
+    if options.only in checkpoint.TITLE.lower():
+        print("\n".join(checkpoint.table(options.parameters)), flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -41,17 +45,22 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--values", type=int, default=1 << 24, help="size of the tensor (default: 16 Mi values)")
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each work with its peers (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="1 Mi values and half a second for each work")
+    parser.add_argument(
+        "--parameters", type=int, default=1 << 30, help="weights of the synthetic checkpoint (default: 1 Gi, 2 GiB)"
+    )
+    parser.add_argument("--quick", action="store_true", help="1 Mi values, half a second a work, a small checkpoint")
     parser.add_argument("--only", default="", help="only works whose name contains this")
     options = parser.parse_args()
     if options.quick:
-        options.values, options.seconds = 1 << 20, 0.5
+        options.values, options.seconds, options.parameters = 1 << 20, 0.5, 1 << 23
     options.values = max(1, options.values // (4096 * 128)) * 4096 * 128
     return options
 
 
 def rows(work: Work, x: np.ndarray, budget: float) -> list[str]:
     """A row for every peer of a work."""
+    if work.values and work.values < x.size:
+        x = x[: work.values // x.shape[1]]
     calls = {"": work.ours(x)} | {peer.name: peer.build(x) for peer in work.peers}
     if work.same:
         ours = calls[""]()
@@ -77,15 +86,6 @@ def ratio(peer: Peer, taken: dict[str, list[float]]) -> str:
     spread = ratios(taken[""], taken[peer.name])
     goal = f"{peer.target:g}x" if peer.target else ""
     return f"**{spread.median:.2f}x** ({spread.low:.2f} to {spread.high:.2f}) | {goal}"
-
-
-def bandwidth(x: np.ndarray) -> str:
-    """What the memory allows, by NumPy on our threads: the limit of everything that touches each value once."""
-    target, halves = np.empty_like(x), [slice(0, len(x) // 2), slice(len(x) // 2, None)]
-    with pool.limits(workers=THREADS):
-        read = min(seconds(lambda: pool.run(lambda half: x[half].max(), halves)) for _ in range(9))
-        copy = min(seconds(lambda: pool.run(lambda half: np.copyto(target[half], x[half]), halves)) for _ in range(9))
-    return f"memory, {THREADS} threads: reads {x.nbytes / read / 1e9:.0f} GB/s, copies {x.nbytes / copy / 1e9:.0f} GB/s"
 
 
 def print_memory(values: int) -> None:

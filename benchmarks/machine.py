@@ -2,10 +2,16 @@
 
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
+from quantlab import pool
 from quantlab.pool import core_count
+
+from .timing import seconds
 
 LIBRARIES = ("numpy", "numba", "onnxruntime", "torch")
 UNITS = ("AVX-512", "avx512f"), ("AVX2", "avx2"), ("NEON", "asimd")  # name, flag in /proc/cpuinfo; the widest first
@@ -51,3 +57,32 @@ def file_lines(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
+
+
+def limits(x: np.ndarray, threads: int) -> list[str]:
+    """What the machine allows, by NumPy: memory, for all that touches a value once, and division in cache."""
+    target, halves = np.empty_like(x), [slice(0, len(x) // 2), slice(len(x) // 2, None)]
+    with pool.limits(workers=threads):
+        read = best(lambda: pool.run(lambda half: x[half].max(), halves))
+        copy = best(lambda: pool.run(lambda half: np.copyto(target[half], x[half]), halves))
+        divided = best(lambda: pool.run(divide, range(threads)))
+    return [
+        f"memory, {threads} threads: reads {x.nbytes / read / 1e9:.0f} GB/s, copies {x.nbytes / copy / 1e9:.0f} GB/s",
+        f"division of float32 in cache, {threads} threads: {threads * DIVIDED / divided / 1e9:.1f} G/s; every "
+        "value under every configuration is divided once",
+    ]
+
+
+DIVIDED, AT_ONCE = 1 << 27, 1 << 14
+
+
+def divide(_: int) -> None:
+    """DIVIDED divisions of float32 by a scalar, AT_ONCE at a time."""
+    values, out = np.linspace(1, 2, AT_ONCE, dtype=np.float32), np.empty(AT_ONCE, np.float32)
+    for _ in range(DIVIDED // AT_ONCE):
+        np.divide(values, np.float32(3), out=out)
+
+
+def best(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of nine calls."""
+    return min(seconds(call) for _ in range(9))

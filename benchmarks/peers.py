@@ -324,6 +324,40 @@ def torch_sweep(x: np.ndarray) -> Call:
     return lambda: [error_of[mapping](tensor, size, bits) for size, bits, mapping in SWEEP]
 
 
+def torch_compiled_sweep(x: np.ndarray) -> Call:
+    """The same loop through torch.compile, which needs a C++ compiler; it compiles here, before anything is timed.
+
+    Bits are passed as a tensor, so that there is one program for each mapping and group size, not for each of 32.
+    """
+    torch = import_torch()
+    tensor = torch.from_numpy(x)
+
+    def error(matrix: Any, high: Any, affine: bool) -> Any:
+        if affine:
+            low, largest = torch.aminmax(matrix, dim=1, keepdim=True)
+            low = low.clamp(max=0)
+            scale = (largest.clamp(min=0) - low) / high
+            zero_point = torch.round(-low / scale)
+            codes = torch.minimum(torch.clamp(torch.round(matrix / scale) + zero_point, min=0), high)
+            return (matrix - (codes - zero_point) * scale).square().mean()
+        scale = matrix.abs().amax(dim=1, keepdim=True) / high
+        codes = torch.minimum(torch.maximum(torch.round(matrix / scale), -high - 1), high)
+        return (matrix - codes * scale).square().mean()
+
+    programs = {key: torch.compile(error, dynamic=False) for key in {(size, mapping) for size, _, mapping in SWEEP}}
+
+    def call() -> list[float]:
+        errors = []
+        for size, bits, mapping in SWEEP:
+            affine = mapping == "affine"
+            high = torch.tensor(float(2**bits - 1 if affine else 2 ** (bits - 1) - 1))
+            errors.append(programs[size, mapping](as_groups(tensor, size), high, affine))
+        return [error.item() for error in errors]
+
+    call()
+    return call
+
+
 def torch_grid_mse(x: np.ndarray) -> Call:
     """The least squared error of int4 per group of 128 over `GRID` shrunken ranges."""
     torch = import_torch()

@@ -42,6 +42,7 @@ class Work:
     peers: list[Peer]
     same: Callable[[Any, Any], bool] | None = None
     configurations: int = 1  # value-configurations done per value
+    values: int | None = None  # of a part of x, where the work is about so many
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,19 @@ SECTIONS = [
                 [Peer("NumPy", peers.numpy_error_int8), Peer("torch eager", peers.torch_error_int8)],
                 close,
             ),
+        ],
+    ),
+    Section(
+        "Sweep: all metrics of 32 configurations, beside their squared errors alone",
+        [
             Work(
                 f"sweep, {len(peers.SWEEP)} configurations",
                 sweep,
-                [Peer("NumPy loop", peers.numpy_sweep), Peer("torch eager loop", peers.torch_sweep)],
+                [
+                    Peer("torch eager loop", peers.torch_sweep, 20),
+                    Peer("torch.compile, compiled before", peers.torch_compiled_sweep, 1.3),
+                    Peer("NumPy loop", peers.numpy_sweep, 40),
+                ],
                 close,
                 len(peers.SWEEP),
             ),
@@ -236,6 +246,12 @@ SECTIONS = [
                 [Peer("onnxruntime's entropy calibrator", peers.onnx_entropy, 20)],
             ),
             Work(
+                "entropy, 2048 bins, with the histogram, 4 Mi values",
+                entropy,
+                [Peer("onnxruntime's entropy calibrator", peers.onnx_entropy, 100)],
+                values=1 << 22,
+            ),
+            Work(
                 "entropy, 2048 bins, given the histogram",
                 entropy_search,
                 [Peer("onnxruntime's entropy calibrator", peers.onnx_entropy_search, 20)],
@@ -243,13 +259,13 @@ SECTIONS = [
             Work(
                 "MSE, int4 per group of 128",
                 partial(evaluate, "int4-sym-g128-mse"),
-                [Peer(f"torch eager, a grid of {peers.GRID}", peers.torch_grid_mse)],
+                [Peer(f"torch eager, a grid of {peers.GRID}", peers.torch_grid_mse, 20)],
                 no_worse,
             ),
             Work(
                 "percentiles 0.1 and 99.9 per row",
                 partial(calibrate, "int8-sym-ch0-percentile"),
-                [Peer("numpy.percentile", peers.numpy_percentile)],
+                [Peer("numpy.percentile", peers.numpy_percentile, 8)],
                 percentiles,
             ),
         ],
