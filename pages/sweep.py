@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from quantlab.ui import jobs, state, sweep_form, sweep_job, sweep_table, sweep_views, widgets
+from quantlab.ui import jobs, state, sweep_form, sweep_job, sweep_views, widgets
 
 session = state.require_checkpoint()
 job = jobs.get(session.job)
@@ -25,7 +25,7 @@ if job is None and session.job:
 elif job is None:
     st.info("Run the sweep to see error, size and compression of every configuration here.", icon=":material/grid_on:")
 elif job.active:
-    jobs.progress_fragment(job, sweep_table.newest)
+    jobs.progress_fragment(job, lambda results: sweep_views.filling(session, results))
 elif results := sweep_views.outcome(job):
     if results.key != session.key:
         st.warning("These are results of another file, or of this one before it changed: run again.")

@@ -5,7 +5,6 @@ Every function takes rows with the columns of `quantlab.sweep.sweep`, without re
 """
 
 import html
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from ..config import QuantConfig
 from ..dtypes import DTYPES
 from ..metrics import METRICS
 from .scales import (
-    LOGARITHMIC,
     best_first,
     better,
     coarseness,
@@ -27,17 +25,14 @@ from .scales import (
     ticks,
     title,
 )
-from .style import BLUE, GREY, ORANGE, PALETTE, faded, figure
+from .style import BLUE, GREY, PALETTE, faded, figure
 
 CELL = 34  # pixels: height of a row of a heatmap whose cells show their figure
 LABELLED = 160  # a heatmap of more cells shows figures on hover only
 BARS = 40
-MAPPED = 150  # rows, and columns, of the map of tensors: ten pixels each
 OWN = "format’s own"  # granularity of formats that leave no choice
 TOOLBAR = 34  # pixels kept free for the toolbar, which would take the clicks on what lies under it
-LOSSLESS_DB = 60.0  # an error of a thousandth of the typical weight: a colour for differences beyond says nothing
 LABELS = 12  # names written beside points of the Pareto front
-DAMAGE = [[0, faded(ORANGE, 0.14)], [1, ORANGE]]
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 
 
@@ -96,44 +91,6 @@ def heatmap(frame: pd.DataFrame, metric: str) -> go.Figure:
     fig.add_trace(_targets(cells["column"].astype(str), cells["scheme"], cells, metric, CELL))
     fig.update_xaxes(title_text="one scale per")
     return fig.update_layout(height=CELL * len(schemes) + 100 + TOOLBAR)
-
-
-def damage_map(frame: pd.DataFrame, metric: str, short: Sequence[str] | None = None) -> go.Figure:
-    """Tensors x configurations: the worst tensor on top, the worst configuration on the left, strong colours for bad.
-
-    `short` gives the tensors' names to write, in the order of their first rows. Results that are as good as lossless
-    share one colour: without that, they would leave the others next to none. Of more than MAPPED tensors or
-    configurations, the worst are drawn.
-    """
-    higher = METRICS[metric].higher_is_better
-    table = frame.pivot(index="tensor", columns="config", values=metric)
-    at = pd.DataFrame(harmless(metric, position(metric, table.to_numpy())), table.index, table.columns)
-    tensors = at.mean(axis=1).sort_values(ascending=higher, kind="stable").index
-    configs = at.mean(axis=0).sort_values(ascending=higher, kind="stable").index
-    tensors, configs = tensors[:MAPPED], configs[:MAPPED]
-    names = list(frame["tensor"].unique())
-    words = dict(zip(names, map(html.escape, names if short is None else short), strict=True))
-    row = max(15, min(CELL, 1600 // max(len(tensors), 1)))
-    fig = _cells(table.reindex(index=tensors, columns=configs), metric, reverse=higher, labelled=table.size <= LABELLED)
-    fig.update_traces(z=at.reindex(index=tensors, columns=configs).to_numpy(), colorscale=DAMAGE)
-    if METRICS[metric].unit == "dB":
-        fig.update_traces(colorbar_title_text=f"{title(metric)}, {LOSSLESS_DB:g} and more alike")
-    cells = frame[frame["tensor"].isin(tensors) & frame["config"].isin(configs)]
-    fig.add_trace(_targets(cells["config"], cells["tensor"], cells, metric, row))
-    small = {"size": 12 if len(configs) <= 40 else 9}
-    fig.update_xaxes(tickangle=-90 if len(configs) > 6 else 0, tickfont=small, side="top")
-    fig.update_yaxes(tickvals=list(tensors), ticktext=[words[name] for name in tensors])
-    fig.update_yaxes(tickfont={"size": 12 if row > 20 else 10})
-    return fig.update_layout(height=row * len(tensors) + 190)
-
-
-def harmless(metric: str, at: np.ndarray) -> np.ndarray:
-    """Positions with everything better than 60 dB, or than five decades below the worst, drawn as that."""
-    if METRICS[metric].unit == "dB":
-        return np.minimum(at, LOSSLESS_DB)
-    if metric in LOGARITHMIC and not METRICS[metric].higher_is_better and np.isfinite(at).any():
-        return np.maximum(at, np.nanmax(at) - 5)
-    return at
 
 
 def _cells(table: pd.DataFrame, metric: str, reverse: bool, labelled: bool) -> go.Figure:

@@ -33,6 +33,7 @@ KEPT = 24  # finished jobs whose results stay in memory, the newest first
 RUNNING_PER_KIND = 2  # a third sweep waits for its turn; an export never waits for a sweep
 QUEUED_PER_KIND = 16
 POLL_SECONDS = 0.5
+FIRST_LOOK = 0.4  # seconds that a page waits for something to show
 
 STATES = {  # state -> is there more to come?
     "queued": True,
@@ -72,6 +73,7 @@ class Job:
     thread: threading.Thread | None = None
     cancelling: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
+    shows: threading.Event = field(default_factory=threading.Event)  # set once there is something to show, or the end
 
     @property
     def active(self) -> bool:
@@ -118,6 +120,7 @@ class Progress:
     def publish(self, partial: Any) -> None:
         """Offer `partial` to the page as `job.partial`. Hand over a new object every time, never one still growing."""
         self._job.partial = partial
+        self._job.shows.set()
 
 
 Work = Callable[[Progress, Callable[[], bool]], Any]
@@ -197,6 +200,7 @@ class Registry:
             del self._jobs[old.id]
         self._dispatch()
         job.finished.set()
+        job.shows.set()
 
 
 def sentence(exception: BaseException) -> str:
@@ -242,13 +246,16 @@ def duration(seconds: float) -> str:
 
 
 def progress_fragment(job: Job, show_partial: Callable[[Any], None] | None = None) -> None:
-    """Draw a job that waits or runs, twice a second, with a Cancel button; nothing once it has ended.
+    """Draw a job that waits or runs, twice a second, with a Cancel button. Only for a page that saw it active.
 
     The rest of the page stays as it is and answers meanwhile. When the job ends, the whole page is rerun once, and the
     page itself shows the result, the error or that it was cancelled. `show_partial(job.partial)` is drawn below.
     """
-    if job.active:
-        st.fragment(_poll, run_every=POLL_SECONDS)(job, show_partial)
+    # What is there within moments is drawn at once, and not with the next poll.
+    job.shows.wait(FIRST_LOOK)
+    if not job.active:
+        st.rerun()
+    st.fragment(_poll, run_every=POLL_SECONDS)(job, show_partial)
 
 
 def _poll(job: Job, show_partial: Callable[[Any], None] | None) -> None:

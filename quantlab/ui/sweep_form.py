@@ -9,7 +9,7 @@ import streamlit as st
 from quantlab.config import QuantConfig
 from quantlab.formats import Checkpoint
 from quantlab.ui import state, sweep_job, text
-from quantlab.ui.sweep_job import counted
+from quantlab.ui.text import counted
 
 LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
 SCOPES = ("All", "Some", "This one")

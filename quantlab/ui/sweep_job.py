@@ -1,8 +1,10 @@
 """A sweep as a job, and how long one will take on this machine."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -11,30 +13,44 @@ import streamlit as st
 from quantlab.config import QuantConfig
 from quantlab.dtypes import DTYPES
 from quantlab.errors import ConfigError, QuantlabError
-from quantlab.formats import Checkpoint, TensorSpec
+from quantlab.formats import Checkpoint
 from quantlab.granularity import PerChannel, PerGroup
 from quantlab.metrics import evaluate
-from quantlab.sweep import sweep
+from quantlab.plots.damage import Figures
+from quantlab.sweep import Row, sweep, table
 from quantlab.ui import jobs, text
 from quantlab.ui.cache import Key
+from quantlab.ui.text import counted
 
-PUBLISH_SECONDS = 0.4
+Rows = list[Row]
+
+PUBLISH_SECONDS = 0.5
 PROBES = ((16, 256), (64, 2048))  # two shapes tell the cost per call from the cost per value
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """A sweep's table so far, of which file, and what was refused: {"tensor", "config", "reason"} each."""
+    """What a sweep has measured so far, of which file."""
 
     key: Key
-    frame: pd.DataFrame
-    refused: list[dict[str, str]]
-    tensors: int  # asked for
+    names: tuple[str, ...]  # of the tensors asked for
+    figures: Figures  # the same in arrays; filled further while the sweep runs
+    rows: dict[str, Rows]  # of the tensors measured, in the order of their ends
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The table of the library, of what there is; made when it is first looked at, not while the sweep runs."""
+        return table(self.rows, self.names)
 
     @property
-    def complete(self) -> bool:
-        """Whether every tensor asked for is in the table."""
-        return self.frame["tensor"].nunique() == self.tensors
+    def refused(self) -> list[dict[str, str]]:
+        """What was refused: {"tensor", "config", "reason"} each."""
+        return self.frame.attrs["refused"]
+
+    @property
+    def measured(self) -> int:
+        """How many tensors there are rows of."""
+        return len(self.rows)
 
 
 def start(checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tensors: Sequence[str]) -> jobs.Job:
@@ -47,52 +63,51 @@ def start(checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tens
     )
 
 
-@dataclass(frozen=True)
-class _One:
-    """One tensor of a checkpoint, as a source of its own: a sweep looks its names up among all that a source has."""
-
-    names: list[str]
-    raw: Callable[[str], np.ndarray]
-    spec: Callable[[str], TensorSpec]
-
-
 def _run(
     checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tensors: Sequence[str],
     progress: jobs.Progress, cancel: Callable[[], bool],
 ) -> Results:  # fmt: skip
-    """Tensor by tensor, so that there are whole rows to show before the end. Done is counted in weights."""
-    frames: list[pd.DataFrame] = []
-    before, whole = 0, sum(checkpoint.spec(name).size for name in tensors)
-    published = time.monotonic()
-
-    def results() -> Results:
-        refused = [entry for frame in frames for entry in frame.attrs["refused"]]
-        return Results(key, pd.concat(frames, ignore_index=True), refused, len(tensors))
-
+    collected = _Collected(checkpoint, key, tensors, configs, progress)
     try:
-        for name in tensors:
-            size = checkpoint.spec(name).size
-
-            def report(done: int, total: int, at: str, before: int = before, size: int = size) -> None:
-                progress(before + size * done / total, whole, at)
-
-            frames.append(
-                sweep(_One([name], checkpoint.raw, checkpoint.spec), configs, on_progress=report, cancel=cancel)
-            )
-            before += size
-            # Not after each of ten thousand tensors: putting the table together takes longer the longer it is.
-            if time.monotonic() - published > PUBLISH_SECONDS:
-                progress.publish(results())
-                published = time.monotonic()
+        sweep(checkpoint, configs, tensors, None, collected.report, cancel, on_rows=collected.add)
     finally:
-        if frames:
-            progress.publish(results())
-    return results()
+        progress.publish(collected.results())
+    return collected.results()
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 tensor`, `1,200 tensors`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+class _Collected:
+    """Rows as they come in, published at once, then every PUBLISH_SECONDS at most; progress is counted in weights."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, key: Key, names: Sequence[str], configs: Sequence[QuantConfig],
+        progress: jobs.Progress,
+    ) -> None:  # fmt: skip
+        self._key, self._names, self._progress = key, tuple(names), progress
+        self._figures = Figures(names, [config.slug for config in configs])
+        self._rows: dict[str, Rows] = {}
+        self._published = -math.inf
+        # What still waits: tensors mostly end in the order in which they were given.
+        self._sizes = {name: checkpoint.spec(name).size for name in names}
+        self._whole = sum(self._sizes.values())
+
+    def add(self, name: str, rows: Rows) -> None:
+        """The rows of one tensor."""
+        self._rows[name] = rows
+        self._figures.add(name, rows)
+        self._sizes.pop(name)
+        if time.monotonic() - self._published > PUBLISH_SECONDS:
+            self._progress.publish(self.results())
+            self._published = time.monotonic()
+
+    def report(self, done: int, total: int, at: str) -> None:
+        """`done` of `total` rows: a row of a large tensor counts for more than one of a small."""
+        within = done * len(self._names) / total - len(self._rows)
+        ahead = next(iter(self._sizes.values()), 0) * min(max(within, 0.0), 1.0)
+        self._progress(self._whole - sum(self._sizes.values()) + ahead, self._whole, at)
+
+    def results(self) -> Results:
+        """Everything so far."""
+        return Results(self._key, self._names, self._figures, dict(self._rows))
 
 
 def estimate(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> float:

@@ -15,7 +15,7 @@ from quantlab.plots.scales import best_first, better, title
 from quantlab.tables import TOTAL
 from quantlab.ui import state, sweep_data
 from quantlab.ui.help import about
-from quantlab.ui.sweep_job import Results, counted
+from quantlab.ui.text import counted
 
 SHOWN = 100_000  # rows; a much longer table loses search and selection
 FILTERS = {"dtype": "Number format", "mapping": "Mapping", "granularity": "Granularity", "calibration": "Calibration"}
@@ -29,16 +29,6 @@ def open_in_compare(session: state.Session, slugs: Sequence[str], tensor: str) -
         before = [config for config in session.compare or (session.config,) if config != chosen[0]]
         chosen = [*before[-(state.COMPARED - 1) :], *chosen]
     state.go_to("compare", tensor=None if tensor == TOTAL else tensor, compare=chosen)
-
-
-def newest(results: Results) -> None:
-    """The newest rows of a sweep that still runs."""
-    done = results.frame["tensor"].nunique()
-    st.caption(f"{done} of {counted(results.tensors, 'tensor')} measured; the newest rows:")
-    rows = tables.measured(results.frame).iloc[::-1].head(200)
-    st.dataframe(
-        rows, column_config=columns(rows), column_order=_order(rows), hide_index=True, height=280, key="partial"
-    )
 
 
 def table(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> None:

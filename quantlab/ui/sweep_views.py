@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -13,11 +14,13 @@ from quantlab.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.compare import error_histograms
 from quantlab.plots.scales import better, title
+from quantlab.sweep import COLUMNS
 from quantlab.tables import TOTAL
-from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_table, text, widgets
+from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_map, sweep_table, text, widgets
 from quantlab.ui.help import about
-from quantlab.ui.sweep_job import Results, counted
+from quantlab.ui.sweep_job import Results
 from quantlab.ui.sweep_table import FILTERS
+from quantlab.ui.text import counted
 
 OVERLAID = 6  # error histograms in one figure
 
@@ -26,9 +29,8 @@ def outcome(job: jobs.Job) -> Results | None:
     """How a job ended, in a sentence; its results, whole or as far as they go, if there are any."""
     results = job.result or job.partial
     kept = (
-        f" Below is what was measured until then: {results.frame['tensor'].nunique()} of "
-        f"{counted(results.tensors, 'tensor')}."
-        if results
+        f" Below is what was measured until then: {results.measured} of {counted(len(results.names), 'tensor')}."
+        if results and results.measured
         else ""
     )
     if job.state == "failed":
@@ -37,7 +39,7 @@ def outcome(job: jobs.Job) -> Results | None:
         st.warning(f"The sweep was cancelled after {jobs.duration(job.seconds)}.{kept}", icon=":material/cancel:")
     else:
         st.caption(f"{text.plain(job.label)}, measured in {jobs.duration(job.seconds)}")
-    return results
+    return results if results and results.measured else None
 
 
 def refused(results: Results) -> None:
@@ -60,11 +62,22 @@ def choose_view(session: state.Session, results: Results) -> tuple[pd.DataFrame,
         help="All tensors: errors and bytes are added up first, so large tensors weigh more. "
         "For one tensor, choose it in the sidebar.",
     )  # fmt: skip
-    metric = middle.selectbox(
-        "Metric", [name for name in METRICS if name in results.frame], key="metric", bind="query-params",
-        format_func=title, help=metrics_help(),
+    return _filters(right, results.frame), tensor, _metric(middle)
+
+
+def _metric(place: Any, width: Literal["stretch"] | int = "stretch") -> str:
+    return place.selectbox(
+        "Metric", [name for name in METRICS if name in COLUMNS], key="metric", bind="query-params",
+        format_func=title, help=metrics_help(), width=width,
     )  # fmt: skip
-    return _filters(right, results.frame), tensor, metric
+
+
+def filling(session: state.Session, results: Results) -> None:
+    """What a sweep that still runs has measured: the map of tensors, as it fills."""
+    st.caption(f"{results.measured} of {counted(len(results.names), 'tensor')} measured")
+    if results.measured:
+        metric = partial(_metric, width=200)
+        _open(session, sweep_map.draw(results.figures, results.figures.configs, metric))
 
 
 def metrics_help() -> str:
@@ -106,7 +119,8 @@ def views(session: state.Session, results: Results, frame: pd.DataFrame, tensor:
         "Compression": lambda: compression(session, frame, rows),
     }
     if frame["tensor"].nunique() > 1:
-        drawn["Tensors"] = lambda: damage(frame, metric)
+        configs = list(frame["config"].unique())
+        drawn["Tensors"] = lambda: _open(session, sweep_map.draw(results.figures, configs, lambda _: metric))
     tabs = st.tabs(list(drawn), key="view", on_change="rerun", bind="query-params")
     for tab, draw in zip(tabs, drawn.values(), strict=True):
         if tab.open:
@@ -130,6 +144,12 @@ def _follow(session: state.Session, event: Any) -> None:
     if points:
         slug, tensor = points[0]["customdata"][:2]
         sweep_table.open_in_compare(session, [slug], tensor)
+
+
+def _open(session: state.Session, cell: tuple[str, str] | None) -> None:
+    """Open the cell of the map that was clicked, (configuration, tensor)."""
+    if cell:
+        sweep_table.open_in_compare(session, [cell[0]], cell[1])
 
 
 def heatmap(rows: pd.DataFrame, metric: str) -> Any:
@@ -198,22 +218,5 @@ def compression(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame)
     )
     return widgets.chart(
         plots.compression_bars(rows, source), "compression", "Compression ratio of every configuration",
-        on_select="rerun", selection_mode="points",
-    )  # fmt: skip
-
-
-def damage(frame: pd.DataFrame, metric: str) -> Any:
-    """Tensors x configurations."""
-    rows = tables.measured(frame)
-    short = [text.shortened(name, 36) for name in rows["tensor"].unique()]
-    st.caption(
-        f"{title(metric)} of every tensor, {better(metric)}: stronger colours are worse, the most damaged tensor is on "
-        "top and the most damaging configuration on the left; empty cells were refused. A click on a cell "
-        "opens it in Compare."
-    )
-    if max(rows["tensor"].nunique(), rows["config"].nunique()) > plots.MAPPED:
-        st.caption(f"The worst {plots.MAPPED} tensors and configurations are drawn; the table has all.")
-    return widgets.chart(
-        plots.damage_map(rows, metric, short), "damage", f"{title(metric)} of every tensor and configuration",
         on_select="rerun", selection_mode="points",
     )  # fmt: skip

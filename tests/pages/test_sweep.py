@@ -1,5 +1,6 @@
 """The Sweep page: what it will take, a job that is found again, results to look at, and every way it can end."""
 
+import json
 import time
 
 import numpy as np
@@ -8,9 +9,10 @@ from safetensors.numpy import save_file
 
 from quantlab.config import QuantConfig, grid
 from quantlab.errors import Cancelled, CheckpointError
+from quantlab.plots.damage import Figures
 from quantlab.sweep import sweep
 from quantlab.tables import total
-from quantlab.ui import cache, jobs, sweep_form, sweep_job
+from quantlab.ui import cache, jobs, sweep_form, sweep_job, sweep_map
 from tests.pages.app import page
 
 SMALL = {
@@ -74,9 +76,12 @@ def begin(fn, file="sample"):
 def results(file="sample", names=None):
     key, checkpoint = cache.checkpoint(file)
     configs = grid(SMALL["dtypes"], SMALL["mappings"], SMALL["granularities"], SMALL["calibrations"])
-    names = names or checkpoint.names
     frame = sweep(checkpoint, configs, names)
-    return sweep_job.Results(key, frame, frame.attrs["refused"], len(checkpoint.names))
+    found = Figures(checkpoint.names, [config.slug for config in configs])
+    rows = {name: group.to_dict("records") for name, group in frame.groupby("tensor", sort=False)}
+    for name in rows:
+        found.add(name, rows[name])
+    return sweep_job.Results(key, tuple(checkpoint.names), found, rows)
 
 
 def test_before_a_run_the_page_says_how_much_and_how_long():
@@ -122,8 +127,8 @@ def test_a_sweep_runs_as_a_job_in_the_link_and_shows_its_results():
 def test_every_view_is_drawn_and_only_the_open_one(view, metric):
     at = swept(view=view, metric=metric)
     assert not at.exception and not at.error
-    charts, tables = len(at.get("plotly_chart")), len(at.dataframe)
-    assert (charts, tables) == ((0, 1) if view == "Table" else (1, 0))
+    drawn = [len(at.get("plotly_chart")), len(at.dataframe), len(at.get("bidi_component"))]
+    assert drawn == {"Table": [0, 1, 0], "Tensors": [0, 0, 1]}.get(view, [1, 0, 0])
 
 
 @pytest.mark.parametrize("view", [tab for tab in TABS if tab != "Tensors"])
@@ -191,6 +196,8 @@ def test_a_running_sweep_shows_progress_and_rows_and_the_page_answers():
         assert bar.value == 30
         assert "conv2.weight" in bar.text.replace("\\", "")
         assert "2 of 15 tensors measured" in said(at)
+        states = [set(row) for row in drawn_map(at)["cells"]]
+        assert ["waiting" in row for row in states] == [False] * 2 + [True] * 13
         assert run_button(at).disabled
         next(field for field in at.multiselect if field.key == "dtypes").set_value(["int8"]).run()
         assert not at.exception and job.state == "running"
@@ -250,6 +257,39 @@ def test_results_of_another_file_are_not_shown_as_of_this_one(model):
 def test_filters_narrow_every_view(model):
     at = swept(file=model, **{"only-dtype": "fp16"})
     assert set(at.dataframe[0].value["config"]) == {"fp16"}
+
+
+def drawn_map(at) -> dict:
+    """What the browser is told to draw."""
+    return json.loads(at.get("bidi_component")[0].proto.json)
+
+
+def test_the_map_shows_every_tensor_and_configuration_the_worst_on_top(model):
+    at = swept(file=model, view="Tensors", metric="mse")
+    shown, frame = drawn_map(at), job_of(at).result.frame
+    assert set(shown["tensors"]) == set(frame["tensor"]) and set(shown["configs"]) == set(frame["config"])
+    shades = [[0 if cell == "exact" else cell for cell in row if cell != "refused"] for row in shown["cells"]]
+    means = [np.mean(row or [-1]) for row in shades]
+    assert means == sorted(means, reverse=True)
+    assert shown["cells"][shown["tensors"].index("broken")] == ["refused"] * len(shown["configs"])
+    assert shown["tensors"][-1] == "broken" and "1 NaN" in shown["texts"][-1][0]
+
+
+def test_the_map_is_narrowed_by_a_pattern_and_ordered_by_a_configuration(model):
+    at = swept(file=model, view="Tensors", like="encoder.*", **{"worst-by": "int4-sym-tensor-minmax"})
+    assert sorted(drawn_map(at)["tensors"]) == ["encoder.0.weight", "encoder.1.weight"]
+    assert "2 tensors of 4" in said(at) and "by int4-sym-tensor-minmax" in said(at)
+    next(field for field in at.text_input if field.key == "like").set_value("decoder").run()
+    assert "No tensor is called like decoder" in said(at) and not at.get("bidi_component")
+
+
+def test_of_very_many_tensors_a_page_is_drawn_and_what_is_not_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    tensors = {f"layer.{i}.weight": np.full((2, 2), 1.1 + i, np.float32) for i in range(sweep_map.ROWS + 3)}
+    save_file(tensors, tmp_path / "deep.safetensors")
+    at = swept(file=str(tmp_path / "deep.safetensors"), view="Tensors", metric="mse")
+    assert len(drawn_map(at)["tensors"]) == sweep_map.ROWS
+    assert "Tensors 1 to 60 of 63, the others on the other pages" in said(at)
 
 
 def test_a_choice_that_the_results_do_not_have_is_dropped():

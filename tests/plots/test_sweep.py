@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,7 +94,7 @@ def test_the_heatmap_runs_from_many_bits_to_few_and_from_coarse_to_fine(rows):
     assert list(cells.x) == ["tensor", "channel 0", "channel −1", "group 16", plots.OWN]
 
 
-@pytest.mark.parametrize("draw", [plots.heatmap, plots.damage_map, plots.error_against_size], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("draw", [plots.heatmap, plots.error_against_size], ids=lambda f: f.__name__)
 def test_a_click_names_configuration_and_tensor(rows, draw):
     fig = draw(rows, "mse")
     clickable = [trace for trace in fig.data if trace.customdata is not None]
@@ -104,43 +103,6 @@ def test_a_click_names_configuration_and_tensor(rows, draw):
     assert {tensor for _, tensor in named} == {"weights"}
     for trace in clickable:
         assert len(trace.customdata) == len(trace.x) == len(trace.y)
-
-
-def test_a_target_lies_on_the_cell_that_it_opens(frame):
-    fig = plots.damage_map(frame, "sqnr_db")
-    for (slug, tensor), x, y in zip(fig.data[1].customdata, fig.data[1].x, fig.data[1].y, strict=True):
-        assert (x, y) == (slug, tensor)
-
-
-def test_the_most_damaged_tensor_is_on_top_and_lossless_ones_do_not_stretch_the_colours(frame):
-    cells = plots.damage_map(frame, "sqnr_db").data[0]
-    assert list(cells.y) == ["weights", "<b>zeros</b>"]
-    assert np.nanmax(np.array(cells.z)) == plots.LOSSLESS_DB
-    means = np.array(cells.z).mean(axis=0)
-    assert (np.diff(means) >= 0).all()
-
-
-def test_names_of_tensors_are_not_taken_for_markup(frame):
-    fig = plots.damage_map(frame, "mse")
-    assert "&lt;b&gt;zeros&lt;/b&gt;" in fig.layout.yaxis.ticktext
-    assert not any("<b>zeros" in text for text in fig.data[1].text)
-
-
-def test_a_hundred_tensors_under_a_hundred_configurations_stay_readable(rows):
-    some = rows.head(24)
-    many = [some.assign(tensor=f"encoder.layer.{i}.attention.self.query.weight") for i in range(100)]
-    fig = plots.damage_map(pd.concat(many), "sqnr_db")
-    assert fig.layout.height / 100 >= 15
-    assert fig.data[0].texttemplate is None
-    assert fig.data[1].type == "scattergl"
-
-
-def test_of_very_many_tensors_the_worst_are_drawn(rows):
-    some = rows.head(2)
-    many = pd.concat([some.assign(tensor=str(i), sqnr_db=i / 10) for i in range(plots.MAPPED + 30)])
-    cells, targets = plots.damage_map(many, "sqnr_db").data
-    assert list(cells.y) == [str(i) for i in range(plots.MAPPED)]
-    assert {tensor for _, tensor in targets.customdata} == set(cells.y)
 
 
 def test_points_of_the_front_are_strong_and_dominated_ones_faded(rows):
@@ -213,5 +175,5 @@ def test_the_best_come_first_whatever_best_means(rows):
 
 def test_one_row_alone_is_drawn_too(rows):
     one = rows.head(1)
-    for fig in (plots.heatmap(one, "mse"), plots.damage_map(one, "mse"), plots.error_against_size(one, "mse")):
+    for fig in (plots.heatmap(one, "mse"), plots.error_against_size(one, "mse")):
         assert fig.to_json()

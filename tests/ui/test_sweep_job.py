@@ -32,7 +32,7 @@ def test_a_job_gives_the_table_and_the_refusals_of_the_library(checkpoint):
     assert job.finished.wait(60)
     expected = sweep(checkpoint, CONFIGS)
     assert job.state == "done"
-    assert job.result.complete
+    assert job.result.measured == len(checkpoint.names)
     pd.testing.assert_frame_equal(job.result.frame, expected, check_dtype=False)
     assert job.result.refused == expected.attrs["refused"]
     assert job.fraction == 1
@@ -46,7 +46,8 @@ def test_rows_of_finished_tensors_are_there_before_the_end(checkpoint):
             seen.append(job.partial)
     for results in [*seen, job.result]:
         assert (results.frame.groupby("tensor").size() == len(CONFIGS)).all()
-        assert results.tensors == len(checkpoint.names)
+        assert results.names == tuple(checkpoint.names)
+        assert results.measured == results.frame["tensor"].nunique()
 
 
 def test_a_sweep_is_cancelled_in_under_a_second_and_keeps_what_it_measured(tmp_path):

@@ -1,0 +1,74 @@
+"""The map of tensors in a real browser: filled without a flicker, read by pointer and keyboard, opened by a click."""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+from safetensors.numpy import save_file
+
+pytestmark = pytest.mark.browser
+
+GRID = (
+    "dtypes=int4&dtypes=int8&granularities=tensor&granularities=g32&calibrations=minmax&calibrations=mse&view=Tensors"
+)
+CELLS = ".scroll td"
+# Marks the first cell, and counts how often the page is drawn without it: a map that is replaced loses the mark.
+WATCH = """() => {
+    const roots = () => [...document.querySelectorAll('*')].map(e => e.shadowRoot).filter(Boolean);
+    const find = () => roots().map(root => root.querySelector('.scroll td')).find(Boolean);
+    const first = find();
+    window.lost = 0;
+    const look = () => { window.lost += find() !== first; requestAnimationFrame(look); };
+    look();
+}"""
+HALF = "() => Number(/(\\d+) of 12 tensors measured/.exec(document.body.innerText)?.[1] ?? 12) >= 6"
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> str:
+    """Twelve tensors that take a few seconds, so that one sees the map fill; the last name is not kind."""
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(4)
+    tensors = {f"encoder.layer.{i}.weight": rng.standard_normal((1000, 640)).astype(np.float32) for i in range(11)}
+    save_file(tensors | {"z<img src=x onerror=alert(1)>": np.ones((4, 40), np.float32)}, tmp_path / "model.safetensors")
+    return str(tmp_path / "model.safetensors")
+
+
+def test_the_map_fills_in_place_and_a_click_opens_compare(model: str, server: str, page: Page):
+    alerts: list[str] = []
+    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+    page.goto(f"{server}/sweep?file={model}&{GRID}")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator(CELLS).first).to_be_visible()
+    page.evaluate(WATCH)
+    # Until half of the tensors are there: when the sweep ends, the page moves the map into its tab.
+    page.wait_for_function(HALF)
+    assert page.evaluate("window.lost") == 0
+    expect(page.get_by_text("measured in")).to_be_visible()
+    expect(page.locator(f"{CELLS}.waiting")).to_have_count(0)
+    expect(page.locator(CELLS)).to_have_count(12 * 16)
+    assert not alerts
+
+    page.locator(CELLS).first.hover()
+    tip = page.locator(".map .tip")
+    expect(tip).to_contain_text("encoder.layer.")
+    expect(tip).to_contain_text("bits per weight")
+    page.locator(".map .scroll").focus()
+    page.keyboard.press("ArrowRight")
+    told = tip.inner_text().splitlines()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
+    expect(page).to_have_url(re.compile(f"tensor={re.escape(told[0])}.*{re.escape(told[1])}"))
+
+
+def test_a_narrow_page_scrolls_the_cells_and_keeps_the_names(model: str, server: str, page: Page):
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.goto(f"{server}/sweep?file={model}&{GRID}")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator(CELLS).first).to_be_visible()
+    name = page.locator(".map tbody .name").first
+    before = name.bounding_box()
+    page.locator(".map .scroll").evaluate("scroll => { scroll.scrollLeft = 10000; }")
+    assert name.bounding_box() == before
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
