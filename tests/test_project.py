@@ -56,12 +56,13 @@ def test_the_samples_origin_and_licence_stand_beside_it():
     assert "silero-vad==6.2.3" in origin
 
 
-def test_an_installed_package_brings_the_sample_and_its_types():
+def test_an_installed_package_brings_everything_that_is_not_python():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     data = project["tool"]["setuptools"]["package-data"]
     shipped = {path for package, globs in data.items() for glob in globs for path in folder_of(package).glob(glob)}
-    samples = {path for path in sample_path().parent.iterdir() if path.is_file() and path.suffix != ".py"}
-    assert samples | {ROOT / "quantlab" / "py.typed"} == shipped
+    files = {path for path in (ROOT / "quantlab").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in files if path.suffix != ".py"} == shipped
+    assert sample_path() in shipped
 
 
 def folder_of(package: str) -> Path:
