@@ -222,18 +222,21 @@ class BlockCodec(IntegerCodec):
 
     def fit(self, groups: Any, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         """The rounded scale and offset of every block. ShapeError, ConfigError: the tensor cannot be held."""
-        shape = groups.tensor.shape
-        if not shape or shape[-1] % self.block:
-            raise ShapeError(
-                f"a tensor of shape {shape} cannot be cut into blocks of {self.block}: its last dimension must be a "
-                f"multiple of {self.block}"
-            )
+        self.check_shape(groups.tensor.shape)
         scale, offset = groups.solve(lambda part, at: self._choose(part.matrix, part.size)[1:])
         with np.errstate(over="ignore"):
             rounded = [values.astype(self.scale_type.dtype).astype(np.float32) for values in (scale, offset)]
         if not all(np.isfinite(values).all() for values in rounded):
             raise ConfigError(f"a block's scale is beyond {self.scale_type.storage.largest:g}, the largest float16")
         return Fitted(rounded[0], np.zeros_like(scale), rounded[1])
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ShapeError unless the rows of a tensor of `shape` are whole blocks."""
+        if not shape or shape[-1] % self.block:
+            raise ShapeError(
+                f"a tensor of shape {shape} cannot be cut into blocks of {self.block}: its last dimension must be a "
+                f"multiple of {self.block}"
+            )
 
     def _choose(self, x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(codes, unrounded scale, unrounded offset) of a part of whole blocks."""

@@ -12,7 +12,7 @@ so a general rule comes first and its exceptions after it::
 import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import QuantConfig
 from .errors import ConfigError, QuantlabError
@@ -88,6 +88,11 @@ class Assignment:
     taken: tuple[Item, ...]
     copied: tuple[Item, ...]
     left: tuple[Item, ...]
+
+    def keeping_all(self) -> "Assignment":
+        """The same for a file that keeps whatever is not quantized; `reason` still says why it is not."""
+        kept = tuple(replace(item, nbytes=item.spec.nbytes) for item in self.left)
+        return Assignment(self.taken, self.copied + kept, ())
 
     @property
     def size(self) -> int:

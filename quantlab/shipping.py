@@ -23,6 +23,7 @@ from .granularity import Groups
 from .kernels import Fitted
 from .metrics import evaluate_many
 from .recipe import Assignment, Item
+from .rehearsal import copied
 from .slices import measure_slices
 from .sweep import COLUMNS, labels
 from .tensor import QuantizedTensor, encode, fit
@@ -163,12 +164,6 @@ class Quantizer:
         return {**labels(item.spec.name, x.shape, item.config), **report}
 
 
-def copied(source: Checkpoint, item: Item) -> Outgoing:
-    """A tensor that goes into the export as it is."""
-    name = item.spec.name
-    return Outgoing(name, item.spec.shape, item.spec.dtype, None, lambda: source.raw(name))
-
-
 def remeasure_as(
     layout: Layout,
     path: Path,
@@ -195,11 +190,6 @@ def remeasure_as(
             done += tensor.size
     stages.at(done, "done")
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def refusal(item: Item, format: str) -> str | None:
-    """Why a file format cannot hold a tensor that is to be quantized so, in a sentence; None if it can."""
-    return FORMATS[format].why_not(item.spec.shape, item.config) if item.config else None
 
 
 def remeasure(

@@ -10,7 +10,7 @@ import numpy as np
 from . import packing
 from .arrays import as_values
 from .config import QuantConfig
-from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, CastCodec, cut
+from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, cut
 from .errors import EmptyTensorError, NonFiniteError, PackingError, ShapeError
 from .granularity import STREAM, Groups
 from .kernels import Fitted
@@ -257,8 +257,13 @@ class PartSpec:
 
 
 def part_specs(shape: tuple[int, ...], config: QuantConfig) -> dict[str, PartSpec]:
-    """`quantize(x, config).parts` of an x of `shape`, as specs: known before anything is quantized."""
+    """`quantize(x, config).parts` of an x of `shape`, as specs: known before anything is quantized.
+
+    Raises ShapeError if the configuration does not fit the shape.
+    """
     codec, mapping = config.codec, MAPPINGS[config.mapping]
+    if isinstance(codec, BlockCodec):
+        codec.check_shape(shape)
     byte = np.dtype(np.uint8)
     specs = {"packed": PartSpec(byte, (packing.packed_size(math.prod(shape), codec.bits),))}
     if codec.has_scale:

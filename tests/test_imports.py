@@ -26,6 +26,7 @@ LAYERS = [
     {"quantlab.observer", "quantlab.slices", "quantlab.sweep"},
     {"quantlab.formats"},
     {"quantlab.recipe", "quantlab.tables"},
+    {"quantlab.rehearsal"},
     {"quantlab.shipping"},
     {"quantlab"},
     {"quantlab.plots"},

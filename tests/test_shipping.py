@@ -10,7 +10,8 @@ from quantlab.config import QuantConfig, grid
 from quantlab.errors import Cancelled, CheckpointError, ConfigError, NonFiniteError, ShapeError
 from quantlab.formats import FORMATS, load_packed, open_checkpoint
 from quantlab.recipe import Rule, assign
-from quantlab.shipping import refusal, remeasure, same_figures, ship
+from quantlab.rehearsal import refusal
+from quantlab.shipping import remeasure, same_figures, ship
 from quantlab.sweep import COLUMNS, sweep
 
 WRITABLE = [name for name, known in FORMATS.items() if known.write]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ExportError
-from ..formats import FORMATS, open_checkpoint
-from ..formats.files import shown
+from ..formats import FORMATS, Checkpoint, open_checkpoint
 from ..recipe import Assignment, Rule, assign
-from ..shipping import refusal, ship
+from ..rehearsal import assigned, refusals
+from ..shipping import ship
 from .options import FORMAT_HELP, SLUG_HELP, UsageError, add_file, add_output, chosen_format, command, examples, one
 from .output import checked_out
 from .report import preview, report
@@ -63,19 +63,19 @@ def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
     path = checked_out(args.out) if args.out else None
     with open_checkpoint(args.file) as checkpoint:
         others = args.others or ("copy" if format and FORMATS[format].layout else "leave")
-        assignment = assign(checkpoint, [Rule("*", None, copy=True)] * (others == "copy") + list(rules))
+        rules = [Rule("*", None, copy=True)] * (others == "copy") + list(rules)
+        assignment = assigned(checkpoint, rules, format) if format else assign(checkpoint, rules)
         if format:
-            refuse_what_it_cannot_hold(format, assignment)
+            refuse_what_it_cannot_hold(checkpoint, format, assignment)
         if path is None or args.dry_run:
             preview(assignment, args.json)
             return
         with Bar() as bar:
             shipment = ship(checkpoint, assignment, path, format, on_progress=bar)
-    report(shipment, args.json)
+    report(shipment, args.json, args.snippet)
 
 
-def refuse_what_it_cannot_hold(format: str, assignment: Assignment) -> None:
-    """ExportError for a tensor that the format cannot hold, before anything is computed."""
-    for item in assignment.taken:
-        if why := refusal(item, format):
-            raise ExportError(f"tensor {shown(item.spec.name)} as {item.config} cannot be written to {format}: {why}")
+def refuse_what_it_cannot_hold(checkpoint: Checkpoint, format: str, assignment: Assignment) -> None:
+    """ExportError for what the format, or the model that is written again, cannot hold: before anything is computed."""
+    for why in refusals(checkpoint, assignment, format):
+        raise ExportError(why)

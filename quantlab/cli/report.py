@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import ExportError
+from ..formats import FORMATS
 from ..formats.files import shown, size_text
 from ..recipe import Assignment, Item
 from ..shipping import Shipment
@@ -48,12 +49,14 @@ def planned(assignment: Assignment) -> list[dict[str, Any]]:
     ]
 
 
-def report(shipment: Shipment, as_json: bool) -> None:
+def report(shipment: Shipment, as_json: bool, with_snippet: bool) -> None:
     """Show what was written, as it was read back. ExportError if that is not what was measured before."""
-    assignment, equal = shipment.assignment, shipment.equal
+    assignment, equal, snippet = shipment.assignment, shipment.equal, FORMATS[shipment.format].snippet
+    code = snippet(shipment.path, shipment.path) if snippet and with_snippet else ""
     if as_json:
         content = {"file": str(shipment.path), "format": shipment.format, "file_nbytes": shipment.file_nbytes}
         content |= {**sizes(assignment), "equal_to_sweep": bool(equal.all()), "note": shipment.note}
+        content |= {"snippet": code} if with_snippet else {}
         print(json_text({**content, "tensors": records(shipment.found), **others(assignment)}))
     else:
         show_figures(shipment.found)
@@ -72,6 +75,8 @@ def report(shipment: Shipment, as_json: bool) -> None:
             end="",
         )
         print(f"the figures {figures}.")
+        if code:
+            print(f"\n{code}", end="")
 
 
 def records(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -113,7 +118,9 @@ def summary(assignment: Assignment) -> str:
 def others(assignment: Assignment) -> dict[str, list[dict[str, Any]]]:
     """The tensors that are not quantized: copied into the file, or left out for a reason."""
     return {
-        "copied": [{"tensor": item.spec.name, "nbytes": item.nbytes} for item in assignment.copied],
+        "copied": [
+            {"tensor": item.spec.name, "nbytes": item.nbytes, "reason": item.reason} for item in assignment.copied
+        ],
         "left_out": [{"tensor": item.spec.name, "reason": item.reason} for item in assignment.left],
     }
 
@@ -123,6 +130,8 @@ def tell_others(assignment: Assignment) -> None:
     if assignment.copied:
         size = size_text(assignment.copied_nbytes)
         note(f"{counted(len(assignment.copied), 'tensor')} copied unchanged ({size}): {listed(assignment.copied)}")
+        if kept := [item for item in assignment.copied if item.reason]:
+            note(f"  no rule takes or copies {len(kept):,} of them, but a model is written again as a whole")
     if assignment.left:
         note(f"{counted(len(assignment.left), 'tensor')} not quantized and not in the file:")
     by_reason = sorted(assignment.left, key=lambda item: item.reason)

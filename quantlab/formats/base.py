@@ -260,7 +260,7 @@ class FileFormat:
     write : writes packed results; None if quantlab does not write the format.
     verify : reads them back and raises ExportError unless they are the same; goes with `write`.
     refuses : (shape, configuration) -> why such a tensor cannot be held, in one sentence; None if it can.
-    snippet : Python source that reads the export at a path back.
+    snippet : (path, where the export lies now) -> Python source that reads an export at the path back.
     layout : how another program stores tensors as arrays; takes the place of `write` and `verify`.
     folder : whether an export is a folder, with a config.json beside the weights.
     """
@@ -275,7 +275,7 @@ class FileFormat:
     write: Writer | None = None
     verify: Verifier | None = None
     refuses: Callable[[tuple[int, ...], QuantConfig], str | None] = lambda shape, config: None
-    snippet: Callable[[Path], str] | None = None
+    snippet: Callable[[Path, Path], str] | None = None
     layout: "Layout | None" = None
     folder: bool = False
 

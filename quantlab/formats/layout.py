@@ -59,6 +59,8 @@ class Layout:
     decoded : the values that the other program computes from them, float32.
     read_back : (export, tensor) -> what an export that was opened again holds of a tensor: the quantized tensor, or
         where that cannot be told the values themselves; by default from its arrays.
+    check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
+    keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
     note : how these values differ from `dequantize()`, in a sentence; "" where they do not.
     settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
     """
@@ -72,6 +74,8 @@ class Layout:
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
     settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
     read_back: Callable[[Checkpoint, Outgoing], np.ndarray | QuantizedTensor] | None = None
+    check: Callable[[Sequence[Outgoing], Checkpoint | None], object] = lambda tensors, source: None
+    keeps: Callable[[Checkpoint | None], bool] = lambda source: False
     note: str = ""
 
     def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
@@ -236,7 +240,7 @@ def export_layout(
     """Write tensors, quantized or copied, in the layout of `chosen`, as `formats.export` describes it."""
     layout = chosen.layout
     assert layout is not None
-    check_held(tensors, chosen.name, layout)
+    check_held(tensors, chosen.name, layout, source)
     check_not_source(path, source)
     progress = Progress(2 * sum(tensor.nbytes for tensor in tensors), on_progress, cancel)
     progress.phase(f"writing {shown(path.name)}")
@@ -259,7 +263,7 @@ def export_layout(
     progress.phase(f"wrote {shown(path.name)}")
 
 
-def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout) -> None:
+def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source: Checkpoint | None) -> None:
     """ExportError for the first tensor that the format cannot hold, or that only its own file could."""
     if not any(tensor.config for tensor in tensors):
         raise ExportError("there is nothing to export: give at least one quantized tensor")
@@ -268,6 +272,7 @@ def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout) -> None
             raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {format}: {why}")
     if layout.write_file is None:  # else it is no safetensors file, and may hold what such a file does not
         all_specs(tensors, layout.specs)
+    layout.check(tensors, source)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

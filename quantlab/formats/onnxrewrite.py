@@ -155,6 +155,14 @@ def rewrites(source: Checkpoint | None) -> bool:
     return source is not None and source.format == "onnx"
 
 
+def check(tensors: Sequence[Outgoing], source: Checkpoint | None) -> None:
+    """ExportError for what `write` would refuse, without reading a weight."""
+    if source is not None and rewrites(source):
+        Plan(tensors, source)
+    else:
+        onnxwrite.planned(tensors)
+
+
 def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes) -> None:
     """Write the source's model with the tensors quantized in it; without such a source, a file of the tensors alone.
 

@@ -217,6 +217,15 @@ def axis_of(config: QuantConfig, shape: tuple[int, ...]) -> dict[str, int]:
 
 def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes) -> None:
     """Write an ONNX file whose outputs are the tensors, one tensor at a time."""
+    start, pieces, after = planned(tensors)
+    target.write(start)
+    for piece in pieces:
+        piece.write(target, on_bytes)
+    target.write(after)
+
+
+def planned(tensors: Sequence[Outgoing]) -> tuple[bytes, list[Piece], bytes]:
+    """The file to be: what comes before the tensors, they, what comes behind. ExportError if ONNX cannot hold them."""
     pieces = [Piece(tensor) for tensor in tensors]
     check_names(pieces)
     before = b"".join(b"".join(piece.nodes) for piece in pieces) + field(2, "quantlab")
@@ -225,10 +234,7 @@ def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | No
     model = field(1, IR_VERSION) + field(2, "quantlab") + field(8, field(1, "") + field(2, OPSET))
     if graph + len(model) > LARGEST:
         raise ExportError(f"the model would have {size_text(graph)}, and an ONNX file holds 2 GB: choose fewer tensors")
-    target.write(model + head(7, graph) + before)
-    for piece in pieces:
-        piece.write(target, on_bytes)
-    target.write(after)
+    return model + head(7, graph) + before, pieces, after
 
 
 def check_names(pieces: Sequence[Piece]) -> None:

@@ -1,6 +1,15 @@
-"""Code that users copy: how an export is read back, with quantlab and without."""
+"""Code that users copy: how an export is read back, with quantlab and without.
+
+Each function takes the path that the code is to name, and where the export lies until then.
+"""
 
 import os
+from pathlib import Path
+
+from .files import shown
+from .onnxinputs import Input, inputs_of
+
+Place = str | os.PathLike[str]
 
 _QUANTLAB = """\
 import quantlab as ql
@@ -63,44 +72,55 @@ array = file.get_tensor
 """
 
 
-def npz(path: str | os.PathLike[str]) -> str:
+def npz(path: Place, export: Path | None = None) -> str:
     """Python source that reads an .npz export at `path`."""
     return _filled(_NPZ, path)
 
 
-def safetensors(path: str | os.PathLike[str]) -> str:
+def safetensors(path: Place, export: Path | None = None) -> str:
     """Python source that reads a .safetensors export at `path`."""
     return _filled(_SAFETENSORS, path)
 
 
-def _filled(load: str, path: str | os.PathLike[str]) -> str:
+def _filled(load: str, path: Place) -> str:
     place = os.fspath(path)
     return _QUANTLAB.format(path=place) + _NUMPY.format(load=load.format(path=place))
 
 
-def dense(path: str | os.PathLike[str]) -> str:
+def dense(path: Place, export: Path | None = None) -> str:
     """How the decoded values are read."""
     return _DENSE.format(path=os.fspath(path))
 
 
-def compressed_tensors(path: str | os.PathLike[str]) -> str:
+def compressed_tensors(path: Place, export: Path | None = None) -> str:
     """How transformers and vLLM load the folder."""
     return _COMPRESSED.format(path=os.fspath(path))
 
 
-def mlx(path: str | os.PathLike[str]) -> str:
+def mlx(path: Place, export: Path | None = None) -> str:
     """How MLX decodes the folder's first weight."""
     return _MLX.format(path=os.fspath(path))
 
 
-def gguf(path: str | os.PathLike[str]) -> str:
+def gguf(path: Place, export: Path | None = None) -> str:
     """How gguf-py decodes the file."""
     return _GGUF.format(path=os.fspath(path))
 
 
-def onnx(path: str | os.PathLike[str]) -> str:
-    """How ONNX Runtime decodes the file."""
-    return _ONNX.format(path=os.fspath(path))
+def onnx(path: Place, export: Path | None = None) -> str:
+    """How ONNX Runtime decodes the file; for a model with what it is to be fed with."""
+    inputs = inputs_of(Path(export or path))
+    if not inputs:
+        return _ONNX.format(path=os.fspath(path))
+    return _ONNX_MODEL.format(path=os.fspath(path), inputs="".join(map(_fed, inputs)))
+
+
+def _fed(each: Input) -> str:
+    """One entry of the inputs: an array of zeros, its free lengths being 1."""
+    shape = tuple(length if isinstance(length, int) and length > 0 else 1 for length in each.shape)
+    free = [length or "unnamed" for length in each.shape if not isinstance(length, int)]
+    zeros = f"np.full({shape}, '', object)" if each.dtype == "object" else f"np.zeros({shape}, {each.dtype!r})"
+    return f"    {each.name!r}: {zeros},{'  # of any length: ' + shown(', '.join(free)) if free else ''}\n"
 
 
 _GGUF = """\
@@ -118,6 +138,20 @@ import onnxruntime
 session = onnxruntime.InferenceSession({path!r})
 names = [output.name for output in session.get_outputs()]
 weights = dict(zip(names, session.run(names, {{}})))  # by tensor name, decoded by DequantizeLinear
+"""
+
+_ONNX_MODEL = """\
+import numpy as np
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+# Otherwise ONNX Runtime may quantize activations too, where it fuses 4-bit weights into a multiplication.
+options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+session = onnxruntime.InferenceSession({path!r}, options)
+inputs = {{  # zeros: put your own in their place
+{inputs}}}
+names = [output.name for output in session.get_outputs()]
+outputs = dict(zip(names, session.run(names, inputs)))
 """
 
 _DENSE = """\

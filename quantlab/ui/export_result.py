@@ -1,12 +1,9 @@
 """How an export ended: the file, the proof that it holds what the sweep promised, and how to read it."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from quantlab.formats import FORMATS
 from quantlab.metrics import METRICS
 from quantlab.ui import exports, jobs, state, text
 from quantlab.ui.exports import Written
@@ -107,9 +104,6 @@ def _figures(expected: pd.DataFrame, found: pd.DataFrame, equal: np.ndarray, bef
 
 def snippet(result: Written) -> None:
     """How to read the file back."""
-    shipment = result.shipment
-    write = FORMATS[shipment.format].snippet
-    if write is not None:
-        place = shipment.path if result.download is None else Path(shipment.path.name)
+    if result.snippet:
         with st.expander("Read it back in Python", icon=":material/code:"):
-            st.code(write(place), language="python")
+            st.code(result.snippet, language="python")

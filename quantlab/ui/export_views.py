@@ -7,9 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from quantlab.formats import Checkpoint
-from quantlab.formats.files import shown
-from quantlab.recipe import Assignment, Item, Rule, assign
-from quantlab.shipping import refusal
+from quantlab.recipe import Assignment, Item, Rule
+from quantlab.rehearsal import assigned, refusals
 from quantlab.ui import exports, jobs, state, text
 from quantlab.ui.cache import Key
 from quantlab.ui.help import about
@@ -34,9 +33,8 @@ def plan(session: state.Session, rules: Sequence[Rule], format: str) -> Plan:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _plan(key: Key, rules: tuple[str, ...], format: str, _checkpoint: Checkpoint) -> Plan:
-    assignment = assign(_checkpoint, [Rule.parse(rule) for rule in rules])
-    reasons = ((item, refusal(item, format)) for item in assignment.taken)
-    return Plan(assignment, [f"{shown(item.spec.name)} as {item.config}: {why}" for item, why in reasons if why])
+    assignment = assigned(_checkpoint, [Rule.parse(rule) for rule in rules], format)
+    return Plan(assignment, refusals(_checkpoint, assignment, format))
 
 
 def preview(found: Plan) -> None:
@@ -57,13 +55,15 @@ def preview(found: Plan) -> None:
     if assignment.copied:
         label = f"{counted(len(assignment.copied), 'tensor')} copied unchanged, {text.size(assignment.copied_nbytes)}"
         with st.expander(label, icon=":material/content_copy:"):
+            if any(item.reason for item in assignment.copied):
+                st.caption("An ONNX model is written again as a whole: what is left out here is copied all the same.")
             _others(assignment.copied)
     if assignment.left:
         with st.expander(f"{counted(len(assignment.left), 'tensor')} not in the file", icon=":material/block:"):
             _others(assignment.left)
     if found.refusals:
         more = f" The same goes for {len(found.refusals) - 1:,} more." if len(found.refusals) > 1 else ""
-        st.error(f"This format cannot hold {text.sentence(found.refusals[0])}{more}", icon=":material/block:")
+        st.error(text.sentence(found.refusals[0]) + more, icon=":material/block:")
 
 
 def _planned(items: Sequence[Item]) -> None:

@@ -38,7 +38,7 @@ class Written:
     """What an export's job results in: the file, of which source, and what the sweep said of it.
 
     `swept` is true where the figures to compare with are those of a sweep that the visitor has run; `download` is the
-    file's id, None if it was saved to a folder.
+    file's id, None if it was saved to a folder. `snippet` is Python that reads it back.
     """
 
     key: Key
@@ -48,6 +48,7 @@ class Written:
     swept: bool
     nbytes: int
     download: str | None
+    snippet: str
 
 
 class Store:
@@ -183,4 +184,11 @@ def written(key: Key, shipment: Shipment, swept: pd.DataFrame | None, download: 
         known = len(rows) == len(expected) and bool(rows["nbytes"].notna().all())
         expected = rows[expected.columns] if known else expected
     equal = same_figures(expected, shipment.found)
-    return Written(key, shipment, expected, equal, known, shipment.file_nbytes, download)
+    return Written(key, shipment, expected, equal, known, shipment.file_nbytes, download, snippet(shipment, download))
+
+
+def snippet(shipment: Shipment, download: str | None) -> str:
+    """Python that reads an export back, from where it was saved, or from where a download is run."""
+    write = FORMATS[shipment.format].snippet
+    place = shipment.path if download is None else Path(shipment.path.name)
+    return write(place, shipment.path) if write else ""

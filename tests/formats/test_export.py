@@ -127,7 +127,7 @@ def test_the_same_tensors_give_the_same_bytes(format, few, tmp_path):
 def test_the_snippet_reads_the_export(format, few, tmp_path):
     path = export(tmp_path / "out's file", few, format)
     names: dict = {}
-    exec(FORMATS[format].snippet(path), names)
+    exec(FORMATS[format].snippet(path, path), names)
     assert {name: q.config for name, q in names["tensors"].items()} == {name: q.config for name, q in few.items()}
     assert same_bits(names["weights"], few["layer.0.weight"].dequantize())
 

@@ -108,6 +108,9 @@ def test_transformers_computes_the_logits_of_the_dense_twin(preset, tmp_path):
     model.save_pretrained(tmp_path / "twin")
     load = transformers.AutoModelForCausalLM.from_pretrained
     packed, dense = (load(tmp_path / name, dtype=torch.bfloat16).eval() for name in ("packed", "twin"))
+    names: dict = {}
+    exec(FORMATS["compressed-tensors"].snippet(tmp_path / "packed", tmp_path / "packed"), names)
+    assert type(names["model"]).__name__ == "LlamaForCausalLM"
     tokens = torch.arange(24).reshape(2, 12)
     with torch.no_grad():
         assert torch.equal(packed(tokens).logits, dense(tokens).logits)

@@ -232,7 +232,7 @@ def test_a_folder_that_may_not_be_written_is_answered(model):
 def test_a_format_that_cannot_hold_it_says_why_and_writes_nothing(model):
     at = opened(model)
     field(at, "File format").set_value(FORMATS["gguf"].label).run()
-    assert f"This format cannot hold '{HOSTILE}' as {SLUG}: it holds ggml's own types" in said(at)
+    assert f"Tensor '{HOSTILE}' as {SLUG} cannot be written to gguf: it holds ggml's own types" in said(at)
     assert "The same goes for 2 more" in said(at)
     assert button(at, "Write the file").disabled
 
