@@ -25,12 +25,14 @@ from .errors import (
     PackingError,
     QuantlabError,
     ShapeError,
+    StoreError,
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .granularity import PerChannel, PerGroup, PerTensor
 from .metrics import METRICS, ErrorReport, evaluate, measure
 from .observer import DynamicQuantizer, Observer
 from .packing import pack, unpack
+from .store import ResultStore, SweepRecord
 from .sweep import sweep
 from .tensor import QuantizedTensor, fake_quantize, quantize
 
@@ -69,7 +71,10 @@ __all__ = [
     "QuantConfig",
     "QuantizedTensor",
     "QuantlabError",
+    "ResultStore",
     "ShapeError",
+    "StoreError",
+    "SweepRecord",
     "combinations",
     "evaluate",
     "export",

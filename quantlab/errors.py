@@ -13,6 +13,7 @@
      ├─ CheckpointError           a file that is not what it claims to be                (ValueError)
      ├─ LimitError                a budget exceeded: names it and how to raise it        (ValueError)
      ├─ ExportError               a result that a format cannot hold, or a failed write  (RuntimeError)
+     ├─ StoreError                a store of results that cannot be read or written      (RuntimeError)
      └─ Cancelled                 the caller asked to stop                               (RuntimeError)
 
 ``str(error)`` is one sentence: what was given, what is legal, what to do. Anything else that comes out of quantlab
@@ -65,6 +66,10 @@ class LimitError(QuantlabError, ValueError):
 
 class ExportError(QuantlabError, RuntimeError):
     """A result cannot be held by the chosen format, or could not be written."""
+
+
+class StoreError(QuantlabError, RuntimeError):
+    """A store of results cannot be opened, read or written; the message names its file and the way out."""
 
 
 class Cancelled(QuantlabError, RuntimeError):

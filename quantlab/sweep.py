@@ -64,7 +64,7 @@ class Runner(Protocol):
 
     def __call__(
         self,
-        source: TensorSource,
+        source: Any,
         configs: Sequence[QuantConfig],
         names: Sequence[str],
         workers: int | None = None,
@@ -73,7 +73,11 @@ class Runner(Protocol):
         *,
         wanted: Wanted | None = None,
     ) -> Iterator[tuple[str, list[Row]]]:
-        """(name, rows) of every tensor, in any order."""
+        """(name, rows) of every tensor, in any order.
+
+        `wanted(name, None)` may be asked before a tensor is read; rows from elsewhere may bring the "fingerprint" of
+        what was read (`identity.fingerprint`), and those of a tensor that cannot be read are `fault_rows`.
+        """
 
 
 def sweep(
@@ -234,7 +238,7 @@ def _taken_rows(
     loaded = reader.take()
     spec, skipped = source.spec(name), count - len(loaded.configs)
     if loaded.fault:
-        return refused_rows(name, getattr(spec, "shape", ()), loaded.configs, loaded.fault)
+        return fault_rows(name, getattr(spec, "shape", ()), loaded.configs, loaded.fault)
     return tensor_rows(
         name, loaded.raw, spec.nbytes, loaded.configs, lambda done, label: on_progress(skipped + done, label)
     )
@@ -273,6 +277,11 @@ def tensor_rows(
 def refused_rows(name: str, shape: tuple[int, ...], configs: Iterable[QuantConfig], reason: str) -> list[Row]:
     """Rows of a tensor that no configuration can serve."""
     return [{**labels(name, shape, config), **refusal(reason)} for config in configs]
+
+
+def fault_rows(name: str, shape: tuple[int, ...], configs: Iterable[QuantConfig], reason: str) -> list[Row]:
+    """Rows of a tensor that could not be read: the "fault" says that another time it may be."""
+    return [{**row, "fault": True} for row in refused_rows(name, shape, configs, reason)]
 
 
 def refusal(reason: str) -> Row:

@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # "quantlab" is the package's __init__, which gathers the public names.
 LAYERS = [
     {"quantlab.errors", "quantlab.samples"},
+    {"quantlab.database"},
     {"quantlab.kernels", "quantlab.pool"},
     {"quantlab.arrays", "quantlab.kernelcache", "quantlab.readahead", "quantlab.sources"},
-    {"quantlab.dtypes"},
+    {"quantlab.dtypes", "quantlab.identity"},
     {"quantlab.granularity"},
     {"quantlab.selection", "quantlab.ranging"},
     {"quantlab.search"},
@@ -25,8 +26,9 @@ LAYERS = [
     {"quantlab.metrics"},
     {"quantlab.observer", "quantlab.slices", "quantlab.sweep"},
     {"quantlab.formats"},
-    {"quantlab.recipe", "quantlab.tables"},
-    {"quantlab.rehearsal"},
+    {"quantlab.recipe", "quantlab.storedrows", "quantlab.tables"},
+    {"quantlab.rehearsal", "quantlab.storedrun"},
+    {"quantlab.store"},
     {"quantlab.shipping"},
     {"quantlab"},
     {"quantlab.plots"},

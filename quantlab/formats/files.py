@@ -98,6 +98,11 @@ class InputFile:
     def __str__(self) -> str:
         return shown(self.name)
 
+    @property
+    def stamp(self) -> tuple[int, int] | None:
+        """(size in bytes, mtime in ns) at the opening, by which the file is known again; None for what may not be."""
+        return self._stamp
+
     def read(self, offset: int, count: int) -> bytearray:
         """`count` bytes from `offset`. CheckpointError if the file does not have them."""
         data = bytearray(self._checked(offset, count))
