@@ -36,7 +36,7 @@ class StoredRun:
         self.specs = [self.source.spec(name) for name in self.names]
         self.place = {name: position for position, name in enumerate(self.names)}
         self.stamp = files_stamp(self.source)
-        self.path = as_bytes(str(getattr(self.source, "path", "")))
+        self.path = as_bytes(str(getattr(self.source, "location", "")))
         self.outline = self._outline()
 
     # -- the beginning

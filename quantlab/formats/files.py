@@ -99,8 +99,8 @@ class InputFile:
         return shown(self.name)
 
     @property
-    def stamp(self) -> tuple[int, int] | None:
-        """(size in bytes, mtime in ns) at the opening, by which the file is known again; None for what may not be."""
+    def stamp(self) -> tuple[object, ...] | None:
+        """Size and time of the last change, by which the file is known another day; None if nothing tells for sure."""
         return self._stamp
 
     def read(self, offset: int, count: int) -> bytearray:

@@ -125,6 +125,11 @@ class RemoteFile(InputFile):
         if self._look() != self._stamp:
             raise self._changed()
 
+    @property
+    def stamp(self) -> tuple[object, ...] | None:
+        """Size and version, by which the file is known another day; None if the server tells no version."""
+        return self._stamp if any(self._stamp[1:]) else None
+
     def identity(self) -> str:
         """What tells this version of the file from another one."""
         return repr(self._stamp)
