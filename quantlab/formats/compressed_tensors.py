@@ -116,8 +116,10 @@ def pack_rows(codes: np.ndarray, bits: int, middle: int) -> np.ndarray:
 def unpack_rows(stream: np.ndarray, bits: int, n: int) -> np.ndarray:
     """Inverse of `pack_rows`, without the middle: uint8 [rows, n]."""
     rows, count = len(stream), -(-n // 32) * 32
-    padded = np.zeros((rows, words(count, bits)), "<i4")
-    padded[:, : stream.shape[1]] = stream
+    padded = np.ascontiguousarray(stream, "<i4")
+    if stream.shape[1] < words(count, bits):
+        padded = np.zeros((rows, words(count, bits)), "<i4")
+        padded[:, : stream.shape[1]] = stream
     codes = packing.unpack(padded.reshape(-1).view(np.uint8), bits, rows * count, signed=False)
     return np.ascontiguousarray(codes.reshape(rows, count)[:, :n])
 

@@ -109,14 +109,19 @@ def verify_arrays(path: Path, tensors: Sequence[Outgoing], layout: Layout, on_by
     with closing(InputFile(path)) as file:
         found = StoredCheckpoint(path, "safetensors", read_entries(file)[1], [file])
         for tensor in tensors:
-            q = None if tensor.config is None else tensor.quantized()
-            meant = {tensor.name: tensor.copied()} if q is None else layout.arrays(tensor.name, q)
-            back = {name: found.raw(name) for name in meant}
-            if not all(same_bits(meant[name], back[name]) for name in meant):
-                raise ExportError(f"tensor {shown(tensor.name)} was written, but came back different: check the disk")
-            if q is not None and layout.restore is not None:
-                check_restored(q, layout.restore(tensor, back))
+            _check_tensor(found, tensor, layout)
             on_bytes(tensor.nbytes)
+
+
+def _check_tensor(found: Checkpoint, tensor: Outgoing, layout: Layout) -> None:
+    q = None if tensor.config is None else tensor.quantized()
+    meant = {tensor.name: tensor.copied()} if q is None else layout.arrays(tensor.name, q)
+    back = {name: found.raw(name) for name in meant}
+    if not all(same_bits(meant[name], back[name]) for name in meant):
+        raise ExportError(f"tensor {shown(tensor.name)} was written, but came back different: check the disk")
+    if q is not None and layout.restore is not None:
+        del meant
+        check_restored(q, layout.restore(tensor, back))
 
 
 def check_restored(q: QuantizedTensor, restored: QuantizedTensor) -> None:

@@ -69,9 +69,14 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         _write_member(archive, MANIFEST, np.frombuffer(manifest.encode(), np.uint8), lambda count: None)
         for tensor in tensors:
-            for name, array in _arrays(tensor, prefixes[tensor.name]).items():
-                stored = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
-                _write_member(archive, name, stored, on_bytes)
+            _write_tensor(archive, tensor, prefixes[tensor.name], on_bytes)
+
+
+def _write_tensor(archive: zipfile.ZipFile, tensor: Outgoing, prefix: str, on_bytes: OnBytes) -> None:
+    """The members of a tensor; nothing of it is held when the next one is made."""
+    for name, array in _arrays(tensor, prefix).items():
+        stored = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+        _write_member(archive, name, stored, on_bytes)
 
 
 def _arrays(tensor: Outgoing, prefix: str) -> dict[str, np.ndarray]:

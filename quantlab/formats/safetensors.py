@@ -140,11 +140,16 @@ def write_arrays(
         places[name] = position
         position += specs[name].nbytes
     target.truncate(position)
-    for tensor in tensors:
+
+    def write(tensor: Outgoing) -> None:
+        # A function, so that nothing of a tensor is held while the next one is made.
         made = {tensor.name: tensor.copied()} if tensor.config is None else arrays_of(tensor)
         for name, array in made.items():
             target.seek(places[name])
             write_bytes(target, little_endian_bytes(array), on_bytes)
+
+    for tensor in tensors:
+        write(tensor)
     target.seek(position)
 
 

@@ -1,5 +1,7 @@
 """Layouts of other programs, read by those programs: the values they compute are ours, bit for bit."""
 
+import errno
+import itertools
 import json
 import os
 import signal
@@ -12,7 +14,8 @@ from safetensors.numpy import load_file
 
 import quantlab as ql
 from quantlab.formats import FORMATS
-from quantlab.formats.layout import shards, write_folder
+from quantlab.formats import layout as layout_module
+from quantlab.formats.layout import export_layout, shards, write_folder
 from quantlab.formats.outgoing import Outgoing, outgoing
 
 compressors = pytest.importorskip("compressed_tensors.compressors")
@@ -203,21 +206,87 @@ import pathlib, sys, numpy as np, quantlab as ql
 from quantlab.formats import FORMATS
 from quantlab.formats.layout import write_folder
 from quantlab.formats.outgoing import outgoing
-q = ql.quantize(np.ones((64, 128), np.float32), ql.PRESETS["w4_g32"])
+slug = "int4-uni-g32-minmax" if sys.argv[2] == "mlx" else "w4_g32"
+q = ql.quantize(np.ones((64, 128), np.float32), ql.QuantConfig.parse(slug))
+tensors = outgoing({f"fc{i}.weight": q for i in range(3)})
 def on_bytes(count):
-    print("writing", flush=True)
+    print("written", flush=True)
     sys.stdin.read(1)
-layout = FORMATS["compressed-tensors"].layout
-write_folder(pathlib.Path(sys.argv[1]), outgoing({"fc.weight": q}), layout, None, on_bytes)
+write_folder(pathlib.Path(sys.argv[1]), tensors, FORMATS[sys.argv[2]].layout, None, on_bytes, shard_bytes=2 * q.nbytes)
+print("done", flush=True)
+sys.stdin.read(1)
 """
 
 
-def test_a_killed_export_leaves_nothing_under_the_final_name(tmp_path):
-    final = tmp_path / "out"
+def killed_after(steps, final, format):
+    """Kill the process after so many pieces of bytes, in the middle of the folder; whether it had come to its end."""
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(final)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
+        [sys.executable, "-c", KILLED, str(final), format], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert child.stdout.readline() == b"writing\n"
+    line = child.stdout.readline()
+    while steps and line == b"written\n":
+        child.stdin.write(b"x")
+        child.stdin.flush()
+        line, steps = child.stdout.readline(), steps - 1
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert not final.exists()
+    child.stdin.close()
+    child.stdout.close()
+    assert line in (b"written\n", b"done\n")
+    return line == b"done\n"
+
+
+@pytest.mark.parametrize("format", ["compressed-tensors", "mlx"])
+def test_a_killed_export_leaves_nothing_under_the_final_name_or_all_of_it(format, tmp_path):
+    # 9 arrays are written and 3 tensors checked; the folder takes its name after the last of them.
+    for steps in (0, 4, 9, 11):
+        assert not killed_after(steps, tmp_path / "out", format)
+        assert not (tmp_path / "out").exists()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".part"}
+    assert killed_after(99, tmp_path / "out", format)
+    with ql.open_checkpoint(tmp_path / "out") as found:
+        assert len(found.names) == 9
+    assert (tmp_path / "out" / "config.json").exists()
+
+
+def full_at(function, moment, monkeypatch):
+    """Let a function of the system find the disk full at its nth call."""
+    calls = itertools.count(1)
+    real = getattr(layout_module.os, function)
+
+    def refuse(*args, **kwargs):
+        if next(calls) == moment:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(layout_module.os, function, refuse)
+
+
+@pytest.mark.parametrize("format", ["compressed-tensors", "mlx"])
+@pytest.mark.parametrize(
+    ("function", "moment"), [("mkdir", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("fsync", 4), ("rename", 1)]
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(function, moment, format, tmp_path, monkeypatch):
+    slug = "int4-uni-g32-minmax" if format == "mlx" else "w4_g32"
+    q = ql.quantize(weights((64, 128)), ql.QuantConfig.parse(slug))
+    full_at(function, moment, monkeypatch)
+    # Two shards, their index and the settings are synced, in this order.
+    with pytest.raises(ql.ExportError, match=r"cannot write 'out' in .*: the disk is full$"):
+        export_layout(tmp_path / "out", outgoing({"a.weight": q, "b.weight": q}), FORMATS[format], shard_bytes=q.nbytes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_shard_leaves_nothing(tmp_path):
+    code = """
+import resource, sys, numpy as np, quantlab as ql
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+q = ql.quantize(np.ones((100, 1024), np.float32), ql.QuantConfig(granularity=ql.PerChannel(0)))
+ql.export(sys.argv[1], {"fc.weight": q}, format="compressed-tensors")
+"""
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}  # numba writes a cache, which the limit would hit
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True, env=env, check=False
+    )
+    assert "ExportError: cannot write 'out'" in run.stderr.splitlines()[-1]
+    assert "too large" in run.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
