@@ -8,7 +8,7 @@ import numpy as np
 
 from quantlab import pool
 
-from . import checkpoint, linear, memory
+from . import checkpoint, exporting, linear, memory
 from .machine import description, limits
 from .peers import THREADS
 from .timing import Spread, ratios, take_turns
@@ -38,6 +38,8 @@ def main() -> None:
         print_memory(x.size)
     if options.only in checkpoint.TITLE.lower():
         print("\n".join(checkpoint.table(options.parameters)), flush=True)
+    if options.only in exporting.TITLE.lower():
+        print("\n" + exporting.report(exporting.measured(0.4 if options.quick else 2)), flush=True)
 
 
 def arguments() -> argparse.Namespace:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.checkpoint import ALLOWED, synthesize
+from benchmarks.exporting import ALLOWED, synthesize
 from quantlab.config import QuantConfig
 from quantlab.formats import FORMATS
 
@@ -27,7 +27,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 
 def figures(model: Path, slug: str, format: str) -> dict:
-    command = [sys.executable, "-m", "benchmarks.checkpoint", "--model", model, "--config", slug, "--format", format]
+    command = [sys.executable, "-m", "benchmarks.exporting", "--model", model, "--config", slug, "--format", format]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
