@@ -1,7 +1,7 @@
 """How long visitors of the app wait: from the click on Run to the first row, and for pages while somebody sweeps.
 
-`python -m benchmarks.app` starts the server as a user does. Who clicks and who sweeps is a browser. Those who load pages are
-sessions that speak Streamlit's own protocol: twenty browsers would take the cores that they wait for.
+`python -m benchmarks.app` starts the server as users do. Who clicks and who sweeps is a browser; those who load pages
+are sessions that speak Streamlit's own protocol, for twenty browsers would take the cores that they wait for.
 """
 
 import argparse
