@@ -26,6 +26,7 @@ class MinMax(Calibration):
     """The smallest and the largest value: nothing is clipped."""
 
     token = "minmax"
+    needs_codec = False
     summary = "the full range; nothing is clipped"
 
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
@@ -38,6 +39,7 @@ class Percentile(Calibration):
     """Two percentiles in [0, 100], exact, with linear interpolation as `numpy.percentile`."""
 
     token = "percentile"
+    needs_codec = False
     summary = "exact percentiles; the rarest values are clipped"
     lower: float = 0.1
     upper: float = 99.9
@@ -148,6 +150,7 @@ class MovingAverage(Calibration):
     """The mean of the `window` smallest values, and of the `window` largest (at most half of the group each)."""
 
     token = "movavg"
+    needs_codec = False
     summary = "means of the smallest and of the largest values"
     window: int = 10
 
@@ -167,6 +170,7 @@ class EMA(Calibration):
     """
 
     token = "ema"
+    needs_codec = False
     summary = "exponential moving average of the ranges of successive batches"
     factor: float = 0.1
     batches: int = 16

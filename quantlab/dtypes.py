@@ -5,7 +5,7 @@ in. A `Codec` is one combination of the three, and the only thing that the layer
 `decode`, and the fused `error_sums` of both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,6 +96,11 @@ class IntegerCodec:
     has_scale = True
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the range decides the scale."""
+        return not self.pow2_scale
+
+    @property
     def grid(self) -> Grid:
         """The codes, as the numbers that kernels need."""
         return self.mapping.grid(self.bits)
@@ -108,10 +113,7 @@ class IntegerCodec:
 
     def fit_range(self, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         """Parameters (float32 arrays [rows, groups]) that spread the codes over [lo, hi] (float64, same shape)."""
-        fitted = Fitted(*np.empty((len(Fitted._fields), *lo.shape), np.float32))
-        ends = np.ascontiguousarray(lo), np.ascontiguousarray(hi)
-        kernels.fit_groups(*ends, self.grid, self.scale_type.storage, *fitted)
-        return fitted
+        return Fitted(*(values[0] for values in fit_ranges([self], lo, hi)))
 
     def fit(self, groups: Any, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         """`fit_range`; with `pow2_scale`, the power of two near the plain scale that has the least squared error."""
@@ -151,12 +153,6 @@ class IntegerCodec:
         sums = np.empty((*fitted.scale.shape, SUMS))
         kernels.error_sums(x, size, fitted, self.grid, sums)
         return sums
-
-    def total_error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """Error sums of all groups together: float64 [SUMS]."""
-        total = np.zeros(SUMS)
-        kernels.total_error_sums(x, size, fitted, self.grid, total)
-        return total
 
 
 @dataclass(frozen=True)
@@ -205,10 +201,6 @@ class CastCodec:
             sums[r, 0, 4] = np.count_nonzero(np.abs(x[r]) >= self.overflow)
         return sums
 
-    def total_error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """Error sums of all rows together: float64 [SUMS]."""
-        return folded(self.error_sums(x, size, fitted))
-
 
 @dataclass(frozen=True)
 class BlockCodec(IntegerCodec):
@@ -219,6 +211,8 @@ class BlockCodec(IntegerCodec):
 
     rule: Callable = kernels.encode_extreme
     block: int = 32
+
+    is_plain = False
 
     def fit(self, groups: Any, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         """The rounded scale and offset of every block. ShapeError, ConfigError: the tensor cannot be held."""
@@ -257,10 +251,6 @@ class BlockCodec(IntegerCodec):
         sums = np.zeros((*fitted.scale.shape, SUMS))
         kernels.group_difference_sums(x, decoded, size, sums)
         return sums
-
-    def total_error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """Error sums of all blocks together: float64 [SUMS]."""
-        return folded(self.error_sums(x, size, fitted))
 
 
 Codec = IntegerCodec | CastCodec
@@ -342,13 +332,29 @@ DTYPES: dict[str, NumberFormat] = {
 }
 
 
-def folded(sums: np.ndarray) -> np.ndarray:
-    """Error sums of groups [rows, groups, SUMS] as those of all together [SUMS]."""
-    total = np.zeros(SUMS)
-    kernels.fold_sums(sums, total)
-    return total
+def fit_ranges(codecs: Sequence[IntegerCodec], lo: np.ndarray, hi: np.ndarray) -> Fitted:
+    """`fit_range` of every codec: float32 [codecs, rows, groups] each."""
+    fitted = Fitted(*np.empty((len(Fitted._fields), len(codecs), *lo.shape), np.float32))
+    grids, storages = np.array([c.grid for c in codecs]), np.array([c.scale_type.storage for c in codecs])
+    kernels.fit_all(np.ascontiguousarray(lo), np.ascontiguousarray(hi), grids, storages, fitted)
+    return fitted
+
+
+def total_error_sums(codecs: Sequence[Codec], x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+    """Error sums of x (float32 [rows, cols]) under every codec, of all groups together: float64 [codecs, SUMS].
+
+    fitted : float32 [codecs, rows, groups] each.
+    """
+    totals = np.zeros((len(codecs), SUMS))
+    grids = [c.grid for c in codecs if isinstance(c, IntegerCodec) and not isinstance(c, BlockCodec)]
+    if len(grids) == len(codecs):
+        kernels.all_error_sums(x, size, fitted, np.array(grids), totals)
+        return totals
+    for codec, total, *one in zip(codecs, totals, *fitted, strict=True):
+        kernels.fold_sums(codec.error_sums(x, size, Fitted(*one)), total)
+    return totals
 
 
 def cut(fitted: Fitted, at: tuple[slice, slice]) -> Fitted:
-    """The parameters of some rows and groups."""
-    return Fitted(*(values[at] for values in fitted))
+    """The parameters of some rows and groups, of [..., rows, groups]."""
+    return Fitted(*(values[..., *at] for values in fitted))

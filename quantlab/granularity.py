@@ -18,9 +18,9 @@ from . import kernels, pool
 from .arrays import raise_non_finite, widened
 from .errors import ConfigError, ShapeError, check_integer
 
-# Values that one task works on: 1 MiB, so that a piece stays in the cache from one pass over it to the next. Smaller
-# pieces cost more than they save, because threads then wait for each other between kernels, where Python runs.
-PIECE = 1 << 18
+# Values that one task works on: 2 MiB, which stay near from one configuration to the next. With smaller pieces threads
+# wait for each other between kernels, where Python runs; with larger ones every configuration reads from memory again.
+PIECE = 1 << 19
 STREAM = 1 << 20  # values of a task that makes one pass over them: its time should outweigh the Python around it
 MAX_GROUP_SIZE = 2**31 - 1
 EVERYTHING = slice(None), slice(None)
@@ -119,7 +119,7 @@ class Groups:
         return out
 
     def solve(self, solver: Callable, values: int = PIECE) -> tuple[np.ndarray, ...]:
-        """`solver(groups, at)` for parts of whole groups, its arrays [rows, groups] put together.
+        """`solver(groups, at)` for parts of whole groups, its arrays [..., rows, groups] put together.
 
         Small groups: parts of about `values` values, spread over the pool. Groups larger than a piece: one part, which
         spreads its own work by `combine`.
@@ -128,10 +128,10 @@ class Groups:
         if self.size > PIECE or (len(pieces) == 1 and self.is_plain):
             return tuple(solver(self, EVERYTHING))
         parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece.at)), pieces)
-        whole = tuple(np.empty(self.shape, part.dtype) for part in parts[0])
+        whole = tuple(np.empty((*part.shape[:-2], *self.shape), part.dtype) for part in parts[0])
         for piece, part in zip(pieces, parts, strict=True):
             for target, values in zip(whole, part, strict=True):
-                target[piece.at] = values
+                target[..., *piece.at] = values
         return whole
 
     def part(self, piece: Piece) -> "Groups":

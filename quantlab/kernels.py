@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-jit = njit(nogil=True, cache=True)
-fast = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+# Division by zero gives what IEEE says: Python's check for it, at every division, keeps loops from vectorising.
+jit = njit(nogil=True, cache=True, error_model="numpy")
+fast = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 # Parts of a kernel with flags of their own. As calls they would count references to every view, and not vectorise.
-inlined = njit(nogil=True, cache=True, forceinline=True)
-inlined_fast = njit(nogil=True, cache=True, forceinline=True, fastmath={"reassoc", "nsz"})
-fused = njit(nogil=True, cache=True, forceinline=True, fastmath={"reassoc", "nsz", "contract"})
+inlined = njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+inlined_fast = njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath={"reassoc", "nsz"})
+fused = njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath={"reassoc", "nsz", "contract"})
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
@@ -94,7 +95,7 @@ def transpose(matrix, out):
                 out[j, i] = matrix[i, j]
 
 
-@jit
+@inlined
 def spacing(value, storage):
     """Distance between neighbours of a narrower float type around `value` (float64, finite)."""
     # The exponent bits alone are a power of two. frexp and ldexp say the same, and took most of the time of a fit.
@@ -102,21 +103,21 @@ def spacing(value, storage):
     return max(power * storage.epsilon, storage.smallest)
 
 
-@jit
+@inlined
 def round_to(value, storage):
     """`value` (float64, finite) rounded half to even to a narrower float type, saturated at its largest."""
     step = spacing(value, storage)
     return min(max(np.rint(value / step) * step, -storage.largest), storage.largest)
 
 
-@jit
+@inlined
 def round_down(value, storage):
     """`value` rounded towards -infinity to a narrower float type, saturated at its largest."""
     step = spacing(value, storage)
     return min(max(np.floor(value / step) * step, -storage.largest), storage.largest)
 
 
-@jit
+@inlined
 def fit(lo, hi, grid, storage):
     """Scale, zero point and offset that spread the codes of `grid` over [lo, hi] (float64).
 
@@ -126,15 +127,16 @@ def fit(lo, hi, grid, storage):
     """
     lo = min(lo, grid.widest_lo)
     hi = max(hi, -grid.widest_lo)
-    if grid.has_offset == 1.0:
-        lo = round_down(lo, storage)
+    below = round_down(lo, storage)
+    lo = below if grid.has_offset == 1.0 else lo
     step = max(hi - lo, 0.0) / grid.steps
-    scale = 1.0 if step == 0.0 else max(round_to(step, storage), storage.smallest)
+    rounded = max(round_to(step, storage), storage.smallest)
+    scale = 1.0 if step == 0.0 else rounded
     zero_point = grid.has_zero_point * min(max(np.rint(-lo / scale), 0.0), grid.steps)
     return scale, zero_point, grid.has_offset * lo
 
 
-@jit
+@inlined
 def bounds(scale, zero_point, offset, grid):
     """Lowest and highest code relative to the zero point whose value is finite in float32."""
     # The product is rounded before a positive offset is added: by up to half a step, and the sum must not pass the end.
@@ -153,13 +155,36 @@ def round_trip(value, scale, offset, lowest, highest):
 @jit
 def fit_groups(lo, hi, grid, storage, scale, zero_point, offset):
     """`fit` for arrays [rows, groups]; signed codes are spread over [-m, m], m the larger magnitude of lo and hi."""
-    for r in range(lo.shape[0]):
-        for j in range(lo.shape[1]):
-            low, high = lo[r, j], hi[r, j]
-            if grid.qmin < 0.0:
-                high = max(abs(low), abs(high))
-                low = -high
-            scale[r, j], zero_point[r, j], offset[r, j] = fit(low, high, grid, storage)
+    lows, highs, signed = lo.reshape(-1), hi.reshape(-1), grid.qmin < 0.0
+    scales, zero_points, offsets = scale.reshape(-1), zero_point.reshape(-1), offset.reshape(-1)
+    for i in range(np.uint64(lows.shape[0])):
+        low, high = lows[i], highs[i]
+        largest = max(abs(low), abs(high))
+        low, high = -largest if signed else low, largest if signed else high
+        scales[i], zero_points[i], offsets[i] = fit(low, high, grid, storage)
+
+
+@jit
+def grid_of(numbers):
+    """A Grid from its numbers, float64 [6]."""
+    return Grid(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+
+
+@jit
+def storage_of(numbers):
+    """A Storage from its numbers, float64 [3]."""
+    return Storage(numbers[0], numbers[1], numbers[2])
+
+
+@jit
+def fit_all(lo, hi, grids, storages, fitted):
+    """`fit_groups` for several codecs: rows of `grids` and `storages` are a Grid and a Storage each.
+
+    fitted : float32 [codecs, rows, groups] each.
+    """
+    for k in range(grids.shape[0]):
+        grid, storage = grid_of(grids[k]), storage_of(storages[k])
+        fit_groups(lo, hi, grid, storage, fitted.scale[k], fitted.zero_point[k], fitted.offset[k])
 
 
 @jit
@@ -313,6 +338,17 @@ def total_error_sums(x, size, fitted, grid, total):
                     filled = np.uint64(0)
     add_differences(flat[first : first + filled], decoded[:filled], total)
     total[4] += count_ones(clipped[:filled])
+
+
+@jit
+def all_error_sums(x, size, fitted, grids, totals):
+    """`total_error_sums` under several codecs, added to totals [codecs, 5]: x stays in cache from one to the next.
+
+    One call for all of them: threads that leave and enter Python in between wait for each other.
+    """
+    for k in range(grids.shape[0]):
+        one = Fitted(fitted.scale[k], fitted.zero_point[k], fitted.offset[k])
+        total_error_sums(x, size, one, grid_of(grids[k]), totals[k])
 
 
 @jit

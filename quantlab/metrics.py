@@ -10,11 +10,11 @@ import numpy as np
 from . import kernels, pool
 from .arrays import as_float32, as_values, widened
 from .config import QuantConfig
-from .dtypes import SUMS, cut
+from .dtypes import SUMS, cut, total_error_sums
 from .errors import ConfigError, QuantlabError, ShapeError
 from .granularity import PIECE, Groups, PerTensor, Piece
 from .kernels import Fitted
-from .tensor import QuantizedTensor, fit, packed_nbytes
+from .tensor import QuantizedTensor, fit, fit_together, packed_nbytes, shares_ranges
 
 
 @dataclass(frozen=True)
@@ -122,29 +122,45 @@ def fold(parts: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class Trial:
-    """A configuration that is being evaluated; `fitted` is None where every piece is fitted as it comes."""
+class Batch:
+    """Configurations that are fitted together; `fitted` is None where every piece is fitted as it comes.
 
-    config: QuantConfig
+    at : their places among all configurations of the sweep.
+    fitted : float32 [configurations, rows, groups] each.
+    """
+
+    at: list[int]
+    configs: list[QuantConfig]
     fitted: Fitted | None = None
     refusal: QuantlabError | None = None
 
     def fit(self, groups: Groups) -> Fitted | None:
-        """The parameters of some groups; None if the configuration cannot serve them."""
+        """The parameters of some groups; None if the configurations cannot serve them."""
         try:
-            return fit(groups, self.config)
+            return fit_together(groups, self.configs)
         except (ConfigError, ShapeError) as refusal:
             # Its traceback holds this frame, which holds the tensor and, by way of `self`, the refusal again.
             self.refusal = refusal.with_traceback(None)
             return None
 
     def sums(self, part: Groups, piece: Piece) -> np.ndarray:
-        """Error sums of a piece: float64 [SUMS]; zeros if the configuration cannot serve it."""
+        """Error sums of a piece: float64 [configurations, SUMS]; zeros if they cannot serve it."""
         if self.refusal is None:
             fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
             if fitted is not None:
-                return self.config.codec.total_error_sums(part.matrix, part.size, fitted)
-        return np.zeros(SUMS)
+                codecs = [config.codec for config in self.configs]
+                return total_error_sums(codecs, part.matrix, part.size, fitted)
+        return np.zeros((len(self.configs), SUMS))
+
+
+def batches_of(configs: Iterable[QuantConfig]) -> list[Batch]:
+    """Those that share their ranges together, the others one by one."""
+    found: dict[Any, Batch] = {}
+    for i, config in enumerate(configs):
+        batch = found.setdefault(config.calibration if shares_ranges(config) else i, Batch([], []))
+        batch.at.append(i)
+        batch.configs.append(config)
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -172,23 +188,26 @@ def joined(parts: Sequence[PieceSums]) -> PieceSums:
     )
 
 
-def run_trials(groups: Groups, trials: list[Trial]) -> PieceSums:
-    """The sums of every trial.
+def run_batches(groups: Groups, batches: Sequence[Batch]) -> PieceSums:
+    """The sums of every configuration.
 
     Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
     """
+    refused: dict[int, QuantlabError | None] = {}
+    count = sum(len(batch.at) for batch in batches)
 
     def piece_sums(piece: Piece) -> tuple[float, float, np.ndarray]:
         part = groups.part(piece)
         lo, hi = part.extents
-        return (
-            kernels.sum_of_squares(part.matrix),
-            max(-lo.min(), hi.max()),
-            np.stack([trial.sums(part, piece) for trial in trials]),
-        )
+        sums = np.empty((count, SUMS))
+        for batch in batches:
+            sums[batch.at] = batch.sums(part, piece)
+        return kernels.sum_of_squares(part.matrix), max(-lo.min(), hi.max()), sums
 
     powers, peaks, sums = zip(*pool.run(piece_sums, groups.pieces()), strict=True)
-    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), tuple(trial.refusal for trial in trials))
+    for batch in batches:
+        refused |= dict.fromkeys(batch.at, batch.refusal)
+    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), tuple(refused[i] for i in range(count)))
 
 
 def outcomes(
@@ -207,11 +226,11 @@ def group_sums(groups: Groups, configs: Iterable[QuantConfig]) -> PieceSums:
 
     Groups that lie in one piece are fitted with it, so that nothing is held for all groups; larger ones beforehand.
     """
-    trials = [Trial(config) for config in configs]
+    batches = batches_of(configs)
     if groups.size > PIECE:
-        for trial in trials:
-            trial.fitted = trial.fit(groups)
-    return run_trials(groups, trials)
+        for batch in batches:
+            batch.fitted = batch.fit(groups)
+    return run_batches(groups, batches)
 
 
 def evaluate_each(
@@ -225,7 +244,8 @@ def evaluate_many(
     x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_nbytes: int
 ) -> list[ErrorReport]:
     """Reports of configurations that share one layout and were fitted before."""
-    sums = run_trials(groups, [Trial(*pair) for pair in fitted])
+    batches = [Batch([i], [config], Fitted(*(v[None] for v in f))) for i, (config, f) in enumerate(fitted)]
+    sums = run_batches(groups, batches)
     found = outcomes(x.shape, [config for config, _ in fitted], sums, source_nbytes)
     return [outcome for outcome in found if isinstance(outcome, ErrorReport)]
 

@@ -45,8 +45,12 @@ _limits: ContextVar[Limits] = ContextVar("limits", default=NO_LIMITS)
 
 @contextmanager
 def limits(workers: int | None = None, cancel: Callable[[], bool] | None = None) -> Iterator[None]:
-    """Within the block, `run` uses at most `workers` threads and raises Cancelled once `cancel()` is true."""
-    token = _limits.set(Limits(workers, cancel))
+    """Within the block, `run` uses at most `workers` threads and raises Cancelled once `cancel()` is true.
+
+    What is None stays as it is outside of the block.
+    """
+    outer = _limits.get()
+    token = _limits.set(Limits(workers or outer.workers, cancel or outer.cancel))
     try:
         yield
     finally:

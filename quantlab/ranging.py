@@ -19,6 +19,7 @@ class Calibration:
 
     token: ClassVar[str]
     summary: ClassVar[str]
+    needs_codec: ClassVar[bool] = True  # False where the range follows from the values alone, and all codecs share it
 
     @property
     def slug(self) -> str:

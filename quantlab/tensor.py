@@ -1,6 +1,7 @@
 """quantize(), fake_quantize() and what they return: QuantizedTensor."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy as np
 from . import packing
 from .arrays import as_values
 from .config import QuantConfig
-from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, cut
+from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, IntegerCodec, cut, fit_ranges
 from .errors import EmptyTensorError, NonFiniteError, PackingError, ShapeError
 from .granularity import STREAM, Groups
 from .kernels import Fitted
@@ -191,6 +192,25 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
         return config.calibration.fit(part, codec)
 
     # Part by part: ranges are float64 and take more room than what comes of them.
+    return Fitted(*groups.solve(solver))
+
+
+def shares_ranges(config: QuantConfig) -> bool:
+    """Whether the range of a group follows from its values alone, and the parameters from the range."""
+    codec = config.codec
+    return isinstance(codec, IntegerCodec) and codec.is_plain and not config.calibration.needs_codec
+
+
+def fit_together(groups: Groups, configs: Sequence[QuantConfig]) -> Fitted:
+    """`fit` for one configuration, or for several that share their ranges: float32 [configs, rows, groups] each."""
+    if not shares_ranges(configs[0]):
+        (config,) = configs
+        return Fitted(*(values[None] for values in fit(groups, config)))
+    codecs = [config.codec for config in configs if isinstance(config.codec, IntegerCodec)]
+
+    def solver(part: Groups, at: tuple) -> Fitted:
+        return fit_ranges(codecs, *configs[0].calibration.range(part, codecs[0]))
+
     return Fitted(*groups.solve(solver))
 
 

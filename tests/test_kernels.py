@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab import kernels
-from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat
+from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat, fit_ranges, total_error_sums
 from quantlab.granularity import Groups
 from quantlab.kernels import Fitted
 from quantlab.packing import pack_part, unpack_part
@@ -70,6 +70,9 @@ PARTS = {
     "spacing",
     "beats",
     "fit_groups",
+    "fit_all",
+    "grid_of",
+    "storage_of",
     "group_difference_sums",
     "best_windows",
     "narrow_groups",
@@ -83,6 +86,7 @@ PARTS = {
 # Held to gguf-py in test_ggml.py, which is the better twin.
 GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_magnitude"}
 NAMED_OTHERWISE = {
+    "all_error_sums": "error_sums",
     "total_error_sums": "error_sums",
     "widen_bfloat16": "widen",
     "widen_float16": "widen",
@@ -226,6 +230,25 @@ def test_total_error_sums_are_the_sum_over_all_groups(mapping, kind, layout):
     sums_close(total[:3], expected[:3], magnitude, x.size)
     assert total[3] == sums[..., 3].max()
     assert total[4] == expected[4]
+
+
+@each_kind
+@each_layout
+def test_several_codecs_at_once_are_each_of_them_alone(kind, layout):
+    x, size = matrix_of(kind, layout)
+    codecs = [
+        DTYPES[f"int{bits}"].codec(mapping, scale_type, False)
+        for bits, mapping, scale_type in itertools.product((2, 8), MAPPINGS.values(), SCALE_DTYPES.values())
+    ]
+    ends = Groups(x, size).extents
+    together = fit_ranges(codecs, *ends)
+    sums = total_error_sums(codecs, x, size, together)
+    for k, codec in enumerate(codecs):
+        alone = codec.fit_range(*ends)
+        assert all(np.array_equal(a, b[k]) for a, b in zip(alone, together, strict=True))
+        total = np.zeros(SUMS)
+        kernels.total_error_sums(x, size, alone, codec.grid, total)
+        assert np.array_equal(sums[k], total)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

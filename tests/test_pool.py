@@ -75,3 +75,12 @@ def test_nothing_of_a_call_is_kept():
     del payload, task
     gc.collect()
     assert reference() is None
+
+
+def test_an_inner_limit_keeps_what_it_does_not_say_of_the_outer_one():
+    threads = set()
+    with pool.limits(workers=1), pool.limits(cancel=lambda: False):
+        pool.run(lambda _: threads.add(threading.get_ident()), range(50))
+    assert threads == {threading.get_ident()}
+    with pytest.raises(ql.Cancelled), pool.limits(cancel=lambda: True), pool.limits(workers=1):
+        pool.run(print, range(3))
