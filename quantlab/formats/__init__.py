@@ -27,7 +27,7 @@ from . import (
 from .base import Checkpoint, FileFormat, TensorSpec
 from .exporting import check_tensors, write_verified
 from .files import InputFile
-from .folder import INDEX_SUFFIX, open_folder, open_remote
+from .folder import INDEX_SUFFIXES, open_folder, open_remote
 from .layout import Layout, export_layout
 from .outgoing import Outgoing, outgoing
 from .packed import PackedCheckpoint
@@ -185,13 +185,14 @@ FORMATS: dict[str, FileFormat] = {
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, alone: bool = False) -> Checkpoint:
-    """Open a file of tensors, or a folder of safetensors files as Hugging Face writes them. Nothing is loaded yet.
+    """Open a file of tensors, or a folder of safetensors or PyTorch files as Hugging Face writes them.
 
+    Nothing is loaded yet.
     The content decides what the file is, never its name. An export of quantlab opens too, as the decoded values.
 
     Parameters
     ----------
-    path : a regular file, or a folder with one .safetensors file or an index of several. Or the
+    path : a regular file, or a folder with one .safetensors or .bin file, or an index of several. Or the
         URL of one: s3://bucket/model.safetensors, or https://host/model/ with a model.safetensors, or its index, in it.
         Only the bytes that are asked for are read. URLs need what requirements-cluster.txt names.
     name : what to call it in messages, if not by the last part of `path`; also names the one tensor of a .npy file.
@@ -212,7 +213,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, al
 def _open_url(url: str, name: str | None, alone: bool) -> Checkpoint:
     if path := local_path(url):
         return open_checkpoint(path, name=name, alone=alone)
-    whole = public(url).endswith(("/", INDEX_SUFFIX))
+    whole = public(url).endswith(("/", *INDEX_SUFFIXES))
     checkpoint = open_remote(url, _open_file) if whole else _open_file(RemoteFile(url, name))
     checkpoint.location = url
     return checkpoint

@@ -191,6 +191,11 @@ class StoredCheckpoint(Checkpoint):
         super().__init__(path, format, noted({name: entry.spec for name, entry in entries.items()}), files)
         self._entries = entries
 
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The entries by tensor."""
+        return self._entries
+
     def raw(self, name: str) -> np.ndarray:
         """One tensor in the file's own dtype (native byte order), read now into memory of its own."""
         dtype = self._dtype(name)

@@ -21,7 +21,7 @@ import numpy as np
 from ..arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
 from . import ziparchive
-from .base import Checkpoint, Entry, StoredCheckpoint, TensorSpec, as_bytes, shape_fault
+from .base import Entry, StoredCheckpoint, TensorSpec, as_bytes, shape_fault
 from .files import InputFile, Stream, shown, size_text
 from .pieces import Pieces
 from .torchpickle import FLOAT4_PAIRS, WAY_OUT, View, read_views
@@ -42,7 +42,7 @@ def accepts(file: InputFile) -> bool:
     return any(PurePosixPath(name).name == PICKLE for name in ziparchive.member_names(file))
 
 
-def open_file(file: InputFile) -> Checkpoint:
+def open_file(file: InputFile) -> StoredCheckpoint:
     """Read the directory and the pickle. CheckpointError or LimitError if they lie, or are more than tensors."""
     members = _members(file)
     if "byteorder" in members and _content(members["byteorder"], 6) != b"little":

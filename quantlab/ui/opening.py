@@ -205,6 +205,8 @@ def _open_or_list(session: state.Session, path: str) -> None:
         if not (found.is_dir() and sources.candidates(found)):
             raise
         session.folder = str(found)
+        if any(found.glob("*.index.json")):  # it is meant to be one model, so what is wrong with it matters
+            raise
 
 
 def _sample(session: state.Session) -> None:

@@ -1,18 +1,23 @@
 """Folders of safetensors files, as Hugging Face writes and caches them."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quantlab.errors import CheckpointError, LimitError
+from quantlab.errors import CheckpointError, LimitError, QuantlabError
 from quantlab.formats import folder as folder_module
 from quantlab.formats import open_checkpoint
 
-from .hostile import refusal
+from .hostile import Canary, archive, open_and_read_all, refusal
 
 PARTS = {"model-00001-of-00002.safetensors": ["a", "b"], "model-00002-of-00002.safetensors": ["c"]}
 
@@ -116,6 +121,77 @@ def test_budgets_of_an_index(folder, monkeypatch):
     monkeypatch.setattr(folder_module, "MAX_INDEX", 10)
     with pytest.raises(LimitError, match="index of up to 10"):
         open_checkpoint(folder)
+
+
+# -- PyTorch's files
+
+
+@pytest.fixture
+def pytorch(tmp_path):
+    """A model in two of torch's files, as transformers wrote them before safetensors; a view shares a storage."""
+    place = tmp_path / "model"
+    place.mkdir()
+    a = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    parts = {"a": a, "a.turned": a.T, "b": torch.ones(3, dtype=torch.bfloat16)}, {"c": torch.full((2,), 7.0)}
+    names = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
+    for name, part in zip(names, parts, strict=True):
+        torch.save(part, place / name)
+    index = {"metadata": {"total_size": 62}, "weight_map": {t: n for n, p in zip(names, parts, strict=True) for t in p}}
+    (place / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return place
+
+
+def test_pytorch_files_with_an_index_are_one_checkpoint(pytorch):
+    read = {}
+    for path in sorted(pytorch.glob("*.bin")):
+        read |= torch.load(path, weights_only=True)
+    with open_checkpoint(pytorch) as checkpoint:
+        assert (checkpoint.format, checkpoint.names) == ("torch", ["a", "a.turned", "b", "c"])
+        for name, tensor in read.items():
+            np.testing.assert_array_equal(checkpoint.load(name), tensor.to(torch.float32).numpy())
+
+
+def test_a_folder_with_a_whole_pytorch_model_beside_other_files_of_the_kind(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    torch.save({"step": torch.ones(1)}, tmp_path / "optimizer.bin")
+    assert open_checkpoint(tmp_path).names == ["w"]
+    safetensors.numpy.save_file({"s": np.ones(2, np.float32)}, tmp_path / "weights.safetensors")
+    assert open_checkpoint(tmp_path).names == ["s"]
+
+
+@pytest.mark.parametrize("file", ["../x.bin", "/etc/x.bin", "a/b.bin", "model.safetensors", "x\0.bin"])
+def test_an_index_of_pytorch_files_names_nothing_else(file, pytorch):
+    index = {"weight_map": {"a": file}}
+    (pytorch / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    assert "only .bin files of the same folder" in str(refusal(pytorch))
+
+
+@pytest.mark.parametrize("content", [pickle.dumps({"a": 1}, 2), b"", b"GGUF" + bytes(60), archive(("x.npy", b""))])
+def test_a_shard_that_is_no_checkpoint_of_torch_is_refused(content, pytorch):
+    (pytorch / "pytorch_model-00002-of-00002.bin").write_bytes(content)
+    assert isinstance(refusal(pytorch), CheckpointError)
+
+
+def test_nothing_in_a_shard_is_ever_called(pytorch, tmp_path):
+    evil = archive(("m/data.pkl", pickle.dumps(Canary(tmp_path / "executed"), 2)), ("m/version", b"3\n"))
+    (pytorch / "pytorch_model-00002-of-00002.bin").write_bytes(evil)
+    assert "convert it to safetensors" in str(refusal(pytorch))
+    assert not (tmp_path / "executed").exists()
+
+
+@given(data=st.data())
+def test_a_damaged_index_gives_a_typed_error_or_is_read(data, tmp_path_factory):
+    place = tmp_path_factory.getbasetemp() / "a damaged index"
+    place.mkdir(exist_ok=True)
+    for file, names in PARTS.items():
+        safetensors.numpy.save_file({name: np.full(3, 1, np.float32) for name in names}, place / file)
+    content = json.dumps({"metadata": {}, "weight_map": {n: file for file, names in PARTS.items() for n in names}})
+    damaged = bytearray(content.encode())
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    (place / "model.safetensors.index.json").write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    with contextlib.suppress(QuantlabError):
+        open_and_read_all(place)
 
 
 def test_nothing_stays_open_after_a_refusal(folder):
