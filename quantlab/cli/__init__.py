@@ -15,7 +15,7 @@ from types import FrameType
 from .. import __version__
 from ..errors import QuantlabError
 from ..kernelcache import forget_compiled, is_damage
-from . import export, info, quantize, sweep, verify
+from . import export, info, quantize, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
 from .terminal import complain, note, prepare_streams
 
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"quantlab {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in (info, sweep, quantize, export, verify):
+    for command in (info, sweep, sweeps, quantize, export, verify):
         command.add(commands)
     return top
 

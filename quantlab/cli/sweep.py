@@ -2,39 +2,37 @@
 
 import argparse
 import itertools
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ..config import QuantConfig
+from ..database import FOLDER_VARIABLE
 from ..errors import ConfigError, check_integer
+from ..estimate import Estimate, duration, estimate
 from ..formats import Checkpoint, open_checkpoint
-from ..formats.files import shown
+from ..formats.files import shown, size_text
 from ..recipe import select
-from ..sweep import Progress, sweep
-from ..tables import WRITERS, common_tensors, measured, total
+from ..store import ResultStore
+from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, check_grid, sweep
+from ..tables import json_text
 from .grid import add_grid, chosen
-from .options import OUT_HELP, UsageError, add_file, add_tensors, command, examples, one
-from .output import checked_out, write_file, write_stdout
-from .terminal import Bar, counted, figure, note, show_table
-
-HEADERS = ["SQNR dB", "bits/wt", "ratio"]
-MORE = ["max error", "clipped %"]  # where there is room for them
-SHOWN_REASONS = 5
+from .options import add_file, add_tensors, command, examples, one
+from .results import COLUMNS_HELP, add_results, deliver, destination, tell_refused
+from .terminal import Bar, counted, note
 
 TEXT = f"""\
 The options make a grid: every dtype with every mapping, granularity, calibration and scale dtype.
 What does not go together is left out, and said so. Each tensor is read once, whatever the number
-of configurations.
+of configurations, and the next one while this one is computed: a sweep takes the memory of the two
+largest tensors.
 
-On the screen there is one line per configuration, over all tensors together, smallest first;
-* marks those that no other configuration beats in both size and error:
-  SQNR dB      power of the weights over power of the error; about 6 more per bit
-  bits/wt      bits per weight of everything stored, scales and zero points included
-  ratio        bytes of the source, in its own type, over bytes of the result
-  worst dB     the lowest SQNR of any tensor, and which one
+{COLUMNS_HELP}
+
+With --store, rows are kept on disk as each tensor ends. Interrupted or killed, the same command goes
+on where it was; what is in the store already, of this file or of another one with the same values, is
+not computed again. "quantlab sweeps" lists what is there.
 
 examples:
 {
@@ -46,24 +44,42 @@ examples:
         ),
         ("two in particular, on one tensor", "sweep model.safetensors --config w4_g128 fp16 --tensors lm_head.weight"),
         ("every figure of every tensor, for a spreadsheet", "sweep model.safetensors --csv sweep.csv"),
+        ("how long it will take, and how much memory", "sweep model.safetensors --dtype int4 int8 --dry-run"),
+        ("one that survives the night", "sweep model.safetensors --dtype int4 int8 --store"),
     )
 }"""
+FOLDER_HELP = f"""\
+default: the folder that the environment variable {FOLDER_VARIABLE} names, or quantlab in your folder of caches"""
 
 
 def add(commands: Any) -> None:
     """The command's arguments."""
-    parser = command(commands, "sweep", run, "measure error and size of many configurations; nothing is written", TEXT)
+    parser = command(
+        commands, "sweep", run, "measure error and size of many configurations; no weights are written", TEXT
+    )
     add_file(parser)
     add_tensors(parser)
     add_grid(parser)
-    parser.add_argument("--each", action="store_true", help="on the screen, a line per tensor and configuration")
+    add_results(parser)
+    parser.add_argument(
+        "--store", metavar="FOLDER", nargs="?", const="",
+        help=f"keep every row in FOLDER, and do not compute again what is there; {FOLDER_HELP}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="say how many rows, how long and how much memory, after a second of timing; with --json - for a program",
+    )  # fmt: skip
     parser.add_argument(
         "--workers", metavar="N", type=one(workers), help="threads to use at most; default: one per core"
     )
-    out = parser.add_mutually_exclusive_group()
-    for name in WRITERS:
-        stdout = "" if name == "parquet" else "; - is stdout"
-        out.add_argument(f"--{name}", metavar="OUT", help=f"write every row as {name}: {OUT_HELP}{stdout}")
+    parser.add_argument(
+        "--max-rows", metavar="N", type=one(limit), default=MAX_ROWS,
+        help=f"refuse a grid of more rows (default: {MAX_ROWS:,})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-evaluations", metavar="N", type=one(limit), default=MAX_EVALUATIONS,
+        help=f"refuse a grid of more values x configurations (default: {MAX_EVALUATIONS:,})",
+    )  # fmt: skip
 
 
 def workers(text: str) -> int:
@@ -71,26 +87,63 @@ def workers(text: str) -> int:
     return check_integer("the number of workers", int(text) if text.isdecimal() else text, 1, 1024)
 
 
+def limit(text: str) -> int:
+    """A limit of a grid."""
+    return check_integer("the limit", int(text) if text.isdecimal() else text, 1, 10**24)
+
+
 def run(args: argparse.Namespace) -> None:
     """Sweep, and print or write the table."""
     configs, refusals = chosen(args)
-    writer, out = next(((name, getattr(args, name)) for name in WRITERS if getattr(args, name)), (None, "-"))
-    if writer == "parquet" and out == "-":
-        raise UsageError("parquet cannot be written to stdout: name a file")
-    path = None if out == "-" else checked_out(out)
+    writer, path = destination(args)
     with open_checkpoint(args.file) as checkpoint:
         names = select(checkpoint, args.tensors)
-        with Bar() as bar:
-            sizes = [checkpoint.spec(name).size for name in names]
-            frame = sweep(checkpoint, configs, names, workers=args.workers, on_progress=by_weights(bar, sizes))
+        specs = [checkpoint.spec(name) for name in names]
+        check_grid(len(configs), [spec.size for spec in specs], args.max_rows, args.max_evaluations)
+        if args.dry_run:
+            show_estimate(estimate(configs, specs), as_json=writer == "json")
+            return
+        frame = measured_frame(args, checkpoint, configs, names)
         tell_scope(checkpoint, configs, refusals, frame)
-    if writer is None:
-        show(frame, args.each)
-    elif path is None:
-        write_stdout(WRITERS[writer](frame))
-    else:
-        write_file(path, WRITERS[writer](frame))
-        note(f"wrote {counted(len(frame), 'row')} to {path}")
+    deliver(frame, writer, path, args.each)
+
+
+def measured_frame(
+    args: argparse.Namespace, checkpoint: Checkpoint, configs: list[QuantConfig], names: list[str]
+) -> pd.DataFrame:
+    """The table, computed, or taken from the store as far as it is there."""
+    sizes = [checkpoint.spec(name).size for name in names]
+    with Bar() as bar:
+        progress = by_weights(bar, sizes)
+        if args.store is None:
+            return sweep(checkpoint, configs, names, workers=args.workers, on_progress=progress)
+        with ResultStore(args.store or None) as store:
+            try:
+                frame = store.run(
+                    checkpoint, configs, names, title=checkpoint.title, location=checkpoint.location,
+                    workers=args.workers, on_progress=progress,
+                )  # fmt: skip
+            except (KeyboardInterrupt, SystemExit):
+                note("what is finished is in the store: the same command goes on from there")
+                raise
+    held = frame.attrs["held"]
+    note(f"{held:,} of {counted(len(frame), 'row')} were in the store {store.path.parent}")
+    return frame
+
+
+def show_estimate(found: Estimate, as_json: bool) -> None:
+    """Print what the sweep amounts to."""
+    if as_json:
+        print(json_text({
+            "configs": found.configs, "tensors": found.tensors, "rows": found.rows, "values": found.values,
+            "evaluations": found.evaluations, "seconds": found.seconds, "peak_nbytes": found.peak_bytes,
+        }))  # fmt: skip
+        return
+    scope = f"{counted(found.configs, 'configuration')} x {counted(found.tensors, 'tensor')}"
+    print(f"rows         {found.rows:,} ({scope})")
+    print(f"evaluations  {found.evaluations:,} ({found.values:,} values under each configuration)")
+    print(f"time         about {duration(found.seconds)}, as this machine is timed at this moment")
+    print(f"memory       about {size_text(found.peak_bytes)} at most, the program's own included")
 
 
 def by_weights(on_progress: Progress, sizes: Sequence[int]) -> Progress:
@@ -116,66 +169,4 @@ def tell_scope(checkpoint: Checkpoint, configs: list[QuantConfig], refusals: lis
     note(f"{counted(len(configs), 'configuration')} x {counted(tensors, 'tensor')}{left_out}")
     for sentence in refusals:
         note(f"left out of the grid: {sentence}")
-    by_reason: dict[str, list[str]] = {}
-    for row in refused:
-        by_reason.setdefault(row["reason"], []).append(f"{row['tensor']} as {row['config']}")
-    for reason, where in list(by_reason.items())[:SHOWN_REASONS]:
-        more = f" and {len(where) - 1:,} more" if len(where) > 1 else ""
-        note(f"no figures for {where[0]}{more}: {reason}")
-    if len(by_reason) > SHOWN_REASONS:
-        note(f"no figures for {len(refused):,} combinations in all")
-
-
-def show(frame: pd.DataFrame, each: bool) -> None:
-    """Print the table for a reader: totals over tensors, or every row."""
-    if each or frame["tensor"].nunique() == 1:
-        show_rows(measured(frame), ["tensor", "config"] if frame["tensor"].nunique() > 1 else ["config"])
-    else:
-        show_totals(frame)
-
-
-def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
-    """Print a line per row, beginning with the columns `lead`."""
-    lines = [
-        [
-            *(row[column] for column in lead),
-            *cells(row),
-            figure(row["max_abs_error"], ".3g"),
-            figure(100 * row["clipped_fraction"], ".3g"),
-        ]
-        for row in rows.to_dict("records")
-    ]
-    headers = HEADERS + MORE
-    show_table([*lead, *headers], lines, "<" * len(lead) + ">" * len(headers))
-
-
-def show_totals(frame: pd.DataFrame) -> None:
-    """Print a line per configuration, over all tensors together."""
-    shared = common_tensors(frame)
-    if len(shared) < frame["tensor"].nunique():
-        note(f"totals are over the {counted(len(shared), 'tensor')} that every configuration can serve")
-    totals = total(frame).sort_values(["bits_per_weight", "sqnr_db"], ascending=[True, False], kind="stable")
-    beaten = totals["sqnr_db"] <= totals["sqnr_db"].cummax().shift(fill_value=-math.inf)
-    worst = worst_tensors(frame)
-    lines = [
-        [row["config"], "" if dominated else "*", *cells(row), *worst[row["config"]]]
-        for row, dominated in zip(totals.to_dict("records"), beaten, strict=True)
-    ]
-    headers = ["config", "", *HEADERS, "worst dB", "tensor"]
-    show_table(headers, lines, "<<" + ">" * len(HEADERS) + "><", name=len(headers) - 1)
-
-
-def cells(row: Mapping[Hashable, Any]) -> list[str]:
-    """The figures of one row, in the order of `HEADERS`."""
-    return [
-        figure(row["sqnr_db"], ".2f"),
-        figure(row["bits_per_weight"], ".3f"),
-        figure(row["compression_ratio"], ".2f"),
-    ]
-
-
-def worst_tensors(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """The lowest SQNR of any tensor under every configuration, and that tensor."""
-    rows = measured(frame)
-    lowest = rows.loc[rows.groupby("config", sort=False)["sqnr_db"].idxmin()]
-    return {row["config"]: (f"{row['sqnr_db']:.2f}", row["tensor"]) for row in lowest.to_dict("records")}
+    tell_refused(frame)

@@ -27,6 +27,7 @@ from typing import Any
 import streamlit as st
 
 from quantlab.errors import Cancelled, LimitError, QuantlabError
+from quantlab.estimate import duration
 from quantlab.ui import text
 
 KEPT = 24  # finished jobs whose results stay in memory, the newest first
@@ -229,20 +230,6 @@ def start(kind: str, label: str, fn: Work) -> Job:
 def get(job_id: str | None) -> Job | None:
     """The job with this id, from whichever tab; None if it is unknown or no longer kept."""
     return registry().get(job_id)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a reader.
-
-    >>> duration(0.04), duration(3.21), duration(75), duration(4000)
-    ('under 0.1 s', '3.2 s', '1 min 15 s', '1 h 6 min')
-    """
-    if seconds < 0.1:
-        return "under 0.1 s"
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def progress_fragment(job: Job, show_partial: Callable[[Any], None] | None = None) -> None:

@@ -3,19 +3,16 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from quantlab.config import QuantConfig
-from quantlab.dtypes import DTYPES
-from quantlab.errors import ConfigError, QuantlabError
+from quantlab.errors import ConfigError
+from quantlab.estimate import Cost, Kind, duration, seconds, speedup, timed
 from quantlab.formats import Checkpoint
-from quantlab.granularity import PerChannel, PerGroup
-from quantlab.metrics import evaluate
 from quantlab.plots.damage import Figures
 from quantlab.sweep import Row, sweep, table
 from quantlab.ui import jobs, text
@@ -25,7 +22,6 @@ from quantlab.ui.text import counted
 Rows = list[Row]
 
 PUBLISH_SECONDS = 0.5
-PROBES = ((16, 256), (64, 2048))  # two shapes tell the cost per call from the cost per value
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +108,7 @@ class _Collected:
 
 def estimate(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> float:
     """Seconds that a sweep of these configurations over tensors of these sizes takes about."""
-    costs = [
-        _cost(_representative(config).slug if DTYPES[config.dtype].configurable else config.slug) for config in configs
-    ]
-    per_call, per_value = (sum(cost[i] for cost in costs) for i in (0, 1))
-    return len(sizes) * per_call + sum(sizes) * per_value
+    return seconds(configs, sizes, _cost, _speedup())
 
 
 def estimate_text(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> str:
@@ -125,40 +117,15 @@ def estimate_text(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> str:
     return (
         f"**{counted(len(configs), 'configuration')}** × {counted(len(sizes), 'tensor')} of {text.count(sum(sizes))} "
         f"weights = {text.count(values)} evaluations, "
-        f"**about {jobs.duration(estimate(configs, sizes))}** on this computer"
+        f"**about {duration(estimate(configs, sizes))}** on this computer"
     )
 
 
-def _representative(config: QuantConfig) -> QuantConfig:
-    """A configuration that takes about as long: calibration and cut matter, bits and mapping roughly."""
-    granularity = config.granularity
-    if isinstance(granularity, PerGroup):
-        granularity = PerGroup(min(granularity.group_size, PROBES[1][1]))
-    if isinstance(granularity, PerChannel):
-        granularity = PerChannel(0 if granularity.axis == 0 else -1)
-    dtype = f"int{next(bits for bits in (4, 8, 16) if config.codec.bits <= bits)}"
-    mapping = config.mapping if config.mapping == "symmetric" else "affine"
-    try:
-        return replace(config, granularity=granularity, dtype=dtype, mapping=mapping, scale_dtype="fp32")
-    except ConfigError:  # a calibration that serves fewer bits only
-        return replace(config, granularity=granularity)
+@st.cache_resource(max_entries=1024, show_spinner="Timing configurations of each kind …")
+def _cost(kind: Kind) -> Cost:
+    return timed(kind)
 
 
-@st.cache_resource(max_entries=1024, show_spinner="Timing one configuration of each kind …")
-def _cost(slug: str) -> tuple[float, float]:
-    """(seconds per call, seconds per value), measured here and now on Gaussian values."""
-    config = QuantConfig.parse(slug)
-    _seconds(*PROBES[0], config)  # the first call may compile
-    (small, short), (large, long) = [(rows * columns, _seconds(rows, columns, config)) for rows, columns in PROBES]
-    per_value = max(long - short, 0.0) / (large - small)
-    return max(short - small * per_value, 0.0), per_value
-
-
-def _seconds(rows: int, columns: int, config: QuantConfig) -> float:
-    x = np.random.default_rng(0).standard_normal((rows, columns), np.float32)
-    try:
-        start = time.perf_counter()
-        evaluate(x, config)
-    except QuantlabError:  # refused at this shape, and so about as fast elsewhere
-        return 0.0
-    return time.perf_counter() - start
+@st.cache_resource(show_spinner=False)
+def _speedup() -> float:
+    return speedup()
