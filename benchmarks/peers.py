@@ -18,7 +18,7 @@ from .timing import Call
 
 THREADS = 2
 INT8_MAX, INT4_MAX = 127, 7
-GROUP = 128
+GROUP, EXACT_GROUP = 128, 32
 GRID = 100  # candidates of a grid search for the range of least squared error
 BINS, LEVELS = 2048, 128  # of an entropy calibration at 8 bits
 PERCENTILES = (0.1, 99.9)
@@ -198,6 +198,37 @@ def numpy_sweep(x: np.ndarray) -> Call:
 def numpy_percentile(x: np.ndarray) -> Call:
     """Two percentiles of every row."""
     return lambda: np.percentile(x, PERCENTILES, axis=1)
+
+
+def numpy_exact(x: np.ndarray) -> Call:
+    """The sweep over every change of a code, int4 per group of `EXACT_GROUP`; the mean squared error that it leaves.
+
+    All groups at once: changes sorted along each group, sums carried on by cumsum, either sign of the scale.
+    """
+    groups = x.reshape(-1, EXACT_GROUP).astype(np.float64)
+    magnitudes = np.maximum(np.abs(groups), 1e-300)[..., None]
+    codes = np.arange(1, INT4_MAX + 2)
+
+    def call() -> float:
+        times = ((codes - 0.5) / magnitudes).reshape(len(groups), -1)
+        order = np.argsort(times, axis=1)
+        weights = np.broadcast_to(magnitudes, (*groups.shape, codes.size)).reshape(times.shape)
+        rises = np.broadcast_to(2.0 * codes - 1, (*groups.shape, codes.size)).reshape(times.shape)
+        errors = [_swept_error(groups, sign, weights, rises, order) for sign in (1, -1)]
+        return float(np.minimum(*errors).sum() / x.size)
+
+    return call
+
+
+def _swept_error(groups: np.ndarray, sign: int, weights: np.ndarray, rises: np.ndarray, order: np.ndarray) -> Any:
+    """The least squared error of every group for one sign of the scale: only one side has the code 8."""
+    allowed = np.repeat(groups * sign < 0, INT4_MAX + 1, axis=1) | (rises < 2 * INT4_MAX)
+    a, b = (np.cumsum(np.take_along_axis(values * allowed, order, axis=1), axis=1) for values in (weights, rises))
+    best = np.argmax(a * a / np.maximum(b, 1), axis=1)[:, None]
+    a, b = (np.take_along_axis(sums, best, axis=1) for sums in (a, b))
+    scale = (sign * a / b).astype(np.float32)
+    decoded = np.clip(np.rint(groups / scale), -INT4_MAX - 1, INT4_MAX) * scale
+    return np.square(groups - decoded).sum(axis=1)
 
 
 def codes_of(x: np.ndarray, bits: int) -> np.ndarray:

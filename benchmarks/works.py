@@ -263,6 +263,13 @@ SECTIONS = [
                 no_worse,
             ),
             Work(
+                "Exact, int4 per group of 32, 1 Mi values (32,768 groups)",
+                partial(evaluate, "int4-sym-g32-exact"),
+                [Peer("the same sweep in NumPy", peers.numpy_exact, 20)],
+                close,
+                values=1 << 20,
+            ),
+            Work(
                 "percentiles 0.1 and 99.9 per row",
                 partial(calibrate, "int8-sym-ch0-percentile"),
                 [Peer("numpy.percentile", peers.numpy_percentile, 8)],

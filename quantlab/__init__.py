@@ -9,7 +9,7 @@
 True
 """
 
-from .calibration import CALIBRATIONS, EMA, MSE, Entropy, MinMax, MovingAverage, Octav, Percentile
+from .calibration import CALIBRATIONS, EMA, MSE, Entropy, Exact, MinMax, MovingAverage, Octav, Percentile
 from .config import PRESETS, QuantConfig, combinations, grid
 from .dtypes import DTYPES, MAPPINGS
 from .errors import (
@@ -56,6 +56,7 @@ __all__ = [
     "EmptyTensorError",
     "Entropy",
     "ErrorReport",
+    "Exact",
     "ExportError",
     "LimitError",
     "MinMax",

@@ -17,7 +17,7 @@ from .dtypes import Codec, IntegerCodec
 from .errors import ConfigError, check_integer, check_known, check_number
 from .granularity import Groups
 from .ranging import SEARCHED, Calibration, Range
-from .search import MSE, Octav
+from .search import MSE, Exact, Octav
 from .selection import order_statistics, tail_means
 
 
@@ -208,6 +208,7 @@ CALIBRATIONS: dict[str, type[Calibration]] = {
     "entropy": Entropy,
     "mse": MSE,
     "octav": Octav,
+    "exact": Exact,
     "movavg": MovingAverage,
     "ema": EMA,
 }

@@ -59,6 +59,34 @@ class Fitted(NamedTuple):
     offset: np.ndarray
 
 
+class Sides(NamedTuple):
+    """Codes to search a scale for: float64 arrays [S], one entry per way to lay them around 0."""
+
+    down: np.ndarray  # codes below 0, as a count: values down to -down * scale
+    up: np.ndarray
+    sign: np.ndarray  # of the scale that comes of it; -1 turns the codes around
+    zero_point: np.ndarray
+    most: np.ndarray  # largest scale whose outermost code is finite in float32
+    farthest_down: float  # the most of `down`
+    farthest_up: float
+
+
+class Work(NamedTuple):
+    """Room for the search of one group after another, and for so many changes of codes at a time as `order` holds.
+
+    That must be at least a group's size: then there always is a stretch with few enough changes.
+    """
+
+    times: np.ndarray  # float64 [changes + 4]: 1 / scale at which a code changes
+    rises: np.ndarray  # how much its square grows, 2 k - 1 for k - 1 to k, with the sign of the value
+    weights: np.ndarray  # |x|
+    order: np.ndarray  # uint64 [changes]: their indices, by time
+    starts: np.ndarray  # uint64 [2 * changes]: of the buckets they are sorted into
+    codes: np.ndarray  # float64 [largest group]: magnitudes reached so far
+    sums: np.ndarray  # float64 [S, 2]: (sum x q, sum q^2) for each of the sides
+    ends: np.ndarray  # float64 [S]: how far each is worth following
+
+
 @jit
 def widen_bfloat16(bits, x):
     """float32 from the bit patterns of bfloat16: uint16 [rows, cols] -> x, same shape."""
@@ -141,7 +169,7 @@ def bounds(scale, zero_point, offset, grid):
     """Lowest and highest code relative to the zero point whose value is finite in float32."""
     # The product is rounded before a positive offset is added: by up to half a step, and the sum must not pass the end.
     room = max(FLOAT32_MAX - (offset + HALF_STEP_AT_MAX if offset > 0.0 else 0.0), 0.0)
-    limit = np.floor(room / scale)  # math.floor would make it an int64
+    limit = np.floor(room / abs(scale))  # math.floor would make it an int64
     return np.float32(max(grid.qmin - zero_point, -limit)), np.float32(min(grid.qmax - zero_point, limit))
 
 
@@ -443,6 +471,336 @@ def candidate_errors(x, size, lo, hi, cuts, whole, grid, storage, errors):
                 error = squared_error(values, step, start, lowest, highest)
                 errors[r, j, k] = error
                 best = min(best, error)
+
+
+@jit
+def storable(scale, storage, pow2):
+    """The value of a storage type nearest to a positive scale, of its powers of two if `pow2` is 1; never 0."""
+    if pow2 == 1.0:
+        scale = 2.0 ** min(np.rint(math.log2(scale)), math.frexp(storage.largest)[1] - 1.0)
+    return max(round_to(scale, storage), storage.smallest)
+
+
+@jit
+def best_storable(a, b, most, storage, pow2):
+    """(gain, scale): the storable scale that takes most, 2 s a - s^2 b, off the error for codes with these sums."""
+    scale = min(storable(a / b, storage, pow2), most)
+    gain = scale * (2.0 * a - scale * b)
+    if pow2 == 1.0:  # the nearer power may be the worse one
+        for factor in (0.5, 2.0):
+            other = min(storable(scale * factor, storage, pow2), most)
+            if other * (2.0 * a - other * b) > gain:
+                gain, scale = other * (2.0 * a - other * b), other
+    return gain, scale
+
+
+@fast
+def projection(values, scale, lowest, highest):
+    """(sum x * q, sum q^2) for the codes of values [n] under a scale: the best scale for these codes is their ratio."""
+    a, b = 0.0, 0.0
+    for i in range(values.shape[0]):
+        code = np.float64(min(max(np.rint(values[i] / scale), lowest), highest))
+        a += np.float64(values[i]) * code
+        b += code * code
+    return a, b
+
+
+@fast
+def beyond(values, sign, end):
+    """(sum (|x| - end)^2, sum (|x| - end)) over the values of one sign whose magnitude is above `end`."""
+    squares, sums = 0.0, 0.0
+    for i in range(values.shape[0]):
+        excess = max(np.float64(values[i]) * sign - end, 0.0)
+        squares += excess * excess
+        sums += excess
+    return squares, sums
+
+
+@jit
+def least_end(values, sign, extreme, error):
+    """An end of the range below which clipping the values of one sign would alone cost more than `error`.
+
+    At least so far from the extreme magnitude that this one would not; from there by Newton's method: the cost is
+    convex and falls, so every step stays on the side that costs more.
+    """
+    end = max(extreme - math.sqrt(error), 0.0)
+    for _ in range(12):
+        squares, sums = beyond(values, sign, end)
+        if squares <= error * 1.02:
+            break
+        end += (squares - error) / (2.0 * sums)
+    return end
+
+
+@fast
+def least_error(values, scale):
+    """What values [n] below `scale` cost at least under it or any larger scale: codes 0 and 1 are all they can have."""
+    total = 0.0
+    for i in range(values.shape[0]):
+        value = abs(np.float64(values[i]))
+        distance = max(min(value, scale - value), 0.0)
+        total += distance * distance
+    return total
+
+
+@jit
+def most_scale(values, amax, error):
+    """A scale above which the values below it would alone cost more than `error`, to a few percent."""
+    scale = 2.0 * amax
+    for ratio in (0.7, 0.9, 0.97):
+        while least_error(values, ratio * scale) > error:
+            scale *= ratio
+    return scale
+
+
+@jit
+def settle(values, sides, k, scale, grid, found):
+    """found = (error, scale, zero point) for a scale of sides k, if encoding and decoding says that it is better."""
+    step = np.float32(sides.sign[k] * scale)
+    lowest, highest = bounds(step, sides.zero_point[k], np.float32(0), grid)
+    error = squared_error(values, step, np.float32(0), lowest, highest)
+    if error < found[0]:
+        found[0], found[1], found[2] = error, step, sides.zero_point[k]
+
+
+@jit
+def first_guess(values, up, down, power, sides, storage, pow2, zero_point, gain):
+    """(gain, side, scale): the best of scales that clip more and more, each improved once for the codes it gives.
+
+    Sides with the zero point given are tried until what they clip alone costs more than is left of `power`, the sum of
+    squares, by the best scale yet. If none takes off more than `gain`, the side is -1.
+    """
+    chosen, best = -1, 0.0
+    for k in range(sides.up.shape[0]):
+        if sides.zero_point[k] != zero_point:
+            continue
+        scale = max(least_of(up, sides.up[k]), least_of(down, sides.down[k]))
+        for _ in range(100):
+            excess = max(up - sides.up[k] * scale, down - sides.down[k] * scale, 0.0)
+            if excess * excess > power - gain or not storage.smallest <= scale <= storage.largest:
+                break
+            a, b = projection(values, np.float32(scale), np.float32(-sides.down[k]), np.float32(sides.up[k]))
+            if b > 0.0 and a * a > gain * b:
+                possible, candidate = best_storable(a, b, sides.most[k], storage, pow2)
+                if possible > gain:
+                    gain, chosen, best = possible, k, candidate
+            scale *= 0.88
+    return gain, chosen, best
+
+
+@jit
+def code_at(magnitude, t, limit):
+    """The code of a magnitude under the scale 1 / t, up to a limit."""
+    return min(np.floor(magnitude * t + 0.5), limit)
+
+
+@fast
+def count_changes(values, t, down, up, codes):
+    """How many codes change on the way from `codes` [n] to those under 1 / t."""
+    total = 0.0
+    for i in range(values.shape[0]):
+        total += code_at(abs(np.float64(values[i])), t, up if values[i] > np.float32(0) else down) - codes[i]
+    return np.int64(total)
+
+
+@jit
+def list_changes(values, end, down, up, codes, work):
+    """List the changes from `codes` [n] to those under 1 / end, value by value; moves `codes`. Returns their count."""
+    count = np.int64(0)
+    for i in range(values.shape[0]):
+        magnitude, rise = abs(np.float64(values[i])), math.copysign(2.0, values[i])
+        reached = code_at(magnitude, end, up if values[i] > np.float32(0) else down)
+        middle, inverse = codes[i] + 0.5, 1.0 / max(magnitude, 1e-300)
+        left = np.int64(reached - codes[i])
+        while True:
+            # Four at a time, wanted or not: a loop of an unforeseeable length costs more than what it saves.
+            for k in range(4):
+                work.times[count + k] = (middle + k) * inverse
+                work.rises[count + k] = (middle + k) * rise
+                work.weights[count + k] = magnitude
+            if left <= 4:
+                break
+            count, middle, left = count + 4, middle + 4.0, left - 4
+        count += left
+        codes[i] = reached
+    return count
+
+
+@jit
+def order_changes(count, start, end, work):
+    """Put the indices of the changes listed into `work.order`, by time.
+
+    Each value's changes lie at equal distances in t, so that two buckets for each hold few, and sorting them by
+    insertion has little to move.
+    """
+    times, order, starts = work.times, work.order, work.starts
+    factor, last = 2 * count / (end - start), 2.0 * count - 1.0
+    for bucket in range(2 * count):
+        starts[bucket] = 0
+    # Unsigned indices: signed ones would be checked for counting from the end.
+    for i in range(count):
+        starts[np.uint64(min(max((times[i] - start) * factor, 0.0), last))] += 1
+    before, fullest = np.uint64(0), np.uint64(0)
+    for bucket in range(2 * count):
+        fullest = max(fullest, starts[bucket])
+        before += starts[bucket]
+        starts[bucket] = before - starts[bucket]
+    if fullest > 64:
+        order_crowded(times[:count], order)
+        return
+    for i in range(count):
+        place = np.uint64(min(max((times[i] - start) * factor, 0.0), last))
+        order[starts[place]] = i
+        starts[place] += 1
+    latest = times[order[0]]
+    for i in range(1, count):
+        late, j = order[i], i
+        time = times[late]
+        if latest <= time:
+            latest = time
+            continue
+        while j > 0 and times[order[j - 1]] > time:
+            order[j] = order[j - 1]
+            j -= 1
+        order[j] = late
+
+
+@jit
+def order_crowded(times, order):
+    """The same where many changes come at nearly the same time."""
+    ordered = np.argsort(times)
+    for i in range(times.shape[0]):
+        order[i] = ordered[i]
+
+
+@jit
+def follow(count, end, k, sides, storage, pow2, gain, work):
+    """Follow the codes of sides k through the `count` changes listed, up to t = `end`; carries `work.sums` on.
+
+    Returns (gain, scale): the most that a storable scale takes off the error for any of the codes passed, and that
+    scale; or the gain given and 0 if none takes off more.
+    """
+    a, b, best, most = work.sums[k, 0], work.sums[k, 1], 0.0, sides.most[k]
+    lowest, highest = -2.0 * sides.down[k], 2.0 * sides.up[k]
+    times, rises, weights, order = work.times, work.rises, work.weights, work.order
+    for place in range(count):
+        i = order[place]
+        if times[i] > end:
+            break
+        rise = rises[i]
+        if lowest < rise < highest:
+            a += weights[i]
+            b += abs(rise)
+            # a^2 / b would be taken off by the best scale of all; rounding can only take less.
+            if a * a > gain * b:
+                possible, scale = best_storable(a, b, most, storage, pow2)
+                if possible > gain:
+                    gain, best = possible, scale
+    work.sums[k, 0], work.sums[k, 1] = a, b
+    return gain, best
+
+
+@jit
+def least_of(end, codes):
+    """The least scale with which so many codes reach an end; infinite if none do and one is needed."""
+    return 0.0 if end <= 0.0 else end / codes if codes > 0.0 else np.inf
+
+
+@fast
+def begin(values, t, sides, codes, sums):
+    """The codes of values [n] under 1 / t, as magnitudes, and (sum x q, sum q^2) for all sides: float64 [S, 2]."""
+    down, up = sides.farthest_down, sides.farthest_up
+    for i in range(values.shape[0]):
+        codes[i] = code_at(abs(np.float64(values[i])), t, up if values[i] > np.float32(0) else down)
+    for k in range(sides.up.shape[0]):
+        sums[k, 0], sums[k, 1] = code_sums(values, codes, sides.down[k], sides.up[k])
+
+
+@fast
+def code_sums(values, codes, down, up):
+    """(sum x q, sum q^2) for codes given as magnitudes [n], up to the limits of either sign."""
+    a, b = 0.0, 0.0
+    for i in range(values.shape[0]):
+        code = min(codes[i], up if values[i] > np.float32(0) else down)
+        a += abs(np.float64(values[i])) * code
+        b += code * code
+    return a, b
+
+
+@jit
+def follow_all(values, start, farthest, sides, storage, pow2, gain, work):
+    """`follow` for all sides, from t = start to their own `work.ends`, the largest of which is `farthest`.
+
+    Returns (side, scale) of what takes most off the error, or -1 as the side if nothing takes off more than `gain`.
+    Changes are listed for as much of the way at a time as `work` has room for.
+    """
+    down, up, ends = sides.farthest_down, sides.farthest_up, work.ends
+    codes, sums, chosen, best = work.codes[: values.shape[0]], work.sums, -1, 0.0
+    begin(values, start, sides, codes, sums)
+    for k in range(ends.shape[0]):
+        if ends[k] > start and sums[k, 0] * sums[k, 0] > gain * sums[k, 1]:
+            possible, scale = best_storable(sums[k, 0], sums[k, 1], sides.most[k], storage, pow2)
+            if possible > gain:
+                gain, best, chosen = possible, scale, k
+    while start < farthest:
+        end = farthest
+        count = count_changes(values, end, down, up, codes)
+        while count > work.order.shape[0]:
+            end = start + 0.5 * (end - start)
+            count = count_changes(values, end, down, up, codes)
+        if count > 0:
+            order_changes(list_changes(values, end, down, up, codes, work), start, end, work)
+            for k in range(ends.shape[0]):
+                if ends[k] > start:
+                    possible, scale = follow(count, ends[k], k, sides, storage, pow2, gain, work)
+                    if possible > gain:
+                        gain, best, chosen = possible, scale, k
+        start = end
+    return chosen, best
+
+
+@jit
+def exact_group(values, sides, grid, storage, pow2, found, work):
+    """found = (error, scale, zero point) of least squared error for one group, over all storable scales.
+
+    For codes held, the error is sum x^2 - 2 s a + s^2 b with a = sum x q, b = sum q^2. As t = 1 / s grows, codes change
+    one by one, where x t passes the middle between two. The best scale has the codes nearest to x / s, so it is the
+    best one for some codes on the way. Nothing is followed where clipping, or code 0, alone would cost more than the
+    best guess does. The last word has the error of encoding and decoding.
+    """
+    smallest, largest = extent(values)
+    up, down = max(np.float64(largest), 0.0), max(-np.float64(smallest), 0.0)
+    power = beyond(values, 1.0, 0.0)[0] + beyond(values, -1.0, 0.0)[0]
+    noise = 1e-13 * power  # of sums that cancel
+    gain, side, scale = first_guess(values, up, down, power, sides, storage, pow2, found[2], power - found[0] - noise)
+    error = (power - gain) * (1.0 + 1e-9) + noise
+    above, below = least_end(values, 1.0, up, error), least_end(values, -1.0, down, error)
+    start = (1.0 - 1e-6) / min(most_scale(values, max(up, down), error), storage.largest)
+    farthest = 0.0
+    for k in range(sides.up.shape[0]):
+        least = max(least_of(above, sides.up[k]), least_of(below, sides.down[k]), storage.smallest)
+        work.ends[k] = (1.0 + 1e-6) / least
+        farthest = max(farthest, work.ends[k])
+    better, better_scale = follow_all(values, start, farthest, sides, storage, pow2, gain, work)
+    if better >= 0:
+        side, scale = better, better_scale
+    if side >= 0:
+        settle(values, sides, side, scale, grid, found)
+
+
+@jit
+def exact_scales(x, size, sides, grid, storage, pow2, work, scale, zero_point):
+    """Scales (of either sign) and zero points of least squared error; those given are where the search starts."""
+    found = np.empty(3)
+    for r in range(x.shape[0]):
+        for j in range(scale.shape[1]):
+            values = group(x, r, j, size)
+            lowest, highest = bounds(scale[r, j], zero_point[r, j], np.float32(0), grid)
+            found[0] = squared_error(values, scale[r, j], np.float32(0), lowest, highest)
+            found[1], found[2] = scale[r, j], zero_point[r, j]
+            if found[0] > 0.0:
+                exact_group(values, sides, grid, storage, pow2, found, work)
+                scale[r, j], zero_point[r, j] = found[1], found[2]
 
 
 @jit

@@ -20,6 +20,7 @@ class Calibration:
     token: ClassVar[str]
     summary: ClassVar[str]
     needs_codec: ClassVar[bool] = True  # False where the range follows from the values alone, and all codecs share it
+    signed_scales: ClassVar[bool] = False  # whether scales of symmetric codes may be negative
 
     @property
     def slug(self) -> str:

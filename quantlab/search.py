@@ -1,13 +1,16 @@
 """Calibrations that search: for the range, or the very scale, of least squared error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from . import kernels
-from .dtypes import IntegerCodec
-from .errors import check_integer
+from .dtypes import Codec, IntegerCodec
+from .errors import ConfigError, check_integer
 from .granularity import Groups
+from .kernels import FLOAT32_MAX, Fitted, Sides, Work
 from .ranging import SEARCHED, Calibration, Range
 
 
@@ -138,3 +141,107 @@ def outside(groups: Groups, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
         return sums
 
     return groups.combine(sums_of, np.add, np.zeros((*lo.shape, 4)))
+
+
+@dataclass(frozen=True)
+class Exact(Calibration):
+    """The scale, and zero point, of least squared error: no other is better, whatever chose it.
+
+    Of all scales that the scale's type can store (of powers of two, with `pow2_scale`), in every group. For symmetric
+    codes the scale may be negative, so that the one code more below 0 serves the side that needs it.
+    """
+
+    token = "exact"
+    summary = "the least squared error that any scale gives, of either sign"
+    signed_scales = True
+
+    BITS: ClassVar[int] = 8
+    LARGEST: ClassVar[int] = 1 << 18  # values that one thread follows without being able to stop
+    WORK: ClassVar[int] = 1 << 26  # changes of codes that one group may take to follow, counted for every zero point
+    ROOM: ClassVar[int] = 1 << 14  # changes listed at a time: they stay in the cache
+
+    def check(self, codec: Codec) -> None:
+        """Symmetric or affine codes of up to 8 bits."""
+        if not isinstance(codec, IntegerCodec):
+            return
+        if codec.mapping.has_offset:
+            raise ConfigError(
+                "exact calibration finds a scale and an integer zero point, and the uniform mapping has a float "
+                "offset: use another mapping, or mse"
+            )
+        if codec.bits > self.BITS:
+            raise ConfigError(
+                f"exact calibration follows every change of a code, up to {self.BITS} bits, not {codec.bits}: use mse "
+                "or octav"
+            )
+
+    def range(self, groups: Groups, codec: IntegerCodec) -> Range:
+        """The values of the outermost codes."""
+        fitted, grid = self.fit(groups, codec), codec.grid
+        scale, zero_point = fitted.scale.astype(np.float64), fitted.zero_point
+        ends = scale * (grid.qmin - zero_point), scale * (grid.qmax - zero_point)
+        return np.minimum(*ends), np.maximum(*ends)
+
+    def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
+        """The best scale and zero point of every group. ConfigError if the groups are too large."""
+        ways = len(sides_of(codec, False).up)
+        limit = min(self.LARGEST, self.WORK // (ways << (codec.bits - 1)))
+        if groups.size > limit:
+            raise ConfigError(
+                f"exact calibration of {codec.bits}-bit {codec.mapping.name} codes takes groups of up to {limit:,} "
+                f"values, and a group here has {groups.size:,}: use octav or mse, or smaller groups"
+            )
+        return Fitted(*groups.solve(lambda part, at: self._search(part, codec)))
+
+    def _search(self, groups: Groups, codec: IntegerCodec) -> Fitted:
+        lo, hi = groups.extents
+        fitted = codec.fit(groups, lo, hi)
+        sides = sides_of(codec, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
+        work = work_for(max(self.ROOM, groups.size), groups.size, len(sides.up))
+        kernels.exact_scales(
+            groups.matrix, groups.size, sides, codec.grid, codec.scale_type.storage, float(codec.pow2_scale), work,
+            fitted.scale, fitted.zero_point,
+        )  # fmt: skip
+        return fitted
+
+
+def work_for(changes: int, values: int, ways: int) -> Work:
+    """Room for so many changes at a time, of groups of so many values, under so many ways to lay codes."""
+    return Work(
+        times=np.empty(changes + 4),
+        rises=np.empty(changes + 4),
+        weights=np.empty(changes + 4),
+        order=np.empty(changes, np.uint64),
+        starts=np.empty(2 * changes, np.uint64),
+        codes=np.empty(values),
+        sums=np.empty((ways, 2)),
+        ends=np.empty(ways),
+    )
+
+
+def sides_of(codec: IntegerCodec, huge: bool) -> Sides:
+    """The ways to lay codes around 0: with either sign of the scale, or with every zero point.
+
+    `huge` says whether values beyond half of the largest float32 occur: then an outermost code may stand for infinity,
+    which is not used, and scales are also searched for that leave out the outermost codes.
+    """
+    grid = codec.grid
+    if codec.mapping.signed:
+        ways = [(-grid.qmin, grid.qmax, 1.0, 0.0), (grid.qmax, -grid.qmin, -1.0, 0.0)]
+    else:
+        ways = [(z, grid.qmax - z, 1.0, z) for z in np.arange(grid.qmax + 1)]
+    if not huge:
+        return laid_out([(*way, np.inf) for way in ways])
+    found = []
+    for most in range(1, int(max(max(way[:2]) for way in ways)) + 1):
+        largest = kernels.round_down(FLOAT32_MAX / most, codec.scale_type.storage)
+        if codec.pow2_scale:
+            largest = np.exp2(np.frexp(largest)[1] - 1)
+        found += [(min(down, most), min(up, most), sign, z, largest) for down, up, sign, z in ways]
+    return laid_out(found)
+
+
+def laid_out(ways: Sequence[tuple[float, ...]]) -> Sides:
+    """Ways to lay codes, each (down, up, sign, zero point, most), as arrays."""
+    down, up, sign, zero_point, most = np.array(ways).T.copy()
+    return Sides(down, up, sign, zero_point, most, down.max(), up.max())

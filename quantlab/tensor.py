@@ -75,8 +75,15 @@ class QuantizedTensor:
         if not np.isfinite(values).all():
             raise NonFiniteError(f"{self.config} on shape {self.shape} was given a {name} with NaN or infinite values")
         # ggml's rules make scales of either sign, and 0 for a block of zeros.
-        if name == "scale" and DTYPES[self.config.dtype].configurable and not (values > 0).all():
-            raise PackingError(f"{self.config} on shape {self.shape} was given a scale that is not above 0")
+        if name == "scale" and DTYPES[self.config.dtype].configurable:
+            self._check_signs(values)
+
+    def _check_signs(self, scales: np.ndarray) -> None:
+        """PackingError for a scale of 0, or below where neither calibration nor mapping makes such."""
+        either = self.config.calibration.signed_scales and MAPPINGS[self.config.mapping].signed
+        if not (scales != 0 if either else scales > 0).all():
+            wrong = "is 0" if either else "is not above 0"
+            raise PackingError(f"{self.config} on shape {self.shape} was given a scale that {wrong}")
 
     @property
     def size(self) -> int:
@@ -144,7 +151,8 @@ class QuantizedTensor:
         arrays = (
             self.scale,
             zeros if self.zero_point is None else self.zero_point,
-            zeros if self.offset is None else self.offset,
+            # Adding -0.0 changes nothing; 0.0 would change the -0.0 that a scale below 0 makes of code 0.
+            -zeros if self.offset is None else self.offset,
         )
         return Fitted(*(array.astype(np.float32).reshape(shape) for array in arrays))
 

@@ -194,6 +194,52 @@ def candidate_errors(
     return np.array([squared_error(values, fit(*r, codes, scale_dtype), codes) for r in ranges])
 
 
+def powers_of_two(scale_dtype: str) -> np.ndarray:
+    """Every power of two of a storage type, ascending."""
+    info = ml_dtypes.finfo(SCALE_TYPES[scale_dtype])
+    return np.exp2(np.arange(math.log2(info.smallest_subnormal), math.frexp(float(info.max))[1]))
+
+
+def exact(values: np.ndarray, codes: Codes, scale_dtype: str = "fp32", pow2: bool = False) -> tuple[float, float, int]:
+    """(squared error, scale, zero point) of least error over all scales of the type, of either sign for signed codes.
+
+    For t from 0 up, the codes nearest to x t change one at a time; for the codes after each change, the best scale is
+    sum x q / sum q^2, rounded. Affine codes: the same for every zero point. Arithmetic is real, not float32.
+    """
+    x = values.astype(np.float64)
+    if codes.mapping == "symmetric":
+        ways = [(x, -codes.lowest, codes.highest, 1, 0), (-x, -codes.lowest, codes.highest, -1, 0)]
+    else:
+        ways = [(x, z, codes.highest - z, 1, z) for z in range(codes.highest + 1)]
+    best = (float(np.square(x).sum()), 1.0, 0)
+    for signed, down, up, sign, zero_point in ways:
+        for a, b in sums_of_changes(signed, down, up):
+            for scale in nearest_scales(a / b, scale_dtype, pow2):
+                error = math.fsum(np.square(signed - scale * np.clip(np.rint(signed / scale), -down, up)))
+                best = min(best, (error, sign * scale, zero_point))
+    return best
+
+
+def sums_of_changes(x: np.ndarray, down: int, up: int) -> list[tuple[float, float]]:
+    """(sum x q, sum q^2) after each change of a code, for scales from the largest down."""
+    changes = [
+        ((k - 0.5) / abs(value), abs(value), 2 * k - 1)
+        for value in x[x != 0]
+        for k in range(1, (up if value > 0 else down) + 1)
+    ]
+    ordered = np.array(sorted(changes)).reshape(-1, 3)
+    return list(zip(np.cumsum(ordered[:, 1]), np.cumsum(ordered[:, 2]), strict=True))
+
+
+def nearest_scales(scale: float, scale_dtype: str, pow2: bool) -> list[float]:
+    """The values of a type that may be the best for a scale: the nearest, or the powers of two on either side."""
+    if not pow2:
+        return [round_to(scale, scale_dtype) or float(ml_dtypes.finfo(SCALE_TYPES[scale_dtype]).smallest_subnormal)]
+    powers = powers_of_two(scale_dtype)
+    above = int(np.searchsorted(powers, scale))
+    return [float(powers[i]) for i in {max(above - 1, 0), min(above, len(powers) - 1)}]
+
+
 def octav(values: np.ndarray, codes: Codes, iterations: int) -> tuple[float, float]:
     """The range after so many iterations of OCTAV; each end is the best for the values that lie beyond it now."""
     x = values.astype(np.float64)

@@ -14,6 +14,7 @@ CALIBRATIONS = st.one_of(
     st.builds(lambda low, high: ql.Percentile(low, 100 - high), percentiles, percentiles),
     st.builds(ql.Entropy, st.integers(1024, 65536)),
     st.just(ql.MSE()),
+    st.just(ql.Exact()),
     st.builds(ql.Octav, st.integers(1, 1000)),
     st.builds(ql.MovingAverage, st.integers(1, 10**6)),
     st.builds(ql.EMA, st.floats(1e-9, 1), st.integers(1, 4096)),

@@ -22,7 +22,14 @@ CONFIGS = ql.grid(
     ["tensor", "ch0", "ch-1", "g32", "g7"],
     ["minmax", "percentile"],
     ["fp32", "bf16"],
-) + ql.grid(["int4"], ql.MAPPINGS, ["tensor", "g32"], ["mse", "movavg", "ema", "entropy"], ["fp16"], [False, True])
+) + ql.grid(
+    ["int4"],
+    ql.MAPPINGS,
+    ["tensor", "g32"],
+    ["mse", "octav", "exact", "movavg", "ema", "entropy"],
+    ["fp16"],
+    [False, True],
+)
 
 
 def tensor(shape, dtype=np.float32):

@@ -6,7 +6,7 @@ import pytest
 import quantlab as ql
 
 BATCHES = [np.random.default_rng(i).standard_normal((4, 40)).astype(np.float32) * (i + 1) for i in range(3)]
-TOGETHER = [ql.MinMax(), ql.Percentile(5, 95), ql.MSE(), ql.Octav(), ql.MovingAverage(4)]
+TOGETHER = [ql.MinMax(), ql.Percentile(5, 95), ql.MSE(), ql.Octav(), ql.Exact(), ql.MovingAverage(4)]
 
 
 def observed(config, batches=BATCHES):
@@ -16,11 +16,8 @@ def observed(config, batches=BATCHES):
     return observer
 
 
-@pytest.mark.parametrize("granularity", [ql.PerTensor(), ql.PerChannel(0)], ids=str)
-@pytest.mark.parametrize("calibration", TOGETHER, ids=str)
-@pytest.mark.parametrize("mapping", list(ql.MAPPINGS))
-def test_batches_are_calibrated_as_one_tensor(mapping, calibration, granularity):
-    config = ql.QuantConfig(dtype="int4", mapping=mapping, calibration=calibration, granularity=granularity)
+@pytest.mark.parametrize("config", ql.grid(["int4"], ql.MAPPINGS, ["tensor", "ch0"], TOGETHER), ids=str)
+def test_batches_are_calibrated_as_one_tensor(config):
     whole = ql.quantize(np.concatenate(BATCHES, axis=1), config)
     q = observed(config).quantize(BATCHES[1])
     np.testing.assert_array_equal(q.scale, whole.scale)

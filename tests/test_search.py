@@ -1,13 +1,19 @@
 """Calibrations that search: what they promise, against plain twins and against each other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import quantlab as ql
+from quantlab.calibration import CALIBRATIONS
 from quantlab.granularity import PIECE
+from quantlab.metrics import group_errors
+from quantlab.search import Exact
+from quantlab.tensor import fit
 from tests import reference
 from tests.tensors import gaussian, kinds
 
@@ -108,3 +114,178 @@ def test_octav_clips_an_outlier_that_costs_less_than_the_steps_it_forces(mapping
 def test_iterations_that_are_none_are_refused(iterations):
     with pytest.raises(ql.ConfigError, match="iterations is"):
         ql.Octav(iterations)
+
+
+# --- exact ----------------------------------------------------------------------------------------------------------
+
+SCALE_DTYPES = ["fp32", "fp16", "bf16"]
+ZERO_KEPT = ["symmetric", "affine"]
+SWEPT = [(2, "symmetric"), (3, "symmetric"), (4, "symmetric"), (8, "symmetric"), (2, "affine"), (4, "affine")]
+OTHERS = [kind() for name, kind in CALIBRATIONS.items() if name not in ("exact", "entropy")]
+
+
+def exact(bits: int = 4, mapping: str = "symmetric", granularity=ql.PerTensor(), **options):
+    return ql.QuantConfig(
+        dtype=f"int{bits}", mapping=mapping, granularity=granularity, calibration=ql.Exact(), **options
+    )
+
+
+def rounding(x: np.ndarray, size: int) -> np.ndarray:
+    """What float32 may add to the root of a group's squared error: [rows, groups].
+
+    Decoded values are rounded, and so are the quotients that choose codes. No decoded value is beyond twice the largest
+    magnitude, so each of n values moves by less than its spacing there.
+    """
+    magnitudes = [[np.abs(group).max() for group in row] for row in reference.groups_of(x, size)]
+    spacing = np.spacing(2 * np.array(magnitudes, np.float64)) * 2.0**29  # of float32: 2^29 of that of float64
+    return np.sqrt(size) * np.maximum(spacing, 2.0**-149)
+
+
+def never_worse(x: np.ndarray, config: ql.QuantConfig, other: ql.QuantConfig) -> None:
+    """No group of a matrix has a larger error, but for the rounding of float32."""
+    found, theirs = (np.sqrt(group_errors(x, c)) for c in (config, other))
+    size = config.granularity.to_groups(x).size
+    np.testing.assert_array_less(found, theirs + rounding(x, size) + 1e-300)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "huge"])  # real numbers do not overflow
+@pytest.mark.parametrize(("bits", "mapping"), SWEPT)
+@pytest.mark.parametrize("scale_dtype", SCALE_DTYPES)
+@pytest.mark.parametrize("pow2", [False, True])
+def test_exact_is_the_sweep_over_every_code_that_changes(kind, bits, mapping, scale_dtype, pow2):
+    x = kinds(12)[kind][None]
+    config = exact(bits, mapping, scale_dtype=scale_dtype, pow2_scale=pow2)
+    best = reference.exact(x[0], reference.Codes(mapping, bits), scale_dtype, pow2)[0]
+    found = np.sqrt(group_errors(x, config).item())
+    assert abs(found - np.sqrt(best)) <= rounding(x, 12).item()
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+@pytest.mark.parametrize("mapping", ZERO_KEPT)
+@pytest.mark.parametrize("bits", [2, 4, 5])
+@each_kind
+def test_exact_is_never_worse_than_another_calibration(other, mapping, bits, kind):
+    x = np.stack([np.roll(kinds(100)[kind], 7 * r) for r in range(3)])
+    for scale_dtype in SCALE_DTYPES:
+        for pow2 in (False, True):
+            options = {"granularity": ql.PerGroup(32), "scale_dtype": scale_dtype, "pow2_scale": pow2}
+            theirs = ql.QuantConfig(dtype=f"int{bits}", mapping=mapping, calibration=other, **options)
+            never_worse(x, exact(bits, mapping, **options), theirs)
+
+
+@settings(max_examples=300)
+@given(
+    x=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 2), st.integers(1, 40)),
+        elements=ANY_FLOAT | st.floats(-3, 3, width=32) | st.sampled_from([0.0, 1.0, -1.0, 100.0]),
+    ),
+    bits=st.sampled_from([2, 3, 4, 8]),
+    mapping=st.sampled_from(ZERO_KEPT),
+    other=st.sampled_from(OTHERS),
+    scale_dtype=st.sampled_from(SCALE_DTYPES),
+    pow2=st.booleans(),
+)
+def test_exact_is_never_worse_than_another_calibration_on_anything(x, bits, mapping, other, scale_dtype, pow2):
+    options = {"granularity": ql.PerGroup(16), "scale_dtype": scale_dtype, "pow2_scale": pow2}
+    theirs = ql.QuantConfig(dtype=f"int{bits}", mapping=mapping, calibration=other, **options)
+    config = exact(bits, mapping, **options)
+    never_worse(x, config, theirs)
+    q = ql.quantize(x, config)
+    assert np.isfinite(q.dequantize()).all()
+    assert mapping == "symmetric" or (q.scale > 0).all()
+    assert not pow2 or (np.abs(np.frexp(q.scale.astype(np.float64))[0]) == 0.5).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("draw", ["gaussian", "heavy tails", "one-sided"])
+def test_exact_beats_thousands_of_scales_each_improved_by_least_squares(bits, draw):
+    rng = np.random.default_rng(bits)
+    x = {"gaussian": rng.standard_normal(32), "heavy tails": rng.standard_t(2, 32), "one-sided": rng.exponential(1, 32)}
+    values = x[draw].astype(np.float32).astype(np.float64)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    magnitudes = np.abs(values).max() / high * np.geomspace(0.05, 4 * high, 6001)
+    scale = np.concatenate([magnitudes, -magnitudes])[:, None]
+    codes = np.clip(np.rint(values / scale), low, high)
+    with np.errstate(invalid="ignore"):
+        refit = (codes @ values) / np.square(codes).sum(axis=1)
+    refit = np.where(np.isfinite(refit) & (refit != 0), refit, 1.0)[:, None]
+    errors = np.square(values - refit * np.clip(np.rint(values / refit), low, high)).sum(axis=1)
+    found = np.sqrt(group_errors(values[None].astype(np.float32), exact(bits)).item())
+    assert found <= np.sqrt(errors.min()) + rounding(values[None], 32).item()
+
+
+def test_exact_is_worth_what_was_computed_elsewhere():
+    """Gaussian values in groups of 32 at 4 bits: 21.84 dB for either sign of the scale, 22.34 dB with zero points."""
+    x = gaussian(1 << 18).reshape(-1, 32)
+    assert ql.evaluate(x, exact(4, "symmetric", ql.PerGroup(32))).sqnr_db == pytest.approx(21.84, abs=0.02)
+    assert ql.evaluate(x, exact(4, "affine", ql.PerGroup(32))).sqnr_db == pytest.approx(22.34, abs=0.02)
+
+
+@pytest.mark.parametrize("mapping", ZERO_KEPT)
+@pytest.mark.parametrize("size", [Exact.ROOM, 3 * Exact.ROOM])
+def test_exact_lists_changes_in_parts_without_losing_any(mapping, size, monkeypatch):
+    """More changes than there is room for, and many at the same scale: the same as with room for all."""
+    x = np.append(np.round(gaussian(size - 7), 1), np.float32([9, 9, 9, -9, 8, 0, 0]))[None].astype(np.float32)
+    parts = fit(ql.PerTensor().to_groups(x), exact(3, mapping))
+    monkeypatch.setattr(Exact, "ROOM", 1 << 22)
+    whole = fit(ql.PerTensor().to_groups(x), exact(3, mapping))
+    np.testing.assert_array_equal(parts.scale, whole.scale)
+    np.testing.assert_array_equal(parts.zero_point, whole.zero_point)
+
+
+def test_the_one_code_more_below_zero_serves_the_side_that_needs_it():
+    x = np.float32([8, 1, -7, 3, 5, 0, -2, 2])
+    for values, scale in ((x, -1), (-x, 1)):
+        q = ql.quantize(values, exact(4))
+        assert q.scale == scale
+        np.testing.assert_array_equal(q.dequantize(), values)
+
+
+@pytest.mark.parametrize("granularity", [ql.PerTensor(), ql.PerChannel(-1), ql.PerGroup(7)], ids=str)
+@pytest.mark.parametrize("mapping", ZERO_KEPT)
+@pytest.mark.parametrize("value", [0.3, -0.3, 1e-45, -3e38, 0.0])
+def test_exact_gives_a_constant_back(value, mapping, granularity):
+    x = np.full((4, 30), value, np.float32)
+    restored = ql.fake_quantize(x, exact(4, mapping, granularity))
+    np.testing.assert_allclose(restored, x, rtol=2.0**-23)
+
+
+def test_a_scale_below_zero_is_only_for_signed_codes_and_0_for_none():
+    x = gaussian(8)
+    for mapping, bad in (("symmetric", 0), ("affine", -1), ("affine", 0)):
+        q = ql.quantize(x, exact(4, mapping))
+        with pytest.raises(ql.PackingError, match="given a scale that is"):
+            dataclasses.replace(q, scale=np.float32(bad) * q.scale)
+    q = ql.quantize(x, exact(4))
+    turned = dataclasses.replace(q, scale=-q.scale)
+    np.testing.assert_array_equal(turned.dequantize(), -q.dequantize())
+
+
+def test_scales_of_either_sign_occur_in_what_other_programs_are_shown():
+    """The tests of exports hold them to the same values; this one makes sure that there is something to see."""
+    for granularity in (ql.PerChannel(0), ql.PerGroup(32)):
+        scale = ql.quantize(gaussian(64 * 128).reshape(64, 128), exact(4, granularity=granularity)).scale
+        assert 0.2 < (scale < 0).mean() < 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mapping": "uniform"}, "float offset"),
+        ({"dtype": "int16"}, "up to 8 bits, not 16"),
+    ],
+)
+def test_exact_refuses_what_it_cannot_serve_by_name(options, message):
+    with pytest.raises(ql.ConfigError, match=message):
+        ql.QuantConfig(calibration=ql.Exact(), **options)
+
+
+@pytest.mark.parametrize(
+    ("bits", "mapping", "limit"), [(4, "symmetric", 262_144), (8, "symmetric", 262_144), (8, "affine", 2048)]
+)
+def test_exact_refuses_groups_that_would_take_too_long_and_says_what_to_use(bits, mapping, limit):
+    x = np.zeros((1, limit + 1), np.float32)
+    with pytest.raises(ql.ConfigError, match=f"up to {limit:,} values.*use octav or mse, or smaller groups"):
+        ql.evaluate(x, exact(bits, mapping))
+    assert ql.evaluate(x[:, 1:], exact(bits, mapping)).mse == 0

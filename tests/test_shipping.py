@@ -16,6 +16,7 @@ from quantlab.sweep import COLUMNS, sweep
 
 WRITABLE = [name for name, known in FORMATS.items() if known.write]
 CONFIGS = grid(["int3", "int4", "int8", "fp16"], ["symmetric", "affine", "uniform"], ["tensor", "ch-1", "g32"], ["mse"])
+CONFIGS += grid(["int4"], ["symmetric", "affine"], ["ch-1", "g32"], ["exact"])
 FIGURES = ["tensor", "shape", "config", "sqnr_db", "mse", "mae", "max_abs_error", "nbytes", "bits_per_weight"]
 
 

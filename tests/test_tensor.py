@@ -13,7 +13,7 @@ CONFIGS = ql.grid(
     ["symmetric", "affine", "uniform"],
     ["tensor", "ch0", "ch1", "ch-1", "g8", "g50", "g1000"],
     scale_dtypes=["fp32", "fp16", "bf16"],
-)
+) + ql.grid(["int2", "int4", "int8"], ["symmetric", "affine"], ["tensor", "ch1", "g8"], ["exact"])
 
 
 def spread(values, config, shape):

@@ -64,7 +64,9 @@ def levels(x: np.ndarray, q: QuantizedTensor, which: str = "widest") -> tuple[Le
     codes = np.arange(grid.qmin, grid.qmax + 1)
     row, column = divmod(group, groups.shape[1])
     values = groups.matrix[row, column * groups.size : (column + 1) * groups.size]
-    return Levels(config, offset + (codes - zero) * scale, scale, group, groups.shape[0] * groups.shape[1]), values
+    # A scale may be negative: the codes then count downwards.
+    stands_for = np.sort(offset + (codes - zero) * scale)
+    return Levels(config, stands_for, abs(scale), group, groups.shape[0] * groups.shape[1]), values
 
 
 def _ranked(ranges: np.ndarray, position: float) -> int:

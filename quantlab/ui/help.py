@@ -53,6 +53,10 @@ TERMS: dict[str, str] = {
         "The range at which rounding and clipping are in balance, by OCTAV's iteration: nearly as good as mse, and "
         "several times as fast."
     ),
+    "exact": (
+        "The least squared error that any scale and zero point give, in every group. Scales may be negative: the one "
+        "code more below 0 then serves the side that needs it. For small groups; not for the uniform mapping."
+    ),
     "movavg": "From the mean of the smallest values to the mean of the largest: softer than minmax.",
     "ema": "Ranges of successive batches, averaged with weights that fade: what training frameworks track.",
     # Figures of a tensor

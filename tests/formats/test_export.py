@@ -30,7 +30,7 @@ SLUGS = [
     for mapping in ("sym", "aff", "uni")
     for granularity in ("tensor", "ch0", "ch-1", "g3", "g100")
     for suffix in ("", "-sfp16", "-sbf16-pow2")
-] + ["fp16", "bf16"]
+] + ["fp16", "bf16", "int4-sym-g3-exact", "int8-sym-ch0-exact-sfp16", "int3-aff-ch0-exact-sbf16-pow2"]
 SHAPES = [(4, 7), (5,), (2, 3, 4), (1, 1)]
 
 

@@ -28,6 +28,7 @@ PACKED = [
     for config in ql.grid(
         ["int2", "int4", "int8"], ["symmetric", "affine"], ["tensor", "ch0", "g32"], scale_dtypes=SCALES
     )
+    + ql.grid(["int4", "int8"], ["symmetric"], ["ch0", "g32"], ["exact"], SCALES)
     if FORMATS["compressed-tensors"].layout.refuses((64, 128), config) is None
 ]
 MLX = ql.grid(

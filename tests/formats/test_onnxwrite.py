@@ -17,7 +17,7 @@ CONFIGS = ql.grid(
     ["symmetric", "affine"],
     ["tensor", "ch0", "ch-1", "g32"],
     scale_dtypes=["fp32", "fp16"],
-)
+) + ql.grid(["int4", "int8"], ["symmetric"], ["tensor", "ch0", "g32"], ["exact"], ["fp32", "fp16"])
 
 
 def weights(shape):

@@ -9,6 +9,7 @@ from quantlab.plots.levels import levels
 from quantlab.tensor import quantize
 
 CONFIGS = grid(["int2", "int4", "int8"], ["symmetric", "affine", "uniform"], ["tensor", "ch0", "ch1", "g48"])
+CONFIGS += grid(["int2", "int4"], ["symmetric", "affine"], ["ch0", "g48"], ["exact"])
 
 
 @pytest.mark.parametrize("which", ["widest", "median", "narrowest"])
