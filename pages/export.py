@@ -11,7 +11,7 @@ running = job is not None and job.active
 st.title("Export", anchor=False)
 st.caption("Writes the packed result, reads it back, and measures it again.")
 with widgets.boundary():
-    rules = export_form.choose_rules(session)
+    rules = export_form.choose_channels(session, export_form.choose_rules(session))
     overview = st.container()
     with st.container(border=True):
         format = export_form.choose_format()

@@ -9,7 +9,7 @@ session = state.require_tensor()
 inspecting.header(session)
 with widgets.boundary():
     figures = cache.tensor_statistics(session.key, session.checkpoint, session.tensor)
-    axis = inspecting.main_axis(figures.shape)
+    axis = inspecting.main_axis(session.spec)
     channels = None
     if axis is not None:
         channels = cache.channel_statistics(session.key, session.checkpoint, session.tensor, axis)

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from quantlab.recipe import channel_axes
 from quantlab.ui import jobs, state, sweep_form, sweep_job, sweep_views, widgets
 
 session = state.require_checkpoint()
@@ -9,7 +10,7 @@ job = jobs.get(session.job)
 
 st.title("Sweep", anchor=False)
 with st.expander("What to measure", expanded=job is None, icon=":material/tune:"):
-    configs, refusals = widgets.grid_form()
+    configs, refusals = widgets.grid_form(channel_axes(session.checkpoint))
     tensors = sweep_form.tensor_form(session)
     sweep_form.plan(session, configs, refusals, tensors)
     running = job is not None and job.active

@@ -14,16 +14,21 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .config import QuantConfig
+from .config import PRESETS, QuantConfig
 from .errors import ConfigError, QuantlabError
 from .formats.base import FLOATS, Checkpoint, TensorSpec
 from .formats.files import shown
+from .granularity import PerChannel
 from .tensor import packed_nbytes
 
 WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more, none of `LEFT_ALONE`
 # What quantizers leave alone by habit: small, or felt by the whole model. Compared with the lower-case name.
 LEFT_ALONE = {"*norm*": "a norm", "*bias": "a bias", "*embed*": "an embedding", "*wte.weight": "an embedding"}
 SKIP, COPY = "skip", "copy"  # written in place of a configuration: not in the file, or in it as it is
+OWN = "channel"  # written in a slug in place of an axis: channels as the file has them
+
+
+FIRST = PerChannel(0)
 
 
 @dataclass(frozen=True)
@@ -33,24 +38,39 @@ class Rule:
     The pattern is a glob for the whole name (`*`, `?`, `[abc]`; case counts), a name as it is, or `WEIGHTS`. Biases and
     norms are small and sensitive: they are quantized only where a glob names them.
 
-    >>> [str(Rule.parse(text)) for text in ("lm_head*=float16", "w4_g32", "*.bias=copy")]
-    ['lm_head*=fp16', 'int4-sym-g32-mse-sfp16', '*.bias=copy']
+    In place of an axis a slug may say `channel`, and the presets for output channels mean it: along the axis that the
+    file knows a tensor's own to be (`TensorSpec.channel_axis`), which `follows` says here; `ch0` is always the first.
+
+    >>> [str(Rule.parse(text)) for text in ("lm_head*=float16", "w4_g32", "*.bias=copy", "w8_channel")]
+    ['lm_head*=fp16', 'int4-sym-g32-mse-sfp16', '*.bias=copy', 'int8-sym-channel-minmax-sfp16']
     """
 
     pattern: str
     config: QuantConfig | None
     copy: bool = False
+    follows: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Rule":
         """The rule of `GLOB=SLUG`, `GLOB=copy`, `GLOB=skip`, or one of these without a glob. Raises ConfigError."""
         pattern, _, word = text.rpartition("=")
-        return cls(pattern, None if word in (SKIP, COPY) else QuantConfig.parse(word), word == COPY)
+        if word in (SKIP, COPY):
+            return cls(pattern, None, word == COPY)
+        config = QuantConfig.parse(word.replace(f"-{OWN}-", f"-{FIRST.slug}-"))
+        by_name = word in PRESETS and config.granularity == FIRST
+        return cls(pattern, config, follows=f"-{OWN}-" in word or by_name)
 
     @property
     def word(self) -> str:
         """What stands behind the pattern: a slug, `copy` or `skip`."""
-        return str(self.config) if self.config else COPY if self.copy else SKIP
+        slug = str(self.config) if self.config else COPY if self.copy else SKIP
+        return slug.replace(f"-{FIRST.slug}-", f"-{OWN}-") if self.follows else slug
+
+    def config_for(self, spec: TensorSpec) -> QuantConfig | None:
+        """The configuration that a tensor gets."""
+        if self.config and self.follows and spec.channel_axis:
+            return replace(self.config, granularity=PerChannel(spec.channel_axis))
+        return self.config
 
     def __str__(self) -> str:
         return f"{self.pattern}={self.word}" if self.pattern else self.word
@@ -130,6 +150,12 @@ def is_weight(spec: TensorSpec) -> bool:
     return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.size > 0
 
 
+def channel_axes(checkpoint: Checkpoint) -> list[int]:
+    """The axes along which output channels of the weights lie, as the file knows or PyTorch has them; [0] of none."""
+    specs = map(checkpoint.spec, checkpoint.names)
+    return sorted({spec.channel_axis for spec in specs if is_weight(spec)}) or [0]
+
+
 def left_alone(name: str) -> str:
     """What a tensor is by its name, if quantizers leave it alone; "" otherwise."""
     return next((what for pattern, what in LEFT_ALONE.items() if fnmatch.fnmatchcase(name.lower(), pattern)), "")
@@ -204,8 +230,8 @@ def _item(spec: TensorSpec, rules: Sequence[Rule]) -> Item:
         what = f"{len(spec.shape)}-dimensional" if len(spec.shape) < 2 else left_alone(spec.name) or "a weight"
         reason = unfit or f"{what}, and not asked for by name"
         return Item(spec, reason=reason, asked=bool(asked))
-    if rule.config:
-        return Item(spec, rule.config, _packed_nbytes(spec, rule.config))
+    if config := rule.config_for(spec):
+        return Item(spec, config, _packed_nbytes(spec, config))
     return Item(spec, nbytes=spec.nbytes) if rule.copy else Item(spec, reason="left out by a rule")
 
 

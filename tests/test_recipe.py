@@ -34,7 +34,16 @@ def given(checkpoint, *texts):
 
 
 @pytest.mark.parametrize(
-    "text", ["lm_head*=fp16", "int4-sym-g32-mse", "*.bias=skip", "a=b=int8-uni-ch-1-minmax", "skip", "copy"]
+    "text",
+    [
+        "lm_head*=fp16",
+        "int4-sym-g32-mse",
+        "*.bias=skip",
+        "a=b=int8-uni-ch-1-minmax",
+        "int8-sym-channel-minmax",
+        "skip",
+        "copy",
+    ],
 )
 def test_a_rule_reads_as_it_is_written(text):
     assert str(Rule.parse(text)) == text

@@ -129,3 +129,76 @@ def test_blocks_that_do_not_fit_are_refused_by_the_rules(tmp_path):
         pytest.raises(ShapeError, match="cannot have q8_0"),
     ):
         assigned(opened, rules("w=q8_0"), "npz")
+
+
+# -- the axis of the output channels is the file's to know
+
+
+def mixed(path):
+    """A matrix that is multiplied by, [in, out], and filters of a convolution, [out, in, ...]."""
+    rng = np.random.default_rng(0)
+    w, filters = rng.standard_normal((8, 16), dtype=np.float32), rng.standard_normal((4, 3, 3, 3), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Conv", ["i", "filters"], ["z"])],
+        "network",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 8)),
+            helper.make_tensor_value_info("i", TensorProto.FLOAT, (1, 3, 8, 8)),
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "yz"],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(filters, "filters")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("word", "axes"),
+    [
+        ("w8_channel", [1, 0]),
+        ("int8_per_channel", [1, 0]),
+        ("int4-aff-channel-minmax", [1, 0]),
+        ("int8-sym-ch0-minmax-sfp16", [0, 0]),
+        ("per_channel_symmetric", [-1, -1]),
+    ],
+)
+def test_channels_are_those_of_the_file_where_no_axis_is_named(word, axes, tmp_path):
+    with open_checkpoint(mixed(tmp_path / "model.onnx")) as source:
+        found = assigned(source, rules(word), "onnx")
+        assert [item.config.granularity.axis for item in found.taken] == axes
+        if axes == [1, 0]:
+            assert ship(source, found, tmp_path / "small.onnx", "onnx").equal.all()
+            nodes = {node.input[0]: node for node in onnx.load(tmp_path / "small.onnx").graph.node}
+            assert [nodes[f"{name}_quantized"].attribute[0].i for name in ("w", "filters")] == axes
+
+
+def test_the_command_line_follows_the_file(tmp_path, capsys):
+    source = str(mixed(tmp_path / "model.onnx"))
+    for call in (["quantize", source, "--config", "w8_channel"], ["export", source, "--config", "w8_channel"]):
+        assert main([*call, "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        assert "int8-sym-ch1-minmax-sfp16" in said
+        assert "int8-sym-ch0-minmax-sfp16" in said
+
+
+def test_the_pages_follow_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    source = str(mixed(tmp_path / "model.onnx"))
+    at = page("export", file=source, config="int8-sym-ch0-minmax")
+    assert at.dataframe[0].value["Configuration"].tolist() == ["int8-sym-ch1-minmax", "int8-sym-ch0-minmax"]
+    next(toggle for toggle in at.toggle if toggle.label.startswith("Channels as the file has them")).set_value(False)
+    at.run()
+    assert set(at.dataframe[0].value["Configuration"]) == {"int8-sym-ch0-minmax"}
+    at = page("inspect", file=source, tensor="w", tab="Channels")
+    assert [box.value for box in at.selectbox if box.label == "Channels along"] == [1]
+    at = page("sweep", file=source)
+    assert at.multiselect(key="granularities").value == ["tensor", "ch0", "ch1", "g128"]
+    at = page("compare", file=source, tensor="w", compare=["int8-sym-ch1-minmax", "int8-sym-ch0-minmax"])
+    assert not at.exception
+
+
+def test_without_such_a_file_no_axis_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    np.savez(tmp_path / "arrays.npz", w=np.ones((32, 16), np.float32))
+    at = page("export", file=str(tmp_path / "arrays.npz"), config="int8-sym-ch0-minmax")
+    assert not [toggle for toggle in at.toggle if toggle.label.startswith("Channels")]

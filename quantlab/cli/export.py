@@ -19,6 +19,8 @@ A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensi
 more, no norm and no embedding by its name).
 GLOB=copy takes tensors into the file as they are, GLOB=skip leaves them out. Where several match,
 the last one counts: the general rule first, its exceptions after it.
+A slug may say channel in place of an axis (int8-sym-channel-minmax), and presets such as w8_channel
+mean it: along each tensor's own output channels, which for a matrix of ONNX or Keras are its columns.
 
 {SLUG_HELP}
 

@@ -1,9 +1,9 @@
 """quantlab quantize: every weight of a file, one configuration, one packed file."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
-from ..config import QuantConfig
 from ..recipe import WEIGHTS, Rule
 from .export import execute
 from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, one
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     parser = command(commands, "quantize", run, "write a packed file, all weights in one configuration", TEXT)
     add_file(parser)
     parser.add_argument(
-        "--config", metavar="SLUG", type=one(QuantConfig.parse), required=True, help="a slug or the name of a preset"
+        "--config", metavar="SLUG", type=one(Rule.parse), required=True, help="a slug or the name of a preset"
     )
     add_tensors(parser)
     parser.add_argument("--skip", metavar="GLOB", nargs="+", action="extend", default=[], help="tensors to leave out")
@@ -47,5 +47,5 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write, or say what would be written."""
-    rules = [Rule(pattern, args.config) for pattern in args.tensors or [WEIGHTS]]
+    rules = [replace(args.config, pattern=pattern) for pattern in args.tensors or [WEIGHTS]]
     execute(args, rules + [Rule(pattern, None) for pattern in args.skip])

@@ -177,12 +177,17 @@ def code_usage(session: state.Session, tensor: str, compared: Sequence[Side]) ->
 
 def channels(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
     """Error of every channel."""
-    shape = session.checkpoint.spec(tensor).shape
+    spec = session.checkpoint.spec(tensor)
+    shape = spec.shape
     if not shape:
         st.info("A scalar has no channels.", icon=":material/filter_1:")
         return
     axes = {f"{axis} ({length:,} channels)": axis for axis, length in enumerate(shape)}
-    axis = axes[st.segmented_control("Axis", list(axes), default=next(iter(axes)), required=True, help=about("axis"))]
+    axis = axes[
+        st.segmented_control(
+            "Axis", list(axes), default=list(axes)[spec.channel_axis], required=True, help=about("axis")
+        )
+    ]
     errors = compare_data.channel_errors(session, tensor, [side.config for side in compared], axis)
     widgets.chart(plots.channel_errors(errors, axis), "channels", f"Error of every channel of {tensor}")
     worst = {slug: int(found.argmax()) for slug, found in errors.items()}

@@ -9,7 +9,8 @@ import streamlit as st
 from quantlab.config import PRESETS
 from quantlab.errors import ConfigError
 from quantlab.formats import FORMATS
-from quantlab.recipe import COPY, SKIP, Rule
+from quantlab.granularity import PerChannel
+from quantlab.recipe import COPY, SKIP, Rule, channel_axes
 from quantlab.ui import exports, sources, state, text
 from quantlab.ui.help import about
 
@@ -28,6 +29,10 @@ OTHERS_HELP = (
 FORMAT_HELP = (
     "**.npz** and **.safetensors** hold packed codes, scales and a manifest, enough to decode them with NumPy alone. "
     "The others are what those programs load; some cannot hold every configuration, and say why."
+)
+CHANNELS_HELP = (
+    "What a weight is used for says where its output channels are: a matrix that ONNX and Keras multiply by is "
+    "[in, out]. Off: along axis 0 (ch0), whatever it is used for."
 )
 EXCEPTION_HELP = (
     "Tensors that get something else, or are left out. Where several exceptions match, the last one counts."
@@ -98,6 +103,17 @@ def choose_format() -> str:
         "File format", WRITABLE, format_func=lambda name: FORMATS[name].label, key="format", bind="query-params",
         persist_state="session", help=FORMAT_HELP, width=NAME_FIELD, filter_mode=None,
     )  # fmt: skip
+
+
+def choose_channels(session: state.Session, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules; those per channel along the first axis follow each tensor's own channels, where that is asked for."""
+    axes = channel_axes(session.checkpoint)
+    first = [rule.config is not None and rule.config.granularity == PerChannel(0) for rule in rules]
+    if axes == [0] or not any(first):
+        return list(rules)
+    named = " and ".join(map(str, axes))
+    follow = st.toggle(f"Channels as the file has them: along axis {named}", True, key="follow", help=CHANNELS_HELP)
+    return [replace(rule, follows=follow and is_first) for rule, is_first in zip(rules, first, strict=True)]
 
 
 def choose_others(format: str) -> list[Rule]:

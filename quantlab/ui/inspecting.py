@@ -5,6 +5,7 @@ import streamlit as st
 
 from quantlab.config import QuantConfig
 from quantlab.dtypes import DTYPES
+from quantlab.formats import TensorSpec
 from quantlab.plots import tensor as plots
 from quantlab.plots.levels import WHICH, Levels
 from quantlab.statistics import ChannelStatistics, Histogram, TensorStatistics, findings
@@ -87,9 +88,12 @@ def channels_tab(session: state.Session) -> None:
     if not shape:
         st.info("A scalar has no channels.", icon=":material/inbox:")
         return
+    own = session.spec.channel_axis
     axis = st.selectbox(
-        "Channels along", range(len(shape)), format_func=lambda i: f"axis {i} ({shape[i]:,} channels)", key="axis",
-        help=about("axis"), width=240, bind="query-params",
+        "Channels along", range(len(shape)), format_func=lambda i: f"axis {i} ({shape[i]:,} channels)",
+        # Tensors of the other kind begin with their own axis, not with the one that was chosen for these.
+        key=f"axis{own}" if own else "axis",
+        help=about("axis"), width=240, bind="query-params", index=own,
     )  # fmt: skip
     channels = cache.channel_statistics(session.key, session.checkpoint, session.tensor, axis)
     worst = channels.worst(WORST)
@@ -101,9 +105,9 @@ def channels_tab(session: state.Session) -> None:
     st.dataframe(_worst_table(channels, histograms), hide_index=True, column_config=_WORST_COLUMNS)
 
 
-def main_axis(shape: tuple[int, ...]) -> int | None:
-    """The axis whose channels the findings are about: the first, where there is more than one dimension."""
-    return 0 if len(shape) > 1 else None
+def main_axis(spec: TensorSpec) -> int | None:
+    """The axis whose channels the findings are about: that of the output, where there is more than one dimension."""
+    return spec.channel_axis if len(spec.shape) > 1 else None
 
 
 def _group_choice(config: QuantConfig, shape: tuple[int, ...]) -> str | None:

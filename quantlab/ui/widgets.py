@@ -5,7 +5,7 @@ there appears here. A combination that cannot be built is refused in the form, w
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -96,8 +96,10 @@ def fits(config: QuantConfig, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def grid_form() -> tuple[list[QuantConfig], list[str]]:
+def grid_form(axes: Sequence[int] = (0,)) -> tuple[list[QuantConfig], list[str]]:
     """Fields for a grid of configurations; returns (configurations, sentences about combinations left out).
+
+    At first the channels are those along `axes`.
 
     What is chosen is in the URL, and is still chosen when the visitor comes back to the page. Other granularities
     (`g48`) and calibrations with parameters (`percentile1_99`) can be typed in as in slugs.
@@ -105,7 +107,10 @@ def grid_form() -> tuple[list[QuantConfig], list[str]]:
     top, bottom = st.columns(3), st.columns(3)
     dtypes = _choice(top[0], "dtypes", "Number formats", "dtype", DTYPES, ["int4", "int8"])
     mappings = _choice(top[1], "mappings", "Mappings", "mapping", MAPPINGS, ["symmetric", "affine"])
-    granularities = _typed(top[2], "granularities", "Granularities", "granularity", TOKENS, ["tensor", "ch0", "g128"])
+    along = [f"ch{axis}" for axis in axes]
+    granularities = _typed(
+        top[2], "granularities", "Granularities", "granularity", [*TOKENS, *along], ["tensor", *along, "g128"]
+    )
     calibrations = _typed(bottom[0], "calibrations", "Calibrations", "calibration", CALIBRATIONS, ["minmax", "mse"])
     scale_dtypes = _choice(bottom[1], "scales", "Scales stored as", "scale_dtype", SCALE_DTYPES, ["fp32"])
     steps = _choice(bottom[2], "steps", "Scale values", "pow2_scale", STEPS, ["any"])
