@@ -163,6 +163,13 @@ class ResultStore:
             raise ConfigError(f"there is no sweep {id!r} in {self.path}: it was deleted, or is in another store")
         return _record(row)
 
+    def tensors(self, id: str) -> list[str]:
+        """The tensors of a sweep, measured or not, in its order. ConfigError if there is no such sweep."""
+        self.record(id)
+        with self._database.reading() as sql:
+            found = sql.execute("SELECT name FROM sweep_tensors WHERE sweep = ? ORDER BY position", (id,)).fetchall()
+        return [as_text(name) for (name,) in found]
+
     def frame(self, id: str) -> pd.DataFrame:
         """The rows that are there, as `sweep` returns them. ConfigError if there is no such sweep."""
         self.record(id)

@@ -39,9 +39,18 @@ class Figures:
         self._column = {slug: i for i, slug in enumerate(self.configs)}
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, refused: Iterable[Mapping[str, str]] = ()) -> "Figures":
-        """The figures of a sweep's table, and the reasons of what it refused."""
-        self = cls(list(frame["tensor"].unique()), list(frame["config"].unique()))
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        refused: Iterable[Mapping[str, str]] = (),
+        names: Sequence[str] | None = None,
+        configs: Sequence[str] | None = None,
+    ) -> "Figures":
+        """The figures of a sweep's table, and the reasons of what it refused; `names` and `configs` as asked for."""
+        self = cls(
+            list(frame["tensor"].unique()) if names is None else names,
+            list(frame["config"].unique()) if configs is None else configs,
+        )
         i, j = frame["tensor"].map(self._row).to_numpy(int), frame["config"].map(self._column).to_numpy(int)
         for metric, table in zip(METRICS, self._values, strict=True):
             if metric in frame:

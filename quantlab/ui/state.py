@@ -10,7 +10,7 @@ URL            Session                  changed with
 ``?tensor=``   ``chosen``               `choose_tensor(name)`
 ``?config=``   ``config``               `choose_config(config)`: the one configuration under consideration
 ``?compare=``  ``compare`` (repeated)   `choose_compare(configs)`: the two to four set side by side
-``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs or has run; None forgets it
+``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs, has run or is kept; None forgets it
 ``?rule=``     ``rules`` (repeated)     `choose_rules(rules)`: what an export does otherwise than `config`, `GLOB=SLUG`
 ``?export=``   ``export``               `choose_export(job_id)`: an export that runs or has run; None forgets it
 =============  =======================  ==========================================================================
@@ -121,10 +121,15 @@ def require_checkpoint() -> Session:
     """The session with its open checkpoint; without one the page says why and stops."""
     session = current()
     if session.opened is None:
-        st.error(text.sentence(session.problem or "no file is open"), icon=":material/folder_off:")
-        st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:")
+        say_why_none(session)
         st.stop()
     return session
+
+
+def say_why_none(session: Session) -> None:
+    """Why there is no checkpoint, and where to choose one."""
+    st.error(text.sentence(session.problem or "no file is open"), icon=":material/folder_off:")
+    st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:")
 
 
 def require_tensor() -> Session:
@@ -150,6 +155,12 @@ def open_path(text: str) -> None:
 def open_upload(name: str, data: bytes | memoryview) -> None:
     """Open an uploaded file; QuantlabError when it is refused."""
     _open(sources.keep_upload(name, data))
+
+
+def open_source(source: str) -> None:
+    """Open what a source word names, unless it is open; QuantlabError when it is refused."""
+    if source != current().source or current().opened is None:
+        _open(source)
 
 
 def choose_tensor(name: str) -> None:

@@ -3,20 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 
-import pandas as pd
 import streamlit as st
 
 from quantlab.config import QuantConfig
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, StoreError
 from quantlab.estimate import Cost, Kind, duration, seconds, speedup, timed
-from quantlab.formats import Checkpoint
 from quantlab.plots.damage import Figures
+from quantlab.store import ResultStore
 from quantlab.sweep import Row, sweep, table
-from quantlab.ui import jobs, text
-from quantlab.ui.cache import Key
+from quantlab.ui import jobs, state, sweep_store, text
+from quantlab.ui.sweep_results import Results
 from quantlab.ui.text import counted
 
 Rows = list[Row]
@@ -24,86 +22,89 @@ Rows = list[Row]
 PUBLISH_SECONDS = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What a sweep has measured so far, of which file."""
-
-    key: Key
-    names: tuple[str, ...]  # of the tensors asked for
-    figures: Figures  # the same in arrays; filled further while the sweep runs
-    rows: dict[str, Rows]  # of the tensors measured, in the order of their ends
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The table of the library, of what there is; made when it is first looked at, not while the sweep runs."""
-        return table(self.rows, self.names)
-
-    @property
-    def refused(self) -> list[dict[str, str]]:
-        """What was refused: {"tensor", "config", "reason"} each."""
-        return self.frame.attrs["refused"]
-
-    @property
-    def measured(self) -> int:
-        """How many tensors there are rows of."""
-        return len(self.rows)
-
-
-def start(checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tensors: Sequence[str]) -> jobs.Job:
-    """Sweep `configs` over `tensors` as a job, whose result and partial result are `Results`."""
+def start(session: state.Session, configs: Sequence[QuantConfig], tensors: Sequence[str]) -> jobs.Job:
+    """Sweep `configs` over `tensors` of the open file as a job, whose result and partial result are `Results`."""
     if not configs or not tensors:
         raise ConfigError("a sweep needs at least one configuration and one tensor: choose some above")
+    collected = Collected(session, tensors, configs)
+    store, collected.unsaved = sweep_store.reach()
     label = f"{counted(len(configs), 'configuration')} × {counted(len(tensors), 'tensor')}"
-    return jobs.start(
-        "sweep", label, lambda progress, cancel: _run(checkpoint, key, configs, tensors, progress, cancel)
-    )
+    return jobs.start("sweep", label, lambda *job: _run(store, collected, session.source, *job))
 
 
 def _run(
-    checkpoint: Checkpoint, key: Key, configs: Sequence[QuantConfig], tensors: Sequence[str],
-    progress: jobs.Progress, cancel: Callable[[], bool],
+    store: ResultStore | None, collected: "Collected", location: str, progress: jobs.Progress,
+    cancel: Callable[[], bool],
 ) -> Results:  # fmt: skip
-    collected = _Collected(checkpoint, key, tensors, configs, progress)
+    """Sweep into the store; without one, or once it fails, go on without it and say so."""
+    collected.progress = progress
     try:
-        sweep(checkpoint, configs, tensors, None, collected.report, cancel, on_rows=collected.add)
+        if store is not None:
+            try:
+                return _run_stored(store, collected, location, cancel)
+            except StoreError as error:
+                collected.unsaved = str(error)
+        sweep(
+            collected.checkpoint, collected.configs, collected.missing, None, collected.report, cancel,
+            on_rows=collected.add,
+        )  # fmt: skip
     finally:
         progress.publish(collected.results())
     return collected.results()
 
 
-class _Collected:
+def _run_stored(store: ResultStore, collected: "Collected", location: str, cancel: Callable[[], bool]) -> Results:
+    frame = store.run(
+        collected.checkpoint, collected.configs, collected.names, title=collected.title, location=location,
+        on_progress=collected.report, on_rows=collected.add, cancel=cancel,
+    )  # fmt: skip
+    collected.held = frame.attrs["held"]
+    return collected.results()
+
+
+class Collected:
     """Rows as they come in, published at once, then every PUBLISH_SECONDS at most; progress is counted in weights."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, key: Key, names: Sequence[str], configs: Sequence[QuantConfig],
-        progress: jobs.Progress,
-    ) -> None:  # fmt: skip
-        self._key, self._names, self._progress = key, tuple(names), progress
+    def __init__(self, session: state.Session, names: Sequence[str], configs: Sequence[QuantConfig]) -> None:
+        self.checkpoint, self.key, self.title = session.checkpoint, session.key, session.title
+        self.names, self.configs = tuple(names), tuple(configs)
+        self.unsaved, self.held = "", 0
+        self.progress: jobs.Progress | None = None
         self._figures = Figures(names, [config.slug for config in configs])
         self._rows: dict[str, Rows] = {}
         self._published = -math.inf
         # What still waits: tensors mostly end in the order in which they were given.
-        self._sizes = {name: checkpoint.spec(name).size for name in names}
+        self._sizes = {name: self.checkpoint.spec(name).size for name in names}
         self._whole = sum(self._sizes.values())
+
+    @property
+    def missing(self) -> list[str]:
+        """The tensors without rows."""
+        return list(self._sizes)
 
     def add(self, name: str, rows: Rows) -> None:
         """The rows of one tensor."""
         self._rows[name] = rows
         self._figures.add(name, rows)
-        self._sizes.pop(name)
-        if time.monotonic() - self._published > PUBLISH_SECONDS:
-            self._progress.publish(self.results())
+        self._sizes.pop(name, None)
+        if self.progress is not None and time.monotonic() - self._published > PUBLISH_SECONDS:
+            self.progress.publish(self.results())
             self._published = time.monotonic()
 
     def report(self, done: int, total: int, at: str) -> None:
         """`done` of `total` rows: a row of a large tensor counts for more than one of a small."""
-        within = done * len(self._names) / total - len(self._rows)
+        count = total // len(self.configs)  # of the tensors that this run was asked for
+        within = done / len(self.configs) - (count - len(self._sizes))
         ahead = next(iter(self._sizes.values()), 0) * min(max(within, 0.0), 1.0)
-        self._progress(self._whole - sum(self._sizes.values()) + ahead, self._whole, at)
+        if self.progress is not None:
+            self.progress(self._whole - sum(self._sizes.values()) + ahead, self._whole, at)
 
     def results(self) -> Results:
         """Everything so far."""
-        return Results(self._key, self._names, self._figures, dict(self._rows))
+        return Results(
+            self.key, self.title, self.names, self._figures, partial(table, dict(self._rows), self.names),
+            len(self._rows), self.held, self.unsaved,
+        )  # fmt: skip
 
 
 def estimate(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> float:

@@ -22,8 +22,14 @@ FILTERS = {"dtype": "Number format", "mapping": "Mapping", "granularity": "Granu
 FORMATS = {"dB": "%.2f", "bits": "%.3f", "x": "%.2f", "bytes": "bytes", "share": "percent", "": "scientific"}
 
 
-def open_in_compare(session: state.Session, slugs: Sequence[str], tensor: str) -> None:
-    """Go to Compare with these configurations; one alone joins those compared last, or the current one."""
+def open_in_compare(session: state.Session | None, slugs: Sequence[str], tensor: str) -> None:
+    """Go to Compare with these configurations; one alone joins those compared last, or the current one.
+
+    Without a session, that is of a file that is not open, say so.
+    """
+    if session is None:
+        st.toast("Compare looks at the weights: open the file of these results first.", icon=":material/folder_open:")
+        return
     chosen = [QuantConfig.parse(slug) for slug in slugs]
     if len(chosen) == 1:
         before = [config for config in session.compare or (session.config,) if config != chosen[0]]
@@ -31,7 +37,7 @@ def open_in_compare(session: state.Session, slugs: Sequence[str], tensor: str) -
     state.go_to("compare", tensor=None if tensor == TOTAL else tensor, compare=chosen)
 
 
-def table(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> None:
+def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame) -> None:
     """The rows, to sort, search and download; a click on a cell opens its configuration, ticked rows open together."""
     everything = frame["tensor"].nunique() > 1 and st.toggle(
         "One row per tensor", key="every-tensor", bind="query-params", help="Instead of the tensor chosen above."
@@ -58,7 +64,7 @@ def table(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> No
     _actions(session, frame, shown, selection["rows"])
 
 
-def _actions(session: state.Session, frame: pd.DataFrame, shown: pd.DataFrame, ticked: list[int]) -> None:
+def _actions(session: state.Session | None, frame: pd.DataFrame, shown: pd.DataFrame, ticked: list[int]) -> None:
     """Compare the ticked rows; download everything that passes the filter."""
     slugs = list(shown.iloc[ticked]["config"].unique())
     with st.container(horizontal=True, vertical_alignment="bottom"):

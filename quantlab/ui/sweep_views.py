@@ -18,16 +18,17 @@ from quantlab.sweep import COLUMNS
 from quantlab.tables import TOTAL
 from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_map, sweep_table, text, widgets
 from quantlab.ui.help import about
-from quantlab.ui.sweep_job import Results
+from quantlab.ui.sweep_results import Results
 from quantlab.ui.sweep_table import FILTERS
 from quantlab.ui.text import counted
 
 OVERLAID = 6  # error histograms in one figure
+LISTED = 2000  # tensors in a drop-down
 
 
 def outcome(job: jobs.Job) -> Results | None:
     """How a job ended, in a sentence; its results, whole or as far as they go, if there are any."""
-    results = job.result or job.partial
+    results: Results | None = job.result or job.partial
     kept = (
         f" Below is what was measured until then: {results.measured} of {counted(len(results.names), 'tensor')}."
         if results and results.measured
@@ -36,10 +37,34 @@ def outcome(job: jobs.Job) -> Results | None:
     if job.state == "failed":
         st.error(f"The sweep failed: {text.sentence(job.error)}{kept}", icon=":material/error:")
     elif job.state == "cancelled":
-        st.warning(f"The sweep was cancelled after {jobs.duration(job.seconds)}.{kept}", icon=":material/cancel:")
-    else:
-        st.caption(f"{text.plain(job.label)}, measured in {jobs.duration(job.seconds)}")
+        more = " Run it again to go on from there." if kept and results and not results.unsaved else ""
+        st.warning(f"The sweep was cancelled after {jobs.duration(job.seconds)}.{kept}{more}", icon=":material/cancel:")
+    elif results:
+        st.caption(f"{text.plain(job.label)}, {_taken(results, job.seconds)}")
     return results if results and results.measured else None
+
+
+def _taken(results: Results, seconds: float) -> str:
+    """Where the rows of a complete sweep come from."""
+    rows = len(results.frame)
+    if results.held == rows:
+        return f"all {counted(rows, 'row')} taken from the store: nothing had to be measured"
+    taken = f"; {results.held:,} of {counted(rows, 'row')} were taken from the store" if results.held else ""
+    return f"measured in {jobs.duration(seconds)}{taken}"
+
+
+def provenance(session: state.Session, results: Results) -> state.Session | None:
+    """Say what the results are of where that is not plain; the session, if they are of its open file as it is."""
+    if results.unsaved:
+        st.warning(f"These results are not kept on disk: {text.sentence(results.unsaved)}", icon=":material/cloud_off:")
+    if session.opened is not None and results.key == session.key:
+        return session
+    st.warning(
+        f"These are results of another file, {text.plain(results.title)}, or of this one before it changed. To look at "
+        "its weights, in Compare or as error histograms, open it and run again.",
+        icon=":material/folder_off:",
+    )
+    return None
 
 
 def refused(results: Results) -> None:
@@ -52,17 +77,26 @@ def refused(results: Results) -> None:
             )
 
 
-def choose_view(session: state.Session, results: Results) -> tuple[pd.DataFrame, str, str]:
+def choose_view(session: state.Session | None, results: Results) -> tuple[pd.DataFrame, str, str]:
     """What of the results is looked at: (rows of all tensors, after the filters; tensor or TOTAL; metric)."""
     left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
     measured = tables.measured(results.frame)["tensor"].unique()
-    tensors = [TOTAL, *([session.tensor] if session.chosen in measured else [])] if len(measured) > 1 else [*measured]
+    tensors = _tensors_to_choose(session, list(measured))
     tensor = left.selectbox(
         "Results of", tensors, key="of", format_func=text.shortened,
         help="All tensors: errors and bytes are added up first, so large tensors weigh more. "
         "For one tensor, choose it in the sidebar.",
     )  # fmt: skip
     return _filters(right, results.frame), tensor, _metric(middle)
+
+
+def _tensors_to_choose(session: state.Session | None, measured: list[str]) -> list[str]:
+    """All together, and the current tensor; of a file that is not open, each one."""
+    if len(measured) == 1:
+        return measured
+    if session is None:
+        return [TOTAL, *measured[:LISTED]]
+    return [TOTAL, *([session.tensor] if session.chosen in measured else [])]
 
 
 def _metric(place: Any, width: Literal["stretch"] | int = "stretch") -> str:
@@ -74,10 +108,11 @@ def _metric(place: Any, width: Literal["stretch"] | int = "stretch") -> str:
 
 def filling(session: state.Session, results: Results) -> None:
     """What a sweep that still runs has measured: the map of tensors, as it fills."""
+    file = provenance(session, results)
     st.caption(f"{results.measured} of {counted(len(results.names), 'tensor')} measured")
     if results.measured:
         metric = partial(_metric, width=200)
-        _open(session, sweep_map.draw(results.figures, results.figures.configs, metric))
+        _open(file, sweep_map.draw(results.figures, results.figures.configs, metric))
 
 
 def metrics_help() -> str:
@@ -98,7 +133,7 @@ def _filters(place: Any, frame: pd.DataFrame) -> pd.DataFrame:
     return sweep_data.filtered(frame, **wanted)
 
 
-def views(session: state.Session, results: Results, frame: pd.DataFrame, tensor: str, metric: str) -> None:
+def views(session: state.Session | None, results: Results, frame: pd.DataFrame, tensor: str, metric: str) -> None:
     """The results in tabs; only the open one is drawn. A click on a row, point or cell opens Compare."""
     rows = sweep_data.of_tensor(frame, tensor)
     if rows.empty:
@@ -118,7 +153,7 @@ def views(session: state.Session, results: Results, frame: pd.DataFrame, tensor:
         "Error histograms": lambda: histograms(session, rows, tensor),
         "Compression": lambda: compression(session, frame, rows),
     }
-    if frame["tensor"].nunique() > 1:
+    if len(results.names) > 1:
         configs = list(frame["config"].unique())
         drawn["Tensors"] = lambda: _open(session, sweep_map.draw(results.figures, configs, lambda _: metric))
     tabs = st.tabs(list(drawn), key="view", on_change="rerun", bind="query-params")
@@ -138,7 +173,7 @@ def _say_common(frame: pd.DataFrame) -> None:
         )
 
 
-def _follow(session: state.Session, event: Any) -> None:
+def _follow(session: state.Session | None, event: Any) -> None:
     """Open the configuration that was clicked, beside those compared before."""
     points = event["selection"].get("points") if event else None
     if points:
@@ -146,7 +181,7 @@ def _follow(session: state.Session, event: Any) -> None:
         sweep_table.open_in_compare(session, [slug], tensor)
 
 
-def _open(session: state.Session, cell: tuple[str, str] | None) -> None:
+def _open(session: state.Session | None, cell: tuple[str, str] | None) -> None:
     """Open the cell of the map that was clicked, (configuration, tensor)."""
     if cell:
         sweep_table.open_in_compare(session, [cell[0]], cell[1])
@@ -182,8 +217,11 @@ def scatter(rows: pd.DataFrame, metric: str) -> Any:
     )  # fmt: skip
 
 
-def histograms(session: state.Session, rows: pd.DataFrame, tensor: str) -> None:
+def histograms(session: state.Session | None, rows: pd.DataFrame, tensor: str) -> None:
     """Error histograms of a few configurations on one tensor."""
+    if session is None:
+        st.info("Error histograms are drawn from the weights: open the file for them.", icon=":material/folder_open:")
+        return
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     slugs = rows["config"].tolist()
     front = plots.pareto_front(rows["bits_per_weight"], rows["sqnr_db"], True)
@@ -207,10 +245,17 @@ def histograms(session: state.Session, rows: pd.DataFrame, tensor: str) -> None:
         widgets.chart(error_histograms(told, log), "histograms", f"Error histograms of {', '.join(chosen)}")
 
 
-def compression(session: state.Session, frame: pd.DataFrame, rows: pd.DataFrame) -> Any:
+def _source_of(session: state.Session | None, frame: pd.DataFrame) -> str:
+    """The source's own number formats; of a file that is not open, its bits per weight."""
+    rows = tables.measured(frame)
+    if session is None:
+        return f"{(rows['compression_ratio'] * rows['bits_per_weight']).median():.3g} bits per weight"
+    return ", ".join(sorted({session.checkpoint.spec(name).dtype for name in rows["tensor"].unique()}))
+
+
+def compression(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame) -> Any:
     """Measured compression ratios."""
-    measured = tables.measured(frame)["tensor"].unique()
-    source = ", ".join(sorted({session.checkpoint.spec(name).dtype for name in measured}))
+    source = _source_of(session, frame)
     more = f" The {plots.BARS} smallest of {len(rows)} are drawn." if len(rows) > plots.BARS else ""
     st.caption(
         f"Bytes of the source over bytes of the result: codes, scales, zero points and offsets, as an export writes "

@@ -12,7 +12,8 @@ from quantlab.errors import Cancelled, CheckpointError
 from quantlab.plots.damage import Figures
 from quantlab.sweep import sweep
 from quantlab.tables import total
-from quantlab.ui import cache, jobs, sweep_form, sweep_job, sweep_map
+from quantlab.ui import cache, jobs, sweep_form, sweep_map
+from quantlab.ui.sweep_results import Results
 from tests.pages.app import page
 
 SMALL = {
@@ -77,11 +78,8 @@ def results(file="sample", names=None):
     key, checkpoint = cache.checkpoint(file)
     configs = grid(SMALL["dtypes"], SMALL["mappings"], SMALL["granularities"], SMALL["calibrations"])
     frame = sweep(checkpoint, configs, names)
-    found = Figures(checkpoint.names, [config.slug for config in configs])
-    rows = {name: group.to_dict("records") for name, group in frame.groupby("tensor", sort=False)}
-    for name in rows:
-        found.add(name, rows[name])
-    return sweep_job.Results(key, tuple(checkpoint.names), found, rows)
+    found = Figures.of(frame, frame.attrs["refused"], checkpoint.names, [config.slug for config in configs])
+    return Results(key, "Silero VAD", tuple(checkpoint.names), found, lambda: frame, frame["tensor"].nunique())
 
 
 def test_before_a_run_the_page_says_how_much_and_how_long():
@@ -250,8 +248,8 @@ def test_results_of_another_file_are_not_shown_as_of_this_one(model):
     job = begin(lambda progress, cancel: results())
     assert job.finished.wait(30)
     at = linked(job, file=model)
-    assert "another file" in said(at)
-    assert not at.dataframe and not at.exception
+    assert "results of another file, Silero VAD" in said(at) and not at.exception
+    assert "310 k" not in said(at) and len(at.dataframe) == 1
 
 
 def test_filters_narrow_every_view(model):
