@@ -26,7 +26,7 @@ from .recipe import Assignment, Item
 from .rehearsal import copied
 from .slices import measure_slices
 from .sweep import COLUMNS, labels
-from .tensor import QuantizedTensor, encode, fit
+from .tensor import QuantizedTensor, encode, fit, source_itemsize
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
@@ -123,7 +123,9 @@ class Quantizer:
     def outgoing(self, item: Item) -> Outgoing:
         """The tensor of an item, not yet quantized."""
         spec = item.spec
-        return Outgoing(spec.name, spec.shape, spec.dtype, item.config, lambda: self.quantize(item))
+        plain = spec.size * source_itemsize(spec.dtype)
+        stored = None if spec.nbytes == plain else spec.nbytes
+        return Outgoing(spec.name, spec.shape, spec.dtype, item.config, lambda: self.quantize(item), stored)
 
     def quantize(self, item: Item) -> QuantizedTensor:
         """The quantized tensor; its figures are kept."""
@@ -215,7 +217,8 @@ def remeasure(
         for name in packed.packed_names:
             stages.at(done, f"measuring {name}")
             with pool.limits(cancel=cancel):
-                rows.append(_figures(name, packed.quantized(name), source))
+                nbytes = source.spec(name).nbytes if source else packed.source_nbytes(name)
+                rows.append(_figures(name, packed.quantized(name), source, nbytes))
             done += packed.spec(name).size
         stages.at(done, "done")
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -262,9 +265,9 @@ class Stages:
         return lambda done, total, label: self.at(int(self.size * (first + count * done / max(total, 1))), label)
 
 
-def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None) -> dict[str, object]:
-    """The row of one tensor that was read back; the ratio is to the source's bytes, where there is one."""
-    ratio = source.spec(name).nbytes / q.nbytes if source else q.compression_ratio
+def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None, source_nbytes: int) -> dict[str, object]:
+    """The row of one tensor that was read back; the ratio is to the source's bytes."""
+    ratio = source_nbytes / q.nbytes
     sizes = {"nbytes": q.nbytes, "bits_per_weight": q.bits_per_weight, "compression_ratio": ratio}
     errors = asdict(measure_slices(source.raw(name), q)) if source else {}
     return {**labels(name, q.shape, q.config), **errors, **sizes}

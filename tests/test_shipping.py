@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import gguf
 import numpy as np
 import pytest
 
@@ -152,3 +153,22 @@ def test_a_format_that_cannot_hold_a_result_says_why(checkpoint, monkeypatch):
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_what_the_library_writes_is_not_refused_before(checkpoint, config, format):
     assert {refusal(item, format) for item in assign(checkpoint, every(config)).taken} == {None}
+
+
+@pytest.mark.parametrize("format", WRITABLE)
+def test_blocks_of_a_source_are_counted_as_they_are_stored_there(format, tmp_path, rng):
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    data = gguf.quantize(rng.standard_normal((16, 64), dtype=np.float32), kind)
+    writer.add_tensor("w", data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with open_checkpoint(tmp_path / "model.gguf") as source:
+        shipment = ship(
+            source, assign(source, every(QuantConfig.parse("int4-sym-g32-minmax"))), tmp_path / "out", format
+        )
+    ratio = data.nbytes / (16 * 64 / 2 + 32 * 4)
+    assert shipment.found["compression_ratio"].tolist() == [ratio]
+    assert remeasure(tmp_path / "out")["compression_ratio"].tolist() == [ratio]

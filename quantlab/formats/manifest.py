@@ -16,6 +16,7 @@ from ..dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, CastFormat
 from ..errors import CheckpointError, LimitError, QuantlabError
 from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ..packing import packed_size
+from ..tensor import source_itemsize
 from .base import FLOATS, MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
 from .files import shown
 
@@ -50,6 +51,7 @@ class Described:
     source_dtype: str
     config: QuantConfig
     arrays: dict[str, dict[str, Any]]
+    source_nbytes: int
 
 
 def compose(tensors: Tensors, prefixes: Mapping[str, str], source: Source | None, bfloat16: str) -> str:
@@ -64,6 +66,7 @@ def compose(tensors: Tensors, prefixes: Mapping[str, str], source: Source | None
         "decode": DECODE,
         "tensors": [
             describe(t.name, t.shape, t.source_dtype, t.config, prefixes[t.name], bfloat16)
+            | ({} if t.source_nbytes is None else {"source_nbytes": t.source_nbytes})
             for t in tensors
             if t.config is not None
         ],
@@ -216,7 +219,17 @@ def _read(item: Any, what: str, bfloat16: str) -> Described:
     for key in ("config", "codes", "groups", "arrays"):
         if item.get(key) != expected[key]:
             raise CheckpointError(f"{where} contradicts itself: {key} must be {shown(expected[key], 300)}")
-    return Described(name, shape, source_dtype, config, expected["arrays"])
+    return Described(
+        name, shape, source_dtype, config, expected["arrays"], _source_nbytes(item, shape, source_dtype, where)
+    )
+
+
+def _source_nbytes(item: dict[str, Any], shape: tuple[int, ...], source_dtype: str, where: str) -> int:
+    """Bytes of the tensor where it came from: those of its values, unless the manifest says something else."""
+    found = item.get("source_nbytes", math.prod(shape) * source_itemsize(source_dtype))
+    if type(found) is not int or not 0 < found < 2**63:
+        raise CheckpointError(f"{where} has the source_nbytes {shown(found)}: it must be a positive number of bytes")
+    return found
 
 
 def _shape(item: dict[str, Any], where: str) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ class Outgoing:
     source_dtype : NumPy's name of the source's dtype.
     config : how to quantize it; None to copy it unchanged.
     read : its values in the source's dtype, or the quantized tensor if there is one already.
+    source_nbytes : bytes that it takes in the source, where these are not those of its values: blocks of GGUF.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Outgoing:
     source_dtype: str
     config: QuantConfig | None
     read: Callable[[], "np.ndarray | QuantizedTensor"]
+    source_nbytes: int | None = None
 
     @property
     def size(self) -> int:

@@ -66,6 +66,10 @@ class PackedCheckpoint(Checkpoint):
             raise NonFiniteError(f"{self._where(name)} has scales or values that are NaN or infinite")
         return q
 
+    def source_nbytes(self, name: str) -> int:
+        """Bytes that a packed tensor took where it came from, as the manifest says."""
+        return self._described[name].source_nbytes
+
     def raw(self, name: str) -> np.ndarray:
         """One tensor, decoded to float32; a copy in its own dtype."""
         return self.quantized(name).dequantize() if name in self._described else self._arrays.raw(name)

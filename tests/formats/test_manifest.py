@@ -156,6 +156,9 @@ CONTRADICTIONS = {
     "no groups": (set_in(*T, "groups", None), "groups must be"),
     "an unknown source": (set_in(*T, "source_dtype", "int8"), "source_dtype"),
     "a source that is a list": (set_in(*T, "source_dtype", ["float32"]), "source_dtype"),
+    "a source of no bytes": (set_in(*T, "source_nbytes", 0), "source_nbytes"),
+    "a source of true bytes": (set_in(*T, "source_nbytes", True), "source_nbytes"),
+    "a source of too many bytes": (set_in(*T, "source_nbytes", 2**63), "source_nbytes"),
     "no arrays": (set_in(*T, "arrays", None), "which array"),
     "an array elsewhere": (set_in(*T, "arrays", "scale", "array", "layer.1.weight.scale"), "arrays must be"),
     "an array that is not there": (
