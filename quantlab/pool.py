@@ -1,14 +1,16 @@
 """One thread pool for the whole process.
 
 Kernels are serial and release the GIL; this module spreads them over the cores. The thread that asks also works, so a
-call never waits for a pool that others keep busy, and a call from inside a task cannot deadlock.
+call never waits for a pool that others keep busy, and a call from inside a task cannot deadlock. The other threads take
+one item of every call in turn, so that two sweeps at once are helped alike.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import cache
@@ -67,19 +69,30 @@ def run(
     """
     workers, cancel = _limits.get().workers, cancel or _limits.get().cancel
     work = _Work(task, items, cancel)
-    helpers = min(workers or core_count(), len(work.todo)) - 1
-    # Each with the caller's limits: a task that calls `run` itself must hear of a Cancel on any thread.
-    futures = [_executor().submit(copy_context().run, work) for _ in range(helpers)]
+    for _ in range(min(workers or core_count(), len(work.todo)) - 1):
+        _executor().submit(_help, work)
     try:
-        work()
+        while work.todo:
+            work.step()
     finally:
-        # A helper that never started has nothing left to do; one that runs must not outlive the call.
-        running = [future for future in futures if not future.cancel()]
-        errors = [error for future in running if (error := future.exception()) is not None]
-        results = work.release()
+        # What a helper has begun must not outlive the call; a turn that comes later finds nothing to do.
+        errors, results = work.release()
     if errors:
         raise errors[0]
     return results
+
+
+def _help(work: "_Work") -> None:
+    """Do one item of a call, and come back for another when the calls that wait behind it have had their turn."""
+    if work.todo and work.begin():
+        try:
+            work.context.copy().run(work.step)
+        except BaseException as error:
+            work.errors.append(error)
+        finally:
+            work.end()
+        with suppress(RuntimeError):  # the interpreter ends: the caller does the rest itself
+            _executor().submit(_help, work)
 
 
 class _Work:
@@ -89,24 +102,45 @@ class _Work:
         self.task, self.cancel = task, cancel
         self.todo = deque(enumerate(items))
         self.results: list = [None] * len(self.todo)
+        self.errors: list[BaseException] = []
+        # The caller's limits: a task that calls `run` itself must hear of a Cancel on any thread.
+        self.context = copy_context()
+        self._helping, self._changed = 0, threading.Condition()
 
-    def __call__(self) -> None:
-        """Take one item after another until none is left."""
-        while self.todo:
-            try:
-                index, item = self.todo.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                if self.cancel is not None and self.cancel():
-                    raise Cancelled("stopped before it was finished, as asked")
-                self.results[index] = self.task(item)
-            except BaseException:
-                self.todo.clear()
-                raise
+    def step(self) -> None:
+        """Do one item, if one is left."""
+        try:
+            index, item = self.todo.popleft()
+        except IndexError:  # another thread took the last one
+            return
+        try:
+            if self.cancel is not None and self.cancel():
+                raise Cancelled("stopped before it was finished, as asked")
+            self.results[index] = self.task(item)
+        except BaseException:
+            self.todo.clear()
+            raise
 
-    def release(self) -> list:
-        """The results. Nothing is kept: a cancelled future stays in the executor's queue, and with it this object."""
-        results, self.results = self.results, []
-        self.task = self.cancel = None  # type: ignore[assignment]
-        return results
+    def begin(self) -> bool:
+        """Announce a helper; False if the call has ended."""
+        with self._changed:
+            self._helping += self.task is not None
+            return self.task is not None
+
+    def end(self) -> None:
+        """The helper is done with its item."""
+        with self._changed:
+            self._helping -= 1
+            self._changed.notify_all()
+
+    def release(self) -> tuple[list[BaseException], list]:
+        """Errors of helpers and the results, once no helper is at work.
+
+        Nothing is kept: a turn that is left over stays in the executor's queue for a while, and with it this object.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._helping)
+            errors, results = self.errors, self.results
+            self.errors, self.results = [], []
+            self.task = self.cancel = self.context = None  # type: ignore[assignment]
+        return errors, results

@@ -34,6 +34,36 @@ def test_many_callers_share_the_pool():
     assert results == [list(range(500))] * 8
 
 
+@pytest.mark.skipif(pool.core_count() == 1, reason="one core has no helpers")
+def test_helpers_take_the_items_of_two_calls_in_turn():
+    """Both callers are held up, so helpers do all: neither call is done before a third of the other is."""
+    held = {owner: threading.Event() for owner in "ab"}
+    done, count = [], 60
+
+    def task(owner):
+        if threading.current_thread().name == owner:
+            held[owner].set()
+            assert wait_for(lambda: len(done) == 2 * (count - 1))
+        else:
+            assert all(event.wait(30) for event in held.values())
+            done.append(owner)
+
+    callers = [threading.Thread(target=pool.run, args=(task, owner * count), name=owner) for owner in held]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert done.count("a") == done.count("b") == count - 1
+    first = (done[-1] == "a" and "b") or "a"
+    until = len(done) - done[::-1].index(first)
+    assert until - (count - 1) >= count // 3
+
+
+def wait_for(condition):
+    tick = threading.Event()
+    return any(condition() or tick.wait(0.01) for _ in range(3000))
+
+
 def test_the_first_error_is_raised_and_the_rest_is_not_begun():
     begun = []
 

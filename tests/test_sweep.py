@@ -245,3 +245,25 @@ def test_a_grid_beyond_the_limit_is_refused_with_the_number(configs, sizes):
     with pytest.raises(ql.LimitError, match="past the limit"):
         check_grid(configs, sizes)
     check_grid(configs, sizes, max_rows=10**7, max_evaluations=10**16)
+
+
+def test_two_sweeps_at_once_share_the_machine():
+    """Neither of two sweeps of equal work is finished before a third of the other one is."""
+    tensors = dict.fromkeys(map(str, range(120)), np.random.default_rng(0).standard_normal((64, 8192), np.float32))
+    configs = ql.grid(["int2", "int4", "int8"], ["symmetric", "affine"], ["g32", "ch0"], ["minmax"])
+    order, together = [], threading.Barrier(2)
+
+    def work(who):
+        together.wait(30)
+        sweep(tensors, configs, on_rows=lambda name, rows: order.append(who))
+
+    sweep(tensors["0"], configs)  # compiles
+    both = [threading.Thread(target=work, args=(who,)) for who in "ab"]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(300)
+    assert order.count("a") == order.count("b") == len(tensors)
+    slower = order[-1]
+    done_before = order[: len(order) - order[::-1].index("b" if slower == "a" else "a")].count(slower)
+    assert done_before >= len(tensors) // 3
