@@ -15,11 +15,10 @@ else:
     with st.expander("What to measure", expanded=not (job or record), icon=":material/tune:"):
         configs, refusals = widgets.grid_form(channel_axes(session.checkpoint))
         tensors = sweep_form.tensor_form(session)
-        sweep_form.plan(session, configs, refusals, tensors)
+        possible = sweep_form.plan(session, configs, refusals, tensors)
         running = job is not None and job.active
         label = "Run again" if job and not running else "Run"
-        ready = bool(configs and tensors) and not running
-        if st.button(label, type="primary", icon=":material/play_arrow:", disabled=not ready):
+        if st.button(label, type="primary", icon=":material/play_arrow:", disabled=running or not possible):
             state.choose_job(sweep_job.start(session, configs, tensors).id)
             st.rerun()
 sweep_earlier.earlier(session)

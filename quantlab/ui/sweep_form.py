@@ -7,8 +7,9 @@ from typing import Any
 import streamlit as st
 
 from quantlab.config import QuantConfig
+from quantlab.errors import LimitError
 from quantlab.formats import Checkpoint
-from quantlab.ui import state, sweep_job, text
+from quantlab.ui import state, sweep_plan, text
 from quantlab.ui.text import counted
 
 LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
@@ -67,15 +68,23 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if name in exact or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def plan(session: state.Session, configs: list[QuantConfig], refusals: list[str], names: list[str]) -> None:
-    """What a sweep of this will take, and which combinations cannot be built and why."""
-    if not configs or not names:
+def plan(session: state.Session, configs: list[QuantConfig], refusals: list[str], names: list[str]) -> bool:
+    """What a sweep of this will take, and which combinations cannot be built and why; whether it can be run."""
+    possible = bool(configs and names)
+    if not possible:
         missing = "a configuration" if not configs else "a tensor"
-        st.caption(f"Choose at least {missing}: then its time is estimated here.")
+        st.caption(f"Choose at least {missing}: then its time and memory are estimated here.")
     else:
-        st.markdown(sweep_job.estimate_text(configs, [session.checkpoint.spec(name).size for name in names]))
+        specs = [session.checkpoint.spec(name) for name in names]
+        try:
+            sweep_plan.check(configs, specs)
+            st.markdown(sweep_plan.told(configs, specs))
+        except LimitError as error:
+            st.error(text.sentence(error), icon=":material/block:")
+            possible = False
     if refusals:
         with st.expander(
             f"Some combinations are left out, for {counted(len(refusals), 'reason')}", icon=":material/block:"
         ):
             st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in refusals))
+    return possible

@@ -1,19 +1,16 @@
-"""A sweep as a job, and how long one will take on this machine."""
+"""A sweep as a job: into the store tensor by tensor, and on without it where it fails."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import streamlit as st
-
 from quantlab.config import QuantConfig
 from quantlab.errors import ConfigError, StoreError
-from quantlab.estimate import Cost, Kind, duration, seconds, speedup, timed
 from quantlab.plots.damage import Figures
 from quantlab.store import ResultStore
 from quantlab.sweep import Row, sweep, table
-from quantlab.ui import jobs, state, sweep_store, text
+from quantlab.ui import jobs, state, sweep_plan, sweep_store
 from quantlab.ui.sweep_results import Results
 from quantlab.ui.text import counted
 
@@ -23,9 +20,13 @@ PUBLISH_SECONDS = 0.5
 
 
 def start(session: state.Session, configs: Sequence[QuantConfig], tensors: Sequence[str]) -> jobs.Job:
-    """Sweep `configs` over `tensors` of the open file as a job, whose result and partial result are `Results`."""
+    """Sweep `configs` over `tensors` of the open file as a job, whose result and partial result are `Results`.
+
+    Raises ConfigError if there is nothing to do, LimitError if there is too much.
+    """
     if not configs or not tensors:
         raise ConfigError("a sweep needs at least one configuration and one tensor: choose some above")
+    sweep_plan.check(configs, [session.checkpoint.spec(name) for name in tensors])
     collected = Collected(session, tensors, configs)
     store, collected.unsaved = sweep_store.reach()
     label = f"{counted(len(configs), 'configuration')} × {counted(len(tensors), 'tensor')}"
@@ -105,28 +106,3 @@ class Collected:
             self.key, self.title, self.names, self._figures, partial(table, dict(self._rows), self.names),
             len(self._rows), self.held, self.unsaved,
         )  # fmt: skip
-
-
-def estimate(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> float:
-    """Seconds that a sweep of these configurations over tensors of these sizes takes about."""
-    return seconds(configs, sizes, _cost, _speedup())
-
-
-def estimate_text(configs: Sequence[QuantConfig], sizes: Sequence[int]) -> str:
-    """What a sweep amounts to, in a line: its size, its evaluations, and the time."""
-    values = sum(sizes) * len(configs)
-    return (
-        f"**{counted(len(configs), 'configuration')}** × {counted(len(sizes), 'tensor')} of {text.count(sum(sizes))} "
-        f"weights = {text.count(values)} evaluations, "
-        f"**about {duration(estimate(configs, sizes))}** on this computer"
-    )
-
-
-@st.cache_resource(max_entries=1024, show_spinner="Timing configurations of each kind …")
-def _cost(kind: Kind) -> Cost:
-    return timed(kind)
-
-
-@st.cache_resource(show_spinner=False)
-def _speedup() -> float:
-    return speedup()

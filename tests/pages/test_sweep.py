@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from safetensors.numpy import save_file
 from quantlab.config import QuantConfig, grid
 from quantlab.errors import Cancelled, CheckpointError
 from quantlab.plots.damage import Figures
-from quantlab.sweep import sweep
+from quantlab.sweep import check_grid, sweep
 from quantlab.tables import total
-from quantlab.ui import cache, jobs, sweep_form, sweep_map
+from quantlab.ui import cache, jobs, sweep_form, sweep_map, sweep_plan
 from quantlab.ui.sweep_results import Results
 from tests.pages.app import page
 
@@ -87,7 +88,7 @@ def test_before_a_run_the_page_says_how_much_and_how_long():
     assert not at.exception and not at.error
     # int4 per tensor and per channel, and fp16 once, which has no granularity.
     assert "3 configurations × 15 tensors of 310 k weights" in said(at)
-    assert "about" in said(at) and "on this computer" in said(at)
+    assert "about" in said(at) and "on this computer" in said(at) and "MB of memory" in said(at)
     assert "Run the sweep" in said(at)
     assert not run_button(at).disabled
 
@@ -97,6 +98,13 @@ def test_combinations_that_cannot_be_are_counted_and_explained():
     assert not at.exception
     assert any("left out" in expander.label for expander in at.expander)
     assert "cannot serve 16-bit codes" in said(at)
+
+
+def test_a_grid_beyond_the_limit_is_refused_with_the_number_and_the_way_out(monkeypatch):
+    monkeypatch.setattr(sweep_plan, "check_grid", partial(check_grid, max_rows=44))
+    at = page("sweep", **SMALL)
+    assert "3 configurations x 15 tensors are 45 rows, past the limit of 44: choose fewer" in said(at)
+    assert run_button(at).disabled and not at.exception
 
 
 @pytest.mark.parametrize("without", SMALL)

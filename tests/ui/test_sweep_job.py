@@ -79,29 +79,6 @@ def test_a_sweep_of_nothing_is_refused(checkpoint):
             sweep_job.start(session_of(checkpoint), configs, names)
 
 
-def test_an_estimate_grows_with_configurations_weights_and_tensors():
-    base = sweep_job.estimate(CONFIGS[:2], [100_000])
-    assert 0 < base < 60
-    assert sweep_job.estimate(CONFIGS, [100_000]) > base
-    assert sweep_job.estimate(CONFIGS[:2], [1_000_000]) > base
-    assert sweep_job.estimate(CONFIGS[:2], [100_000] * 3) == pytest.approx(3 * base)
-
-
-@pytest.mark.parametrize("config", grid(
-    ["int2", "int5", "int16", "fp16", "q4_0"], ["uniform"], ["tensor", "ch3", "ch-2", "g100000"],
-    ["entropy100", "percentile1_99", "ema0.5_2"], ["bf16"], [False, True],
-), ids=str)  # fmt: skip
-def test_every_configuration_can_be_estimated(config):
-    assert sweep_job.estimate([config], [1000]) >= 0
-
-
-def test_an_estimate_says_what_it_is_of():
-    words = sweep_job.estimate_text(CONFIGS[:2], [1_000_000, 500_000])
-    assert (
-        "2 configurations" in words and "2 tensors" in words and "1.5 M weights" in words and "3 M evaluations" in words
-    )
-
-
 def job_of(checkpoint, configs=CONFIGS, names=None):
     job = sweep_job.start(session_of(checkpoint), configs, names or checkpoint.names)
     assert job.finished.wait(60)
