@@ -14,6 +14,7 @@
      ├─ LimitError                a budget exceeded: names it and how to raise it        (ValueError)
      ├─ ExportError               a result that a format cannot hold, or a failed write  (RuntimeError)
      ├─ StoreError                a store of results that cannot be read or written      (RuntimeError)
+     ├─ ClusterError              other computers that cannot be reached, or did not do it (RuntimeError)
      └─ Cancelled                 the caller asked to stop                               (RuntimeError)
 
 ``str(error)`` is one sentence: what was given, what is legal, what to do. Anything else that comes out of quantlab
@@ -70,6 +71,10 @@ class ExportError(QuantlabError, RuntimeError):
 
 class StoreError(QuantlabError, RuntimeError):
     """A store of results cannot be opened, read or written; the message names its file and the way out."""
+
+
+class ClusterError(QuantlabError, RuntimeError):
+    """A cluster cannot be reached, or did not do its work; what came back before is valid."""
 
 
 class Cancelled(QuantlabError, RuntimeError):

@@ -26,7 +26,7 @@ LAYERS = [
     {"quantlab.metrics"},
     {"quantlab.observer", "quantlab.slices", "quantlab.sweep"},
     {"quantlab.estimate", "quantlab.formats"},
-    {"quantlab.recipe", "quantlab.storedrows", "quantlab.tables"},
+    {"quantlab.cluster", "quantlab.recipe", "quantlab.storedrows", "quantlab.tables"},
     {"quantlab.rehearsal", "quantlab.storedrun"},
     {"quantlab.store"},
     {"quantlab.shipping"},
@@ -48,6 +48,8 @@ ONLY_IN = {
     "plotly": {"quantlab.plots"},
     "tqdm": {"quantlab.cli"},
     "numba": {"quantlab.kernels"},
+    "distributed": {"quantlab.cluster"},
+    "fsspec": {"quantlab.formats"},
 }
 NOT_IN = {"pages": {"numpy", "pandas"}}  # a page asks and draws; it does not compute
 PAGE_LINES = 80

@@ -7,15 +7,17 @@ from typing import Any
 
 import pandas as pd
 
+from ..cluster import ClusterRunner
 from ..config import QuantConfig
 from ..database import FOLDER_VARIABLE
-from ..errors import ConfigError, check_integer
+from ..errors import ClusterError, ConfigError, check_integer
 from ..estimate import Estimate, duration, estimate
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.files import shown, size_text
+from ..formats.remote import public
 from ..recipe import select
 from ..store import ResultStore
-from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, check_grid, sweep
+from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, check_grid, stream, table
 from ..tables import json_text
 from .grid import add_grid, chosen
 from .options import add_file, add_tensors, command, examples, one
@@ -34,6 +36,10 @@ With --store, rows are kept on disk as each tensor ends. Interrupted or killed, 
 on where it was; what is in the store already, of this file or of another one with the same values, is
 not computed again. "quantlab sweeps" lists what is there.
 
+With --cluster, the tensors are measured by the workers of a Dask cluster, and the figures are the
+same. The workers read FILE themselves: all of them must find it under this path, or it is a URL. A
+cluster runs what it is sent, and its answers are trusted: use none that you do not trust.
+
 examples:
 {
     examples(
@@ -46,6 +52,7 @@ examples:
         ("every figure of every tensor, for a spreadsheet", "sweep model.safetensors --csv sweep.csv"),
         ("how long it will take, and how much memory", "sweep model.safetensors --dtype int4 int8 --dry-run"),
         ("one that survives the night", "sweep model.safetensors --dtype int4 int8 --store"),
+        ("on other machines", "sweep s3://bucket/model/ --cluster tcp://scheduler:8786 --store"),
     )
 }"""
 FOLDER_HELP = f"""\
@@ -70,8 +77,13 @@ def add(commands: Any) -> None:
         help="say how many rows, how long and how much memory, after a second of timing; with --json - for a program",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", metavar="N", type=one(workers), help="threads to use at most; default: one per core"
-    )
+        "--cluster", metavar="ADDRESS",
+        help="measure on the Dask cluster whose scheduler is at tcp://HOST:PORT; needs requirements-cluster.txt",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", metavar="N", type=one(workers),
+        help="threads to use at most; default: one per core. With --cluster, those of a task; default: what is free",
+    )  # fmt: skip
     parser.add_argument(
         "--max-rows", metavar="N", type=one(limit), default=MAX_ROWS,
         help=f"refuse a grid of more rows (default: {MAX_ROWS:,})",
@@ -113,17 +125,18 @@ def measured_frame(
 ) -> pd.DataFrame:
     """The table, computed, or taken from the store as far as it is there."""
     sizes = [checkpoint.spec(name).size for name in names]
+    runner: Runner = ClusterRunner(args.cluster).stream if args.cluster else stream
     with Bar() as bar:
-        progress = by_weights(bar, sizes)
+        progress = bar if args.cluster else by_weights(bar, sizes)  # a cluster takes tensors as they come
         if args.store is None:
-            return sweep(checkpoint, configs, names, workers=args.workers, on_progress=progress)
+            return table(dict(runner(checkpoint, configs, names, args.workers, progress)), names)
         with ResultStore(args.store or None) as store:
             try:
                 frame = store.run(
-                    checkpoint, configs, names, title=checkpoint.title, location=checkpoint.location,
-                    workers=args.workers, on_progress=progress,
+                    checkpoint, configs, names, title=checkpoint.title, location=public(checkpoint.location),
+                    workers=args.workers, on_progress=progress, runner=runner,
                 )  # fmt: skip
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit, ClusterError):
                 note("what is finished is in the store: the same command goes on from there")
                 raise
     held = frame.attrs["held"]

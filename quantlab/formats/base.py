@@ -109,6 +109,14 @@ class Checkpoint(ABC):
     def raw(self, name: str) -> np.ndarray:
         """One tensor in the file's own dtype (native byte order), read now into memory of its own."""
 
+    def reads_rows(self, name: str) -> bool:
+        """Whether `raw_rows` reads the bytes of these rows only, rather than all of the tensor."""
+        return False
+
+    def raw_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of `raw(name)`, along its first axis."""
+        return self.raw(name)[start:stop]
+
     def load(self, name: str) -> np.ndarray:
         """One tensor as float32 in C order, finite and not empty: ready to be quantized. Read now, into own memory.
 
@@ -205,6 +213,24 @@ class StoredCheckpoint(Checkpoint):
         fill(stream, out)
         out = out.astype(out.dtype.newbyteorder("="), copy=False)
         return out.T if entry.fortran else out
+
+    def reads_rows(self, name: str) -> bool:
+        """True for a tensor of one dimension or more whose bytes lie in the file as they are, in C order."""
+        entry = self._entries[self.spec(name).name]
+        return bool(entry.spec.shape and entry.dtype and not entry.fortran) and type(entry.open()) is Stream
+
+    def raw_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of `raw(name)`, along its first axis."""
+        if not self.reads_rows(name):
+            return super().raw_rows(name, start, stop)
+        dtype, entry = self._dtype(name), self._entries[name]
+        shape = entry.spec.shape
+        start, stop, _ = slice(start, stop).indices(shape[0])
+        out = np.empty((max(stop - start, 0), *shape[1:]), dtype)
+        row = dtype.itemsize * math.prod(shape[1:])
+        stream = entry.open()
+        fill(Stream(stream.file, stream.offset + start * row, out.nbytes), out)
+        return out.astype(out.dtype.newbyteorder("="), copy=False)
 
     def load(self, name: str) -> np.ndarray:
         """As `Checkpoint.load`; what cannot be read at all is said to be so, rather than to be no weights."""

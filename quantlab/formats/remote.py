@@ -67,11 +67,13 @@ def local_path(url: str) -> Path | None:
 
 
 def public(url: str) -> str:
-    """A URL without what may be secret in it: user, password, query.
+    """A URL without what may be secret in it: user, password, query. A path is as it was.
 
-    >>> public("https://me:secret@host/model.npy?signature=secret")
-    'https://host/model.npy'
+    >>> public("https://me:secret@host/model.npy?signature=secret"), public("/data/what?.npy")
+    ('https://host/model.npy', '/data/what?.npy')
     """
+    if not is_url(url):
+        return url
     scheme, _, rest = re.split(r"[?#]", url)[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -143,7 +143,7 @@ def test_too_little_memory_is_said_in_one_line(run, model, monkeypatch):
     def exhausted(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("quantlab.cli.sweep.sweep", exhausted)
+    monkeypatch.setattr("quantlab.cli.sweep.stream", exhausted)
     ran = run("sweep", model)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert "memory" in ran.err

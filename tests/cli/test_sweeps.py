@@ -159,7 +159,7 @@ def test_an_interrupted_command_goes_on_where_it_was(run, model, tmp_path, numbe
 
 
 def test_a_dry_run_measures_out_the_work_and_does_none_of_it(run, model, monkeypatch, store_of_its_own):
-    monkeypatch.setattr(cli.sweep, "sweep", lambda *args, **options: pytest.fail("it was run"))
+    monkeypatch.setattr(cli.sweep, "stream", lambda *args, **options: pytest.fail("it was run"))
     ran = run("sweep", model, *GRID, "--dry-run", "--store")
     assert ran.code == 0
     words = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
