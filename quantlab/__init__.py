@@ -30,6 +30,7 @@ from .errors import (
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .granularity import PerChannel, PerGroup, PerTensor
+from .kernelcache import survive_damage
 from .metrics import METRICS, ErrorReport, evaluate, measure
 from .observer import DynamicQuantizer, Observer
 from .packing import pack, unpack
@@ -38,6 +39,9 @@ from .sweep import sweep
 from .tensor import QuantizedTensor, fake_quantize, quantize
 
 __version__ = "0.1.0"
+
+# Numba would raise from the first call of a kernel whose file a crash has cut.
+survive_damage()
 
 __all__ = [
     "CALIBRATIONS",

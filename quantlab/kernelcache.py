@@ -1,11 +1,14 @@
 """The files in which Numba keeps compiled kernels, which a crash or a full disk can damage."""
 
-import traceback
+import contextlib
+import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import kernels
 
-READER = "numba.core.caching"  # the module that reads the files
+log = logging.getLogger(__name__)
 
 
 def cache_folders() -> set[Path]:
@@ -22,10 +25,25 @@ def cached_files(folders: set[Path]) -> list[Path]:
 def forget_compiled() -> None:
     """Remove them: what is needed is compiled anew."""
     for file in cached_files(cache_folders()):
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
-def is_damage(error: BaseException) -> bool:
-    """Whether an error came out of reading the files: damage has many faces (EOFError, UnpicklingError and others)."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == READER for frame, _ in frames)
+def survive_damage() -> None:
+    """Let every kernel be compiled anew where its file cannot be read. Numba would raise whatever reading it raises."""
+    for item in vars(kernels).values():
+        cache = getattr(item, "_cache", None)
+        if cache is not None and hasattr(cache, "load_overload"):  # none where compilation is switched off
+            cache.load_overload = _surviving(cache.load_overload)
+
+
+def _surviving(load: Callable[..., Any]) -> Callable[..., Any]:
+    def load_or_nothing(signature: Any, target: Any) -> Any:
+        try:
+            return load(signature, target)
+        except Exception as error:  # EOFError, UnpicklingError, a missing attribute: damage has many faces
+            log.warning("files of compiled kernels were damaged (%s): compiling anew", type(error).__name__)
+            forget_compiled()
+            return None
+
+    return load_or_nothing

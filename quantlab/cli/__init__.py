@@ -14,10 +14,9 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import QuantlabError
-from ..kernelcache import forget_compiled, is_damage
 from . import export, info, quantize, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
-from .terminal import complain, note, prepare_streams
+from .terminal import complain, prepare_streams
 
 INTERRUPTED, TERMINATED, CLOSED = 130, 143, 141  # 128 + SIGINT, SIGTERM, SIGPIPE, as shells report them
 
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        _with_compiled(args)
+        args.run(args)
     except UsageError as error:
         args.parser.error(str(error))
     except QuantlabError as error:
@@ -84,18 +83,6 @@ def _run(args: argparse.Namespace) -> int:
         complain("there is not enough memory for this: choose fewer or smaller tensors with --tensors")
         return 1
     return 0
-
-
-def _with_compiled(args: argparse.Namespace) -> None:
-    """Run the command; once more if the files of compiled kernels turn out to be damaged, without them."""
-    try:
-        args.run(args)
-    except Exception as error:
-        if not is_damage(error):
-            raise
-        note("the files of compiled kernels were damaged: compiling anew")
-        forget_compiled()
-        args.run(args)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from quantlab.calibration import CALIBRATIONS
 from quantlab.config import grid
 from quantlab.dtypes import DTYPES, MAPPINGS
-from quantlab.kernelcache import cache_folders, cached_files, forget_compiled
+from quantlab.kernelcache import cache_folders, cached_files
 from quantlab.sweep import sweep
 from quantlab.tensor import quantize
 
@@ -18,19 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def warm_up() -> None:
-    """Load every kernel from its cache; compile what is missing, and throw away a cache that is damaged."""
+    """Load every kernel from its cache; compile what is missing or damaged."""
     folders = cache_folders()
     if not folders:  # compilation is switched off: there is nothing to load
         return
     if not any(cached_files(folders)):
         compile_elsewhere()
-    try:
-        run_kernels()
-    except Exception as error:  # EOFError, UnpicklingError, a missing attribute: damage has many faces
-        log.warning("the kernel cache is damaged (%s: %s); compiling anew", type(error).__name__, error)
-        forget_compiled()
-        compile_elsewhere()
-        run_kernels()
+    run_kernels()
 
 
 def compile_elsewhere() -> None:
