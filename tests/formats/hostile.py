@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from hypothesis import strategies as st
 
 from quantlab.errors import QuantlabError
 from quantlab.formats import PackedCheckpoint, open_checkpoint
@@ -101,6 +102,36 @@ def patched(data: bytes, *changes: tuple[int, bytes]) -> bytes:
         start = place % len(out)
         out[start : start + len(new)] = new
     return bytes(out)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """`content` with bits flipped, bytes and whole numbers replaced, fields swapped, cut short, and with a tail."""
+    out = bytearray(content)
+    for _ in range(draw(st.integers(0, 3))):
+        place, kind = draw(st.integers(0, len(out) - 1)), draw(st.sampled_from(["bit", "byte", "number", "swap"]))
+        if kind == "bit":
+            out[place] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "byte":
+            out[place] = draw(st.integers(0, 255))
+        elif kind == "number":
+            number = draw(st.sampled_from(NUMBERS))[: len(out) - place]
+            out[place : place + len(number)] = number
+        else:
+            out = _swapped(out, place, draw(st.integers(0, len(out) - 1)), draw(st.sampled_from([1, 2, 4, 8, 30])))
+    end = draw(st.just(len(out)) | st.integers(0, len(out)))
+    return bytes(out[:end]) + draw(st.just(b"") | st.binary(max_size=8))
+
+
+NUMBERS = [b"\xff" * 8, bytes(8), b"\0\0\0\x80", b"\xff" * 4, bytes(4), b"\x80", bytes(7) + b"\x80", b"\x7f"]
+
+
+def _swapped(data: bytearray, first: int, second: int, size: int) -> bytearray:
+    """Two fields in each other's place; where they overlap, one after the other."""
+    (a, b), size = sorted((first, second)), min(size, len(data) - max(first, second))
+    if b < a + size:
+        return data
+    return data[:a] + data[b : b + size] + data[a + size : b] + data[a : a + size] + data[b + size :]
 
 
 # -- pickles

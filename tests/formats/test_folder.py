@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import pickle
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from quantlab.errors import CheckpointError, LimitError, QuantlabError
 from quantlab.formats import folder as folder_module
 from quantlab.formats import open_checkpoint
 
-from .hostile import Canary, archive, open_and_read_all, refusal
+from .hostile import SECONDS, Canary, archive, damaged, open_and_read_all, refusal, tensor
+from .hostile import safetensors as header_of
 
 PARTS = {"model-00001-of-00002.safetensors": ["a", "b"], "model-00002-of-00002.safetensors": ["c"]}
 
@@ -123,6 +126,26 @@ def test_budgets_of_an_index(folder, monkeypatch):
         open_checkpoint(folder)
 
 
+def test_a_folder_of_100_gb_appears_at_once(tmp_path):
+    size, count = 2**28, 20  # bytes of a tensor, and how many are in each of 20 files
+    names = {f"model-{i:05}-of-00020.safetensors": [f"layer{i}.{j}.weight" for j in range(count)] for i in range(20)}
+    for file, tensors in names.items():
+        header = {name: tensor("BF16", [2**12, 2**15], j * size, (j + 1) * size) for j, name in enumerate(tensors)}
+        start = header_of(header)
+        with (tmp_path / file).open("wb") as target:
+            target.write(start)
+            target.truncate(len(start) + count * size)  # a hole: it takes no room on the disk
+    write_index(tmp_path, {name: file for file, tensors in names.items() for name in tensors})
+    tracemalloc.start()
+    started = time.process_time()
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert sum(checkpoint.spec(name).nbytes for name in checkpoint.names) == 400 * size > 100e9
+        assert checkpoint.spec("layer19.19.weight").shape == (2**12, 2**15)
+    assert time.process_time() - started < SECONDS
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
 # -- PyTorch's files
 
 
@@ -186,10 +209,7 @@ def test_a_damaged_index_gives_a_typed_error_or_is_read(data, tmp_path_factory):
     for file, names in PARTS.items():
         safetensors.numpy.save_file({name: np.full(3, 1, np.float32) for name in names}, place / file)
     content = json.dumps({"metadata": {}, "weight_map": {n: file for file, names in PARTS.items() for n in names}})
-    damaged = bytearray(content.encode())
-    for _ in range(data.draw(st.integers(0, 3))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    (place / "model.safetensors.index.json").write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    (place / "model.safetensors.index.json").write_bytes(data.draw(damaged(content.encode())))
     with contextlib.suppress(QuantlabError):
         open_and_read_all(place)
 

@@ -23,7 +23,7 @@ from quantlab.formats.files import InputFile
 from quantlab.formats.hdf5 import channel_axis
 from quantlab.formats.hdf5chunks import fletcher32
 
-from .hostile import Canary, open_and_read_all, patched, refusal, same_bits
+from .hostile import Canary, damaged, open_and_read_all, patched, refusal, same_bits
 
 X = np.random.default_rng(5).standard_normal((23, 7, 3), dtype=np.float32)
 
@@ -658,17 +658,14 @@ def valid_files(tmp_path_factory) -> list[bytes]:
         with h5py.File(folder / "f.h5", "w", libver=libver) as file:
             some_of_everything(file)
         files.append((folder / "f.h5").read_bytes())
+    files.append(keras_file(folder / "f.keras", zipfile.ZIP_STORED).read_bytes())
     return files
 
 
 @given(data=st.data())
 def test_a_damaged_file_gives_a_typed_error_or_is_read(data, valid_files, tmp_path_factory):
-    damaged = bytearray(data.draw(st.sampled_from(valid_files)))
-    for _ in range(data.draw(st.integers(0, 3))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    damaged = damaged[: data.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))]
     path = tmp_path_factory.getbasetemp() / "damaged.h5"
-    path.write_bytes(damaged)
+    path.write_bytes(data.draw(damaged(data.draw(st.sampled_from(valid_files)))))
     with contextlib.suppress(QuantlabError):
         open_and_read_all(path)
 

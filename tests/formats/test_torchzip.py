@@ -22,7 +22,7 @@ from quantlab.errors import CheckpointError, DTypeError, LimitError, QuantlabErr
 from quantlab.formats import open_checkpoint, pickled, torchpickle, torchzip
 from quantlab.formats.files import InputFile
 
-from .hostile import Canary, archive, open_and_read_all, patched, refusal, same_bits
+from .hostile import Canary, archive, damaged, open_and_read_all, patched, refusal, same_bits
 from .torchfiles import (
     assembled,
     call,
@@ -609,13 +609,7 @@ def read_or_refuse(content: bytes, path: Path) -> None:
 @given(data=st.data())
 @pytest.mark.parametrize("case", VALID)
 def test_a_damaged_checkpoint_gives_a_typed_error_or_is_read(case, data, tmp_path_factory):
-    damaged = bytearray(VALID[case])
-    for _ in range(data.draw(st.integers(0, 3))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    damaged = damaged[: data.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))]
-    read_or_refuse(
-        bytes(damaged) + data.draw(st.binary(max_size=8)), tmp_path_factory.getbasetemp() / f"damaged {case}"
-    )
+    read_or_refuse(data.draw(damaged(VALID[case])), tmp_path_factory.getbasetemp() / f"damaged {case}")
 
 
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
