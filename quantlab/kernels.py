@@ -28,6 +28,8 @@ fused = njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fast
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
 BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
+LOG_2, SQRT_HALF_BITS = math.log(2.0), 0x3FE6A09E667F3BCD
+COARSE = 128  # edges that a two-sided search tries first
 TILE = 2048  # values decoded, then summed: two buffers of it stay in the first cache
 CHUNK, CHUNK_BITS = np.uint64(32), np.uint64(5)  # values of a loop whose length the compiler knows
 
@@ -948,6 +950,17 @@ def histogram(x, size, lo, hi, magnitude, counts):
                     out[indices[i]] += 1
 
 
+class Histogram(NamedTuple):
+    """A histogram and what the search for a window needs of it."""
+
+    counts: np.ndarray  # int64 [bins]
+    total: np.ndarray  # total[i], filled[i], entropy[i] over counts[:i]: float64 [bins + 1]
+    filled: np.ndarray
+    entropy: np.ndarray
+    mass: np.ndarray  # room for what is found of every level of a window: float64 [levels]
+    bins: np.ndarray
+
+
 @jit
 def prefix_sums(counts, total, filled, entropy):
     """total[i], filled[i], entropy[i] over counts[:i]: sum, non-empty bins, sum of c*log(c); arrays are one longer."""
@@ -959,14 +972,57 @@ def prefix_sums(counts, total, filled, entropy):
 
 
 @jit
-def divergence(counts, total, filled, entropy, left, right, levels):
+def histogram_of(counts, levels):
+    """A Histogram of counts int64 [bins]."""
+    total, filled, entropy = np.zeros(counts.size + 1), np.zeros(counts.size + 1), np.zeros(counts.size + 1)
+    prefix_sums(counts, total, filled, entropy)
+    return Histogram(counts, total, filled, entropy, np.empty(levels), np.empty(levels))
+
+
+@inlined
+def logarithm(x):
+    """ln(x) of a positive normal float64 to 4e-16, relatively, in arithmetic that vectorises; math.log is a call.
+
+    x = m * 2^k with m in [sqrt(1/2), sqrt(2)); ln(m) = 2 artanh((m - 1) / (m + 1)), by its series.
+    """
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits - SQRT_HALF_BITS) >> 52
+    m = np.int64(bits - (exponent << 52)).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    z = s * s
+    series = z / 21.0 + 1.0 / 19.0
+    series = series * z + 1.0 / 17.0
+    series = series * z + 1.0 / 15.0
+    series = series * z + 1.0 / 13.0
+    series = series * z + 1.0 / 11.0
+    series = series * z + 1.0 / 9.0
+    series = series * z + 1.0 / 7.0
+    series = series * z + 1.0 / 5.0
+    series = series * z + 1.0 / 3.0
+    return np.float64(exponent) * LOG_2 + (2.0 * s + 2.0 * s * z * series)
+
+
+@fast
+def cross_entropy(mass, bins):
+    """(sum mass * ln(mass / bins), number of parts that are not empty) over parts [levels] of a histogram."""
+    cross, parts = 0.0, 0.0
+    for i in range(mass.shape[0]):
+        cross += mass[i] * logarithm(max(mass[i], 1.0) / max(bins[i], 1.0))
+        parts += 1.0 if mass[i] > 0.0 else 0.0
+    return cross, parts
+
+
+@jit
+def divergence(histogram, left, right):
     """(KL(P || Q) in nats, degrees of freedom) for the window [left, right) of a histogram; inf where Q is 0 and P not.
 
-    P is the window with all that lies outside added to its edge bins; Q is the window merged into `levels` equal
-    parts, each spread evenly over its non-empty bins (Migacz, GTC 2017, s7310). With prefix sums a candidate costs
-    O(levels): sum p log q needs only the total and the number of non-empty bins of each part. The degrees of freedom
-    are the non-empty bins less the non-empty parts.
+    P is the window with all that lies outside added to its edge bins; Q is the window merged into as many equal parts
+    as there are levels, each spread evenly over its non-empty bins (Migacz, GTC 2017, s7310). With prefix sums a
+    candidate costs O(levels): sum p log q needs only the total and the number of non-empty bins of each part. The
+    degrees of freedom are the non-empty bins less the non-empty parts.
     """
+    counts, total, filled, entropy, mass, bins = histogram
+    levels = mass.shape[0]
     everything = total[counts.shape[0]]
     inside = total[right] - total[left]
     below, above = total[left], everything - total[right]
@@ -981,16 +1037,22 @@ def divergence(counts, total, filled, entropy, left, right, levels):
         if right - 1 == left:
             last += below
         own += (last + above) * math.log(last + above) - last * math.log(last)
-    cross, freedom, width, start = 0.0, filled[right] - filled[left], right - left, left
+    # The ends of the parts, left + (level + 1) * width // levels, without a division for each.
+    width = right - left
+    whole, rest, over, end = width // levels, width % levels, 0, np.uint64(left)
+    mass_before, bins_before = total[left], filled[left]
     for level in range(levels):
-        end = left + (level + 1) * width // levels
-        mass, bins = total[end] - total[start], filled[end] - filled[start]
-        if mass > 0:
-            weight = mass + (below if level == 0 else 0.0) + (above if level == levels - 1 else 0.0)
-            cross += weight * math.log(mass / bins)
-            freedom -= 1.0
-        start = end
-    return (own - cross) / everything - math.log(everything) + math.log(inside), freedom
+        over += rest
+        carry = 1 if over >= levels else 0
+        over -= carry * levels
+        end += np.uint64(whole + carry)
+        mass[level], bins[level] = total[end] - mass_before, filled[end] - bins_before
+        mass_before, bins_before = total[end], filled[end]
+    cross, parts = cross_entropy(mass, bins)
+    cross += below * math.log(mass[0] / bins[0]) if below > 0 else 0.0
+    cross += above * math.log(mass[levels - 1] / bins[levels - 1]) if above > 0 else 0.0
+    value = (own - cross) / everything - math.log(everything) + math.log(inside)
+    return value, filled[right] - filled[left] - parts
 
 
 @jit
@@ -1008,30 +1070,47 @@ def beats(value, freedom, best, full, full_freedom, samples, bins):
 
 
 @jit
+def best_edge(histogram, fixed, edges, best, full):
+    """(edge of the best window, its divergence) of some edges, the other edge being fixed; -1 where none is better.
+
+    full : (divergence, degrees of freedom) of the window of all bins.
+    """
+    found = -1
+    for edge in edges:
+        value, freedom = divergence(histogram, min(fixed, edge), max(fixed, edge))
+        if beats(value, freedom, best, full[0], full[1], histogram.total[-1], histogram.counts.size):
+            found, best = edge, value
+    return found, best
+
+
+@jit
 def best_window(counts, levels, two_sided):
     """(left, right) of the window of least divergence; the widest of equals. counts int64 [bins].
 
     One-sided windows start at bin 0, and every right edge from `levels` up is tried. Two-sided ones alternate between
-    all left edges and all right edges until neither moves.
+    right edges and left edges until neither moves; of more than 2 * COARSE bins some COARSE edges are tried first, and
+    then all between the neighbours of the best one.
     """
-    bins = counts.shape[0]
-    total, filled, entropy = np.zeros(bins + 1), np.zeros(bins + 1), np.zeros(bins + 1)
-    prefix_sums(counts, total, filled, entropy)
-    samples = total[bins]
-    left, right = 0, bins
-    full, full_freedom = divergence(counts, total, filled, entropy, left, right, levels)
-    best, moved = full, True
+    histogram, size = histogram_of(counts, levels), counts.size
+    full = divergence(histogram, 0, size)
+    left, right, best, moved = 0, size, full[0], True
+    stride = max(1, size // COARSE) if two_sided else 1
     while moved:
-        moved = False
-        for candidate in range(bins, left + levels - 1, -1):
-            value, freedom = divergence(counts, total, filled, entropy, left, candidate, levels)
-            if beats(value, freedom, best, full, full_freedom, samples, bins):
-                best, right, moved = value, candidate, two_sided
+        before = best
+        edge, best = best_edge(histogram, left, range(size, left + levels - 1, -stride), best, full)
+        right = right if edge < 0 else edge
+        if stride > 1:
+            near = range(min(size, right + stride - 1), max(left + levels, right - stride + 1) - 1, -1)
+            edge, best = best_edge(histogram, left, near, best, full)
+            right = right if edge < 0 else edge
         if two_sided:
-            for candidate in range(right - levels + 1):
-                value, freedom = divergence(counts, total, filled, entropy, candidate, right, levels)
-                if beats(value, freedom, best, full, full_freedom, samples, bins):
-                    best, left, moved = value, candidate, True
+            edge, best = best_edge(histogram, right, range(0, right - levels + 1, stride), best, full)
+            left = left if edge < 0 else edge
+            if stride > 1:
+                near = range(max(0, left - stride + 1), min(right - levels, left + stride - 1) + 1)
+                edge, best = best_edge(histogram, right, near, best, full)
+                left = left if edge < 0 else edge
+        moved = two_sided and best < before
     return left, right
 
 

@@ -367,6 +367,17 @@ def divergence(counts: np.ndarray, left: int, right: int, levels: int) -> float:
     return math.fsum(p * np.log(p / q))
 
 
+def logarithm(x: float) -> float:
+    """ln(x)."""
+    return math.log(x)
+
+
+def cross_entropy(mass: np.ndarray, bins: np.ndarray) -> tuple[float, int]:
+    """(sum mass * ln(mass / bins), number of parts) over the parts that are not empty."""
+    some = [(m, b) for m, b in zip(mass, bins, strict=True) if m > 0]
+    return math.fsum(m * math.log(m / b) for m, b in some), len(some)
+
+
 def freedom(counts: np.ndarray, left: int, right: int, levels: int) -> int:
     """Non-empty bins of a window less its non-empty parts: what counting noise can play with."""
     window = counts[left:right]

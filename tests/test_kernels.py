@@ -74,6 +74,8 @@ PARTS = {
     "grid_of",
     "storage_of",
     "group_difference_sums",
+    "best_edge",
+    "histogram_of",
     "best_windows",
     "narrow_groups",
     "bin_indices",
@@ -507,11 +509,11 @@ def test_prefix_sums(counts):
 @each_histogram
 @pytest.mark.parametrize("levels", [4, 7])
 def test_divergence_of_every_window_is_that_of_the_two_histograms(counts, levels):
-    sums = counted(counts)
+    histogram = kernels.histogram_of(counts, levels)
     # 3 sums of up to 48 terms, each below n * log n, are subtracted and divided by n.
     bound = 3 * 48 * 2.0**-52 * math.log(counts.sum())
     for left, right in reference.all_windows(48, levels):
-        value, freedom = kernels.divergence(counts, *sums, left, right, levels)
+        value, freedom = kernels.divergence(histogram, left, right)
         assert value == pytest.approx(reference.divergence(counts, left, right, levels), abs=bound)
         if value < math.inf:
             assert freedom == reference.freedom(counts, left, right, levels)
@@ -536,6 +538,28 @@ def test_moving_one_edge_of_a_two_sided_window_does_not_improve_it(counts, level
     others = [reference.divergence(counts, *window, levels) for window in lefts + rights]
     assert best <= min(others) + 1e-12
     assert best <= reference.divergence(counts, 0, 48, levels) + 1e-12
+
+
+def test_a_coarse_search_loses_little_to_all_windows_of_one_fixed_edge():
+    rng = np.random.default_rng(8)
+    for x in (rng.standard_normal(1 << 18), rng.laplace(size=1 << 18), rng.exponential(size=1 << 18)):
+        counts, levels = np.histogram(x, 2048)[0], 16
+        histogram = kernels.histogram_of(counts, levels)
+        left, right = kernels.best_window(counts, levels, True)
+        best = kernels.divergence(histogram, left, right)[0]
+        assert best <= kernels.divergence(histogram, 0, 2048)[0]
+        assert best <= 1.05 * min(kernels.divergence(histogram, left, edge)[0] for edge in range(left + levels, 2049))
+
+
+@given(x=st.floats(2.0**-11, 2.0**53))
+def test_logarithm(x):
+    assert kernels.logarithm(x) == pytest.approx(reference.logarithm(x), rel=4e-16, abs=4e-16)
+
+
+def test_cross_entropy_passes_over_parts_that_are_empty():
+    mass, bins = np.array([0.0, 5, 1, 300]), np.array([0.0, 2, 1, 7])
+    found, exact = kernels.cross_entropy(mass, bins), reference.cross_entropy(mass, bins)
+    assert found == pytest.approx(exact, rel=1e-15)
 
 
 @each_histogram
