@@ -8,7 +8,7 @@ import numpy as np
 
 from quantlab import pool
 
-from . import checkpoint, exporting, linear, memory
+from . import app, checkpoint, exporting, linear, memory
 from .machine import description, limits
 from .peers import THREADS
 from .timing import Spread, ratios, take_turns
@@ -40,6 +40,9 @@ def main() -> None:
         print("\n".join(checkpoint.table(options.parameters)), flush=True)
     if options.only in exporting.TITLE.lower():
         print("\n" + exporting.report(exporting.measured(0.4 if options.quick else 2)), flush=True)
+    if options.only in app.TITLE.lower():
+        for line in app.table(3, 5.0) if options.quick else app.table():
+            print(line, flush=True)
 
 
 def arguments() -> argparse.Namespace:

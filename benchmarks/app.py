@@ -7,6 +7,7 @@ are sessions that speak Streamlit's own protocol, for twenty browsers would take
 import argparse
 import itertools
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -49,8 +50,15 @@ WATCH = """() => {
 def table(clicks: int = 10, seconds: float = 30.0) -> Iterator[str]:
     """The lines of both tables, as they are measured."""
     yield f"\n### {TITLE}\n"
+    if chromium.find() is None:
+        yield "not timed: it needs Chromium, which `python -m tests.chromium` installs"
+        return
     model = model_path()
-    with served({"QUANTLAB_ROOTS": str(model.parent)}) as address, browser_page() as page:
+    with (
+        tempfile.TemporaryDirectory() as store,  # or rows would be taken from an earlier run
+        served({"QUANTLAB_ROOTS": str(model.parent), "QUANTLAB_STORE": store}) as address,
+        browser_page() as page,
+    ):
         yield "| from the click on Run to the first row of figures, in a browser | median | slowest |\n|---|---|---|"
         yield f"| the sample, {clicks} sweeps of 24 configurations | " + spread(first_rows(page, address, clicks))
         yield f"\n| {SESSIONS} sessions, each loads a page and reads it for {READING:g} s | median | 95 % | slowest |"

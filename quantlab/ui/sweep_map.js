@@ -40,7 +40,9 @@ class TensorMap {
     this.watch.observe(this.scroll);
     this.drawn = this.scroll.clientWidth;
     const narrow = this.drawn < 600;
-    this.names = narrow ? 150 : 290; // pixels for the names of tensors
+    // Pixels for the names of tensors: they give way before cells have to scroll.
+    const left = this.drawn - data.configs.length * (NARROW + 1);
+    this.names = narrow ? 150 : Math.min(Math.max(left, 200), 290);
     this.letters = Math.floor((this.names - 8) / (narrow ? 5.4 : 6.4));
     this.root.classList.toggle("narrow", narrow);
     const room = (this.drawn - this.names) / data.configs.length - 1;
