@@ -6,7 +6,7 @@ that search for it are in `search`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -91,13 +91,15 @@ class Entropy(Calibration):
 
     For activations at 8 bits. For weights below that, MSE is the better choice: the divergence ignores how far a
     clipped value lies outside. With fewer than 32 values per bin a narrower range must win by more than the counting
-    noise of the histogram.
+    noise of the histogram. Symmetric codes: every threshold is tried, as in TensorRT; others: both ends are searched in
+    turns, coarse to fine.
     """
 
     token = "entropy"
     summary = "least KL divergence of the histograms (TensorRT); meant for 8 bits"
     bins: int = 2048
 
+    shares_statistics = True
     FLOOR: ClassVar[int] = 512  # values per group below which a histogram says nothing
 
     def __post_init__(self) -> None:
@@ -113,32 +115,47 @@ class Entropy(Calibration):
 
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The best window of each group's histogram: of |x| for symmetric codes, of x for the others."""
+        return self.ranges(groups, [codec])[0]
+
+    def ranges(self, groups: Groups, codecs: Sequence[IntegerCodec]) -> list[Range]:
+        """`range` for several codecs: those of one kind share their histograms."""
         if int(groups.lengths.min()) < self.FLOOR:
             raise ConfigError(
                 f"entropy calibration needs at least {self.FLOOR} values per group, and a group here has "
                 f"{int(groups.lengths.min())}: use mse or percentile, or larger groups"
             )
+        found: dict[int, Range] = {}
+        for signed in (True, False):
+            alike = [i for i, codec in enumerate(codecs) if codec.mapping.signed == signed]
+            if alike:
+                windows = self._windows(groups, signed, [self._levels(codecs[i]) for i in alike])
+                found.update(zip(alike, windows, strict=True))
+        return [found[i] for i in range(len(codecs))]
+
+    def _windows(self, groups: Groups, signed: bool, levels: list[int]) -> list[Range]:
+        """The best windows for each number of levels, from one histogram per group."""
         lo, hi = groups.extents
-        if codec.mapping.signed:
+        if signed:
             lo, hi = np.zeros_like(lo), np.maximum(np.abs(lo), np.abs(hi))
-        magnitude = int(codec.mapping.signed)
 
-        def window(part: Groups, at: tuple) -> Range:
+        def windows(part: Groups, at: tuple) -> list[np.ndarray]:
             counts = np.zeros((*part.shape, self.bins), np.int64)
-            part.combine(lambda x, size, here: counts_of(x, size, here, at, self.bins), np.add, counts)
-            left, right = np.empty(part.shape, np.int64), np.empty(part.shape, np.int64)
-            kernels.best_windows(counts, self._levels(codec), magnitude == 0, left, right)
-            width = (hi[at] - lo[at]) / self.bins
-            return lo[at] + left * width, np.where(right == self.bins, hi[at], lo[at] + right * width)
+            part.combine(lambda x, size, here: counts_of(x, size, lo[at][here], hi[at][here]), np.add, counts)
+            return [end for count in levels for end in window(counts, count, lo[at], hi[at])]
 
-        def counts_of(x: np.ndarray, size: int, here: tuple, at: tuple, bins: int) -> np.ndarray:
-            low, high = lo[at][here], hi[at][here]
-            counts = np.empty((*low.shape, bins), np.int64)
-            kernels.histogram(x, size, np.ascontiguousarray(low), np.ascontiguousarray(high), magnitude, counts)
+        def window(counts: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> Range:
+            left, right = np.empty(low.shape, np.int64), np.empty(low.shape, np.int64)
+            kernels.best_windows(counts, count, not signed, left, right)
+            width = (high - low) / self.bins
+            return low + left * width, np.where(right == self.bins, high, low + right * width)
+
+        def counts_of(x: np.ndarray, size: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+            counts = np.empty((*low.shape, self.bins), np.int64)
+            kernels.histogram(x, size, np.ascontiguousarray(low), np.ascontiguousarray(high), int(signed), counts)
             return counts
 
-        lo, hi = groups.solve(window, SEARCHED)
-        return lo, hi
+        ends = iter(groups.solve(windows, SEARCHED))
+        return list(zip(ends, ends, strict=True))
 
     def _levels(self, codec: IntegerCodec) -> int:
         """Levels that the histogram is merged into: the non-negative half for symmetric codes."""

@@ -1,5 +1,6 @@
 """What all calibrations share: a name in slugs, and the range that the codes are to cover."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ class Calibration:
     token: ClassVar[str]
     summary: ClassVar[str]
     needs_codec: ClassVar[bool] = True  # False where the range follows from the values alone, and all codecs share it
+    shares_statistics: ClassVar[bool] = False  # whether `ranges` of several codecs cost less than `range` of each
     signed_scales: ClassVar[bool] = False  # whether scales of symmetric codes may be negative
 
     @property
@@ -36,6 +38,12 @@ class Calibration:
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The range to cover, (lo, hi), float64 [rows, groups]."""
         raise NotImplementedError
+
+    def ranges(self, groups: Groups, codecs: Sequence[IntegerCodec]) -> list[Range]:
+        """`range` for several codecs; what they share is found once."""
+        if not self.needs_codec:
+            return [self.range(groups, codecs[0])] * len(codecs)
+        return [self.range(groups, codec) for codec in codecs]
 
     def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
         """Scale, zero point and offset of every group: those that spread the codes over the range."""

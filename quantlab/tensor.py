@@ -204,9 +204,10 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
 
 
 def shares_ranges(config: QuantConfig) -> bool:
-    """Whether the range of a group follows from its values alone, and the parameters from the range."""
-    codec = config.codec
-    return isinstance(codec, IntegerCodec) and codec.is_plain and not config.calibration.needs_codec
+    """Whether several configurations of this calibration are fitted at less than the cost of each."""
+    codec, calibration = config.codec, config.calibration
+    shared = calibration.shares_statistics or not calibration.needs_codec
+    return isinstance(codec, IntegerCodec) and codec.is_plain and shared
 
 
 def fit_together(groups: Groups, configs: Sequence[QuantConfig]) -> Fitted:
@@ -215,9 +216,14 @@ def fit_together(groups: Groups, configs: Sequence[QuantConfig]) -> Fitted:
         (config,) = configs
         return Fitted(*(values[None] for values in fit(groups, config)))
     codecs = [config.codec for config in configs if isinstance(config.codec, IntegerCodec)]
+    calibration = configs[0].calibration
 
     def solver(part: Groups, at: tuple) -> Fitted:
-        return fit_ranges(codecs, *configs[0].calibration.range(part, codecs[0]))
+        ranges = calibration.ranges(part, codecs)
+        if not calibration.needs_codec:
+            return fit_ranges(codecs, *ranges[0])
+        each = [fit_ranges([codec], *found) for codec, found in zip(codecs, ranges, strict=True)]
+        return Fitted(*map(np.concatenate, zip(*each, strict=True)))
 
     return Fitted(*groups.solve(solver))
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import quantlab as ql
 from quantlab.granularity import row_step
-from quantlab.metrics import error_histogram, group_errors, group_sums, joined, outcomes
-from quantlab.tensor import part_specs
+from quantlab.metrics import batches_of, error_histogram, group_errors, group_sums, joined, outcomes
+from quantlab.tensor import fit, fit_together, part_specs
 
 SHAPES = [(), (1,), (7,), (3, 50), (5, 7, 11), (40, 3000), (300_000,)]
 CONFIGS = ql.grid(
@@ -187,3 +187,19 @@ def test_a_16_bit_source_is_widened_part_by_part_to_the_same_figures(dtype, slug
     assert replace(found, compression_ratio=0.0) == replace(expected, compression_ratio=0.0)
     assert expected.compression_ratio == 2 * found.compression_ratio
     assert np.array_equal(ql.quantize(narrow, config).packed, ql.quantize(wide, config).packed)
+
+
+@pytest.mark.parametrize("granularity", [ql.PerTensor(), ql.PerChannel(0), ql.PerGroup(600)])
+def test_configurations_that_are_fitted_together_get_what_each_gets_alone(granularity):
+    x = tensor((7, 90_000))
+    groups = granularity.to_groups(x)
+    for calibration in (ql.MinMax(), ql.Percentile(), ql.Entropy(), ql.EMA(), ql.MovingAverage()):
+        configs = [
+            ql.QuantConfig(dtype=f"int{bits}", mapping=mapping, granularity=granularity, calibration=calibration)
+            for bits in (3, 8)
+            for mapping in ("symmetric", "affine", "uniform")
+        ]
+        assert len(batches_of(configs)) == 1
+        together = fit_together(groups, configs)
+        for k, config in enumerate(configs):
+            assert all(np.array_equal(a[k], b) for a, b in zip(together, fit(groups, config), strict=True)), config
