@@ -10,7 +10,7 @@ from quantlab import pool
 
 from . import app, checkpoint, exporting, linear, memory
 from .machine import description, limits
-from .peers import THREADS
+from .peers import THREADS, Missing
 from .timing import Spread, ratios, take_turns
 from .works import SECTIONS, Peer, Work
 
@@ -66,17 +66,24 @@ def rows(work: Work, x: np.ndarray, budget: float) -> list[str]:
     """A row for every peer of a work."""
     if work.values and work.values < x.size:
         x = x[: work.values // x.shape[1]]
-    calls = {"": work.ours(x)} | {peer.name: peer.build(x) for peer in work.peers}
+    calls, missing = {"": work.ours(x)}, dict[str, str]()
+    for peer in work.peers:
+        try:
+            calls[peer.name] = peer.build(x)
+        except Missing as lack:
+            missing[peer.name] = str(lack)
     if work.same:
         ours = calls[""]()
-        different = [peer.name for peer in work.peers if not work.same(ours, calls[peer.name]())]
+        different = [name for name, call in calls.items() if name and not work.same(ours, call())]
         if different:
             raise SystemExit(f"{work.name}: not the result of {', '.join(different)}; nothing was timed")
     taken = take_turns(calls, budget)
     speed = x.size * work.configurations / Spread.of(taken[""]).median / 1e9
     first = f"{work.name} | {milliseconds(taken[''])}, {speed:.2f} G/s"
     return [
-        f"| {first if i == 0 else ' | '} | {peer.name} | {milliseconds(taken[peer.name])} | {ratio(peer, taken)} |"
+        f"| {first if i == 0 else ' | '} | {peer.name} | not measured: {missing[peer.name]} | | |"
+        if peer.name in missing
+        else f"| {first if i == 0 else ' | '} | {peer.name} | {milliseconds(taken[peer.name])} | {ratio(peer, taken)} |"
         for i, peer in enumerate(work.peers)
     ]
 

@@ -7,6 +7,8 @@ functions use one.
 
 import contextlib
 import io
+import os
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +28,10 @@ PERCENTILES = (0.1, 99.9)
 SWEEP = [
     (size, bits, mapping) for size in (32, 128, 0, -1) for bits in (2, 4, 6, 8) for mapping in ("symmetric", "affine")
 ]
+
+
+class Missing(Exception):
+    """What a peer needs and this machine lacks, in a few words."""
 
 
 def import_torch() -> Any:
@@ -55,7 +61,6 @@ def onnx_session(op: str, source: str, target: str, block: int = 0) -> Any:
 
     `source` and `target` name types of onnx.TensorProto. One scale for the tensor, or one per `block` values of a row.
     """
-    import onnxruntime
     from onnx import TensorProto, helper
 
     kinds = {"x": source, "scale": "FLOAT", "y": target}
@@ -64,7 +69,14 @@ def onnx_session(op: str, source: str, target: str, block: int = 0) -> Any:
     if op == "QuantizeLinear":
         attributes["output_dtype"] = getattr(TensorProto, target)
     node = helper.make_node(op, ["x", "scale"], ["y"], **attributes)
-    graph = helper.make_graph([node], op, [values["x"], values["scale"]], [values["y"]])
+    return onnx_start(helper.make_graph([node], op, [values["x"], values["scale"]], [values["y"]]))
+
+
+def onnx_start(graph: Any) -> Any:
+    """A session of a graph (opset 21), at our number of threads."""
+    import onnxruntime
+    from onnx import helper
+
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
@@ -98,6 +110,24 @@ def onnx_quantize_int8_after_torch(x: np.ndarray) -> Call:
         return onnx_run(session, x, max(-low.item(), high.item()) / INT8_MAX)
 
     return call
+
+
+def onnx_dynamic_quantize(x: np.ndarray) -> Call:
+    """DynamicQuantizeLinear: range, scale, zero point and uint8 codes, per tensor."""
+    session = onnx_dynamic_session()
+    return lambda: session.run(["y"], {"x": x})[0]
+
+
+@cache
+def onnx_dynamic_session() -> Any:
+    """A session of one DynamicQuantizeLinear."""
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "scale", "zero_point"])
+    kinds = {"y": TensorProto.UINT8, "scale": TensorProto.FLOAT, "zero_point": TensorProto.UINT8}
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
+    return onnx_start(helper.make_graph([node], "dynamic", inputs, outputs))
 
 
 def onnx_quantize_int4_groups(x: np.ndarray) -> Call:
@@ -361,6 +391,8 @@ def torch_compiled_sweep(x: np.ndarray) -> Call:
     Bits are passed as a tensor, so that there is one program for each mapping and group size, not for each of 32.
     """
     torch = import_torch()
+    if not shutil.which(os.environ.get("CXX", "g++")):
+        raise Missing("no C++ compiler")
     tensor = torch.from_numpy(x)
 
     def error(matrix: Any, high: Any, affine: bool) -> Any:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.peers import Missing
 from benchmarks.works import SECTIONS, Peer, Work
 
 PAIRS = [(work, peer) for section in SECTIONS for work in section.works if work.same for peer in work.peers]
@@ -21,4 +22,6 @@ def test_a_peer_computes_what_quantlab_computes(work: Work, peer: Peer, x: np.nd
         if missing.name != "torch":  # only `make bench` installs it
             raise
         pytest.skip("torch is not installed")
+    except Missing as lack:
+        pytest.skip(f"{peer.name}: {lack}")
     assert work.same is not None and work.same(work.ours(x)(), theirs)
