@@ -57,8 +57,10 @@ class Shipment:
     @property
     def note(self) -> str:
         """How the format's own values differ from those of a sweep, in a sentence; "" where they do not."""
-        layout = FORMATS[self.format].layout
-        return layout.note if layout else ""
+        layout, taken = FORMATS[self.format].layout, self.assignment.taken
+        if layout is None or not any(item.config and layout.rounds(item.config, item.spec.dtype) for item in taken):
+            return ""
+        return layout.note
 
     @property
     def equal(self) -> np.ndarray:

@@ -172,3 +172,27 @@ def test_blocks_of_a_source_are_counted_as_they_are_stored_there(format, tmp_pat
     ratio = data.nbytes / (16 * 64 / 2 + 32 * 4)
     assert shipment.found["compression_ratio"].tolist() == [ratio]
     assert remeasure(tmp_path / "out")["compression_ratio"].tolist() == [ratio]
+
+
+LAYOUTS = [name for name, known in FORMATS.items() if known.layout]
+HELD = ["int4-sym-g32-minmax", "int4-uni-g32-mse", "int8-aff-ch0-minmax", "q4_0", "q8_0", "q5_1"]
+
+
+@pytest.mark.parametrize("format", LAYOUTS)
+@pytest.mark.parametrize("scales", ["", "-sfp16", "-sbf16"])
+def test_figures_of_other_programs_values_are_the_sweeps_unless_it_is_said(format, scales, tmp_path, rng):
+    layout = FORMATS[format].layout
+    slugs = [slug if slug[0] == "q" else slug + scales for slug in HELD]
+    fits = [QuantConfig.parse(slug) for slug in slugs]
+    fits = [config for config in fits if layout.refuses((64, 128), config) is None]
+    assert fits or (format, scales) == ("onnx", "-sbf16")
+    for i, config in enumerate(fits):
+        for dtype in (np.float32, np.float16):
+            np.savez(tmp_path / "model.npz", w=rng.standard_normal((64, 128)).astype(dtype))
+            with open_checkpoint(tmp_path / "model.npz") as source:
+                shipment = ship(source, assign(source, every(config)), tmp_path / f"{i}{np.dtype(dtype)}", format)
+                assert shipment.equal.all()
+                same = same_figures(sweep(source, [config]), shipment.found).all()
+            assert same or shipment.note
+            rounds = dtype == np.float16 if format == "dense" else config.scale_dtype != "fp32" and format != "gguf"
+            assert (shipment.note == "") == (not rounds)

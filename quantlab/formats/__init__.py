@@ -144,6 +144,7 @@ FORMATS: dict[str, FileFormat] = {
             arrays=dense.arrays,
             decoded=dense.decoded,
             note="values are rounded to the source's dtype",
+            rounds=dense.rounds,
         ),
         snippet=snippets.dense,
     ),

@@ -20,6 +20,11 @@ def refuses(shape: tuple[int, ...], config: QuantConfig) -> str | None:
     return None
 
 
+def rounds(config: QuantConfig, source_dtype: str) -> bool:
+    """Whether the dtype of the values is narrower than that in which they are decoded."""
+    return dtype_of(source_dtype) != np.float32
+
+
 def specs(tensor: Outgoing) -> dict[str, PartSpec]:
     """One array of the tensor's own name and shape."""
     return {tensor.name: PartSpec(dtype_of(tensor.source_dtype), tensor.shape)}

@@ -61,7 +61,8 @@ class Layout:
         where that cannot be told the values themselves; by default from its arrays.
     check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
     keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
-    note : how these values differ from `dequantize()`, in a sentence; "" where they do not.
+    note : how these values differ from `dequantize()`, in a sentence; "" where they never do.
+    rounds : (configuration, source's dtype) -> whether they do for such a tensor.
     settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
     """
 
@@ -77,6 +78,7 @@ class Layout:
     check: Callable[[Sequence[Outgoing], Checkpoint | None], object] = lambda tensors, source: None
     keeps: Callable[[Checkpoint | None], bool] = lambda source: False
     note: str = ""
+    rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
 
     def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
         """What the values that the other program computes from an export are off from the original x."""

@@ -125,8 +125,8 @@ def choose_others(format: str) -> list[Rule]:
 
 def choose_target(session: state.Session, rules: Sequence[Rule], format: str) -> tuple[str, str | None]:
     """The file's name, and the folder to save it in; None for a download."""
-    configs = {rule.config for rule in rules if rule.config}
-    what = configs.pop() if len(configs) == 1 else "mixed"
+    words = {rule.word for rule in rules if rule.config}
+    what = words.pop() if len(words) == 1 else "mixed"
     title = session.title.removesuffix(Path(session.title).suffix)
     suggested = exports.safe_name(f"{title}-{what}{FORMATS[format].suffix}")
     is_folder = FORMATS[format].folder

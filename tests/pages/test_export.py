@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from quantlab import shipping
-from quantlab.config import QuantConfig, grid
+from quantlab.config import QuantConfig
 from quantlab.errors import ExportError
 from quantlab.formats import FORMATS, load_packed, open_checkpoint
 from quantlab.sweep import sweep
-from quantlab.ui import cache, export_form, exports, jobs, sweep_job
+from quantlab.ui import export_form, exports, jobs
 from tests.pages.app import page
 
 SLUG = "int4-sym-g32-mse"
@@ -167,8 +167,11 @@ def test_the_file_holds_what_was_chosen_and_the_page_proves_it(model, format):
 
 
 def test_the_figures_are_compared_with_the_visitors_own_sweep(model):
-    key, checkpoint = cache.checkpoint(model)
-    job = sweep_job.start(checkpoint, key, grid(["int4", "int8"], ["symmetric"], ["g32"], ["mse"]), WEIGHTS)
+    chosen = {"dtypes": ["int4", "int8"], "mappings": ["symmetric"], "granularities": ["g32"], "calibrations": ["mse"]}
+    at = page("sweep", file=model, **chosen)
+    next(b for b in at.button if b.label.startswith("Run")).click().run()
+    value = at.query_params["job"]
+    job = jobs.get(value if isinstance(value, str) else value[0])
     assert job.finished.wait(60)
     assert "those of your sweep" in said(written(model, job=job.id))
     assert "those that a sweep shows" in said(written(model, job=job.id, config="fp16"))
