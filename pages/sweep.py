@@ -3,7 +3,17 @@
 import streamlit as st
 
 from quantlab.recipe import channel_axes
-from quantlab.ui import jobs, state, sweep_earlier, sweep_form, sweep_job, sweep_store, sweep_views, widgets
+from quantlab.ui import (
+    jobs,
+    state,
+    sweep_cluster,
+    sweep_earlier,
+    sweep_form,
+    sweep_job,
+    sweep_store,
+    sweep_views,
+    widgets,
+)
 
 session = state.current()
 job, record = jobs.get(session.job), sweep_store.record_of(session.job)
@@ -16,10 +26,12 @@ else:
         configs, refusals = widgets.grid_form(channel_axes(session.checkpoint))
         tensors = sweep_form.tensor_form(session)
         possible = sweep_form.plan(session, configs, refusals, tensors)
+        runner = sweep_cluster.choose()
         running = job is not None and job.active
         label = "Run again" if job and not running else "Run"
-        if st.button(label, type="primary", icon=":material/play_arrow:", disabled=running or not possible):
-            state.choose_job(sweep_job.start(session, configs, tensors).id)
+        ready = possible and runner is not None and not running
+        if st.button(label, type="primary", icon=":material/play_arrow:", disabled=not ready) and runner:
+            state.choose_job(sweep_job.start(session, configs, tensors, runner).id)
             st.rerun()
 sweep_earlier.earlier(session)
 

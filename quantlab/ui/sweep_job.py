@@ -9,7 +9,7 @@ from quantlab.config import QuantConfig
 from quantlab.errors import ConfigError, StoreError
 from quantlab.plots.damage import Figures
 from quantlab.store import ResultStore
-from quantlab.sweep import Row, sweep, table
+from quantlab.sweep import Row, Runner, stream, table
 from quantlab.ui import jobs, state, sweep_plan, sweep_store
 from quantlab.ui.sweep_results import Results
 from quantlab.ui.text import counted
@@ -19,10 +19,12 @@ Rows = list[Row]
 PUBLISH_SECONDS = 0.5
 
 
-def start(session: state.Session, configs: Sequence[QuantConfig], tensors: Sequence[str]) -> jobs.Job:
+def start(
+    session: state.Session, configs: Sequence[QuantConfig], tensors: Sequence[str], runner: Runner = stream
+) -> jobs.Job:
     """Sweep `configs` over `tensors` of the open file as a job, whose result and partial result are `Results`.
 
-    Raises ConfigError if there is nothing to do, LimitError if there is too much.
+    `runner` measures. Raises ConfigError if there is nothing to do, LimitError if there is too much.
     """
     if not configs or not tensors:
         raise ConfigError("a sweep needs at least one configuration and one tensor: choose some above")
@@ -30,11 +32,11 @@ def start(session: state.Session, configs: Sequence[QuantConfig], tensors: Seque
     collected = Collected(session, tensors, configs)
     store, collected.unsaved = sweep_store.reach()
     label = f"{counted(len(configs), 'configuration')} × {counted(len(tensors), 'tensor')}"
-    return jobs.start("sweep", label, lambda *job: _run(store, collected, session.source, *job))
+    return jobs.start("sweep", label, lambda *job: _run(store, collected, runner, *job))
 
 
 def _run(
-    store: ResultStore | None, collected: "Collected", location: str, progress: jobs.Progress,
+    store: ResultStore | None, collected: "Collected", runner: Runner, progress: jobs.Progress,
     cancel: Callable[[], bool],
 ) -> Results:  # fmt: skip
     """Sweep into the store; without one, or once it fails, go on without it and say so."""
@@ -42,22 +44,23 @@ def _run(
     try:
         if store is not None:
             try:
-                return _run_stored(store, collected, location, cancel)
+                return _run_stored(store, collected, runner, cancel)
             except StoreError as error:
                 collected.unsaved = str(error)
-        sweep(
-            collected.checkpoint, collected.configs, collected.missing, None, collected.report, cancel,
-            on_rows=collected.add,
-        )  # fmt: skip
+        missing = collected.missing
+        for name, rows in runner(
+            collected.checkpoint, collected.configs, missing, on_progress=collected.report, cancel=cancel
+        ):
+            collected.add(name, rows)
     finally:
         progress.publish(collected.results())
     return collected.results()
 
 
-def _run_stored(store: ResultStore, collected: "Collected", location: str, cancel: Callable[[], bool]) -> Results:
+def _run_stored(store: ResultStore, collected: "Collected", runner: Runner, cancel: Callable[[], bool]) -> Results:
     frame = store.run(
-        collected.checkpoint, collected.configs, collected.names, title=collected.title, location=location,
-        on_progress=collected.report, on_rows=collected.add, cancel=cancel,
+        collected.checkpoint, collected.configs, collected.names, title=collected.title, location=collected.location,
+        on_progress=collected.report, on_rows=collected.add, cancel=cancel, runner=runner,
     )  # fmt: skip
     collected.held = frame.attrs["held"]
     return collected.results()
@@ -67,7 +70,8 @@ class Collected:
     """Rows as they come in, published at once, then every PUBLISH_SECONDS at most; progress is counted in weights."""
 
     def __init__(self, session: state.Session, names: Sequence[str], configs: Sequence[QuantConfig]) -> None:
-        self.checkpoint, self.key, self.title = session.checkpoint, session.key, session.title
+        self.checkpoint, self.key = session.checkpoint, session.key
+        self.title, self.location = session.title, session.source
         self.names, self.configs = tuple(names), tuple(configs)
         self.unsaved, self.held = "", 0
         self.progress: jobs.Progress | None = None

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from quantlab.config import grid
 from quantlab.errors import ConfigError, StoreError
 from quantlab.formats import open_checkpoint
-from quantlab.sweep import sweep
+from quantlab.sweep import stream, sweep
 from quantlab.ui import jobs, sweep_job, sweep_store
 from quantlab.ui.state import Session
 
@@ -155,7 +155,7 @@ def test_a_store_that_fails_in_the_middle_loses_no_row(checkpoint):
             return store.run(*args, on_rows=add, **options)
 
     collected = sweep_job.Collected(session_of(checkpoint), checkpoint.names, CONFIGS)
-    job = jobs.start("sweep", "half kept", lambda *job: sweep_job._run(Failing(), collected, "", *job))
+    job = jobs.start("sweep", "half kept", lambda *job: sweep_job._run(Failing(), collected, stream, *job))
     assert job.finished.wait(60)
     assert job.state == "done" and job.result.unsaved == "the disk is full: make room"
     pd.testing.assert_frame_equal(job.result.frame, sweep(checkpoint, CONFIGS), check_dtype=False)
