@@ -29,7 +29,7 @@ def peak_over_tensor(slug: str, values: int) -> float:
     """Peak memory while a tensor is made and evaluated, beyond that of a process at rest, over the tensor's size."""
     config = ql.QuantConfig.parse(slug)
     # Loads the kernels, those for groups larger than a piece too.
-    ql.evaluate(np.linspace(-1, 1, 1 << 19, dtype=np.float32).reshape(512, -1), config)
+    ql.evaluate(np.linspace(-1, 1, 1 << 20, dtype=np.float32).reshape(512, -1), config)
     before = resident("VmRSS")
     x = np.random.default_rng(0).standard_normal((4096, values // 4096), dtype=np.float32)
     ql.evaluate(x, config)

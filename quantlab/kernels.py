@@ -27,6 +27,7 @@ fused = njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fast
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
+GLANCE = 512  # values after which a search asks whether a candidate has lost already
 BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
 LOG_2, SQRT_HALF_BITS = math.log(2.0), 0x3FE6A09E667F3BCD
 COARSE = 128  # edges that a two-sided search tries first
@@ -442,37 +443,124 @@ def narrow(lo, hi, cut):
 
 
 @jit
-def narrow_groups(lo, hi, cuts, chosen, new_lo, new_hi):
-    """`narrow` for arrays [rows, groups], by cuts[chosen]."""
-    for r in range(lo.shape[0]):
-        for j in range(lo.shape[1]):
-            new_lo[r, j], new_hi[r, j] = narrow(lo[r, j], hi[r, j], cuts[chosen[r, j]])
+def range_error(values, smallest, largest, lo, hi, grid, storage, best):
+    """(error, cost): the squared error under a range, and what the costlier of the two extremes alone adds to it.
+
+    Where that, or that of the first values, is more than `best` the rest is not looked at, and the error is inf.
+    """
+    scale, zero_point, offset = fit(lo, hi, grid, storage)
+    lowest, highest = bounds(scale, zero_point, offset, grid)
+    step, start = np.float32(scale), np.float32(offset)
+    below = smallest - np.float64(round_trip(smallest, step, start, lowest, highest)[1])
+    above = largest - np.float64(round_trip(largest, step, start, lowest, highest)[1])
+    cost = max(below * below, above * above)
+    error = 0.0 if cost <= best else np.inf
+    for first in range(0, values.shape[0], GLANCE):
+        if error > best:
+            return np.inf, cost
+        error += squared_error(values[first : first + GLANCE], step, start, lowest, highest)
+    return error, cost
 
 
 @jit
-def candidate_errors(x, size, lo, hi, cuts, whole, grid, storage, errors):
-    """Squared error of candidate ranges: errors[r, j, k] for what `narrow` makes of [lo, hi] and cuts[k].
+def search_group(values, cuts, plan, grid, storage, found):
+    """Improve found = (error, lo, hi) of a group by narrower and wider ranges.
 
-    Where `whole` is 1 (x holds whole groups) a candidate under which one of the group's extremes alone costs more than
-    the best candidate yet is not evaluated: its error is inf.
+    cuts : as `narrow` takes them, float64 [n, 3]; plan : int64 [directions, 3], each the round it belongs to and the
+    slice of cuts to try. Every round starts from the best range of those before. A direction ends where clipping an
+    extreme costs so much that going on would only cost more: rounded zero points may move a range by half a step.
     """
+    smallest, largest = extent(values)
+    lo, hi, now = found[1], found[2], plan[0, 0]
+    for d in range(plan.shape[0]):
+        if plan[d, 0] != now:
+            lo, hi, now = found[1], found[2], plan[d, 0]
+        for k in range(plan[d, 1], plan[d, 2]):
+            new_lo, new_hi = narrow(lo, hi, cuts[k])
+            error, cost = range_error(values, smallest, largest, new_lo, new_hi, grid, storage, found[0])
+            if error < found[0]:
+                found[0], found[1], found[2] = error, new_lo, new_hi
+            elif math.sqrt(cost) > math.sqrt(found[0]) + 2.0 * (new_hi - new_lo) / grid.steps:
+                break
+
+
+@jit
+def refit_range(values, grid, storage, found):
+    """Improve found = (error, lo, hi) by the scale that is best for the codes it gives; no offset."""
+    smallest, largest = extent(values)
+    scale, zero_point, offset = fit(found[1], found[2], grid, storage)
+    lowest, highest = bounds(scale, zero_point, offset, grid)
+    a, b = projection(values, np.float32(scale), lowest, highest)
+    if a > 0.0 and b > 0.0:
+        lo = -(zero_point if grid.has_zero_point == 1.0 else grid.steps / 2) * (a / b)
+        hi = lo + grid.steps * (a / b)
+        error = range_error(values, smallest, largest, lo, hi, grid, storage, found[0])[0]
+        if error < found[0]:
+            found[0], found[1], found[2] = error, lo, hi
+
+
+@jit
+def search_ranges(x, size, cuts, plan, grid, storage, lo, hi):
+    """The ranges [lo, hi] (float64 [rows, groups], replaced) of least squared error that `search_group` finds."""
+    found = np.empty(3)
     for r in range(x.shape[0]):
         for j in range(lo.shape[1]):
-            values, best = group(x, r, j, size), np.inf
-            smallest, largest = extent(values)
-            for k in range(cuts.shape[0]):
-                new_lo, new_hi = narrow(lo[r, j], hi[r, j], cuts[k])
-                scale, zero_point, offset = fit(new_lo, new_hi, grid, storage)
-                lowest, highest = bounds(scale, zero_point, offset, grid)
-                step, start = np.float32(scale), np.float32(offset)
-                below = smallest - np.float64(round_trip(smallest, step, start, lowest, highest)[1])
-                above = largest - np.float64(round_trip(largest, step, start, lowest, highest)[1])
-                if whole * max(below * below, above * above) > best:
-                    errors[r, j, k] = np.inf
-                    continue
-                error = squared_error(values, step, start, lowest, highest)
-                errors[r, j, k] = error
-                best = min(best, error)
+            values = group(x, r, j, size)
+            full = range_error(values, values[0], values[0], lo[r, j], hi[r, j], grid, storage, np.inf)[0]
+            found[0], found[1], found[2] = full, lo[r, j], hi[r, j]
+            search_group(values, cuts, plan, grid, storage, found)
+            if grid.has_offset == 0.0:
+                refit_range(values, grid, storage, found)
+            # A difference in the last digits is summation order, not a better range.
+            if found[0] < full * (1.0 - 1e-9):
+                lo[r, j], hi[r, j] = found[1], found[2]
+
+
+@jit
+def range_errors(values, lo, hi, grid, storage, errors):
+    """Squared error of values [n] under each of several ranges: lo, hi, errors float64 [ranges]."""
+    for start in range(0, values.shape[0], BLOCK):  # a block stays in the nearest cache from one range to the next
+        block = values[start : start + BLOCK]
+        for k in range(lo.shape[0]):
+            scale, zero_point, offset = fit(lo[k], hi[k], grid, storage)
+            lowest, highest = bounds(scale, zero_point, offset, grid)
+            errors[k] += squared_error(block, np.float32(scale), np.float32(offset), lowest, highest)
+
+
+@jit
+def log_histogram(values, center, first, bins):
+    """Count and sum values [n], less `center`, in bins of equal width on a logarithmic scale: float64 [2, n bins, 2].
+
+    bins[0] holds those above the center and bins[1] those below. A bin is what shares the sign, the exponent and the
+    first 9 bits of the mantissa: 1/512 wide, relative to where it lies; what is smaller goes into the `first`.
+    """
+    last = bins.shape[1] - 1
+    for i in range(values.shape[0]):
+        value = np.float32(values[i] - center)
+        place = min(max((np.float32(abs(value)).view(np.int32) >> np.int32(14)) - first, 0), last)
+        side = 1 if value < np.float32(0) else 0
+        bins[side, place, 0] += 1.0
+        bins[side, place, 1] += np.float64(value)
+
+
+@jit
+def binned_errors(counts, means, center, lo, hi, grid, storage, errors):
+    """About the squared error under each of several ranges, from bins of `log_histogram`; counts, means float64 [n].
+
+    Bins narrower than a step lie at their mean. In wider ones errors are spread evenly, unless the bin is clipped.
+    """
+    for k in range(lo.shape[0]):
+        scale, zero_point, offset = fit(lo[k], hi[k], grid, storage)
+        lowest, highest = bounds(scale, zero_point, offset, grid)
+        lowest, highest = np.float64(lowest), np.float64(highest)
+        shift, total = center - offset, 0.0
+        for i in range(counts.shape[0]):
+            place = (means[i] + shift) / scale
+            code = np.rint(place)
+            error = place - min(max(code, lowest), highest)
+            wide = abs(means[i]) > 512.0 * scale and lowest <= code <= highest
+            total += counts[i] * (1.0 / 12.0 if wide else error * error)
+        errors[k] = total * scale * scale
 
 
 @jit

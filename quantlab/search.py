@@ -2,89 +2,246 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from . import kernels
+from . import kernels, pool
 from .dtypes import Codec, IntegerCodec
 from .errors import ConfigError, check_integer
-from .granularity import Groups
+from .granularity import PIECE, Groups
 from .kernels import FLOAT32_MAX, Fitted, Sides, Work
-from .ranging import SEARCHED, Calibration, Range
+from .ranging import Calibration, Range
 
 
 @dataclass(frozen=True)
 class MSE(Calibration):
-    """The range of least squared error. Never worse than MinMax.
+    """The range of least squared error. Never worse than MinMax, nor than 200 ranges from it down to nothing.
 
-    A coarse geometric search over ranges down to a thousandth of the full one, then refinements around the best, all
-    with the very scale and zero point that the codes will use.
+    Small groups of few codes: the best scale there is, as `Exact`, but above 0. Others: a search over ranges down to a
+    thousandth of the full one, 200 of them evenly spaced, then finer around the best, all with the very scale and zero
+    point that the codes will use. Groups too large for that are searched as a histogram, and what comes of it is
+    compared on the values themselves.
     """
 
     token = "mse"
     summary = "least squared error; searches how much to clip"
 
+    SWEPT_BITS: ClassVar[int] = 4
+    SWEPT: ClassVar[int] = 512  # values of a group, and bits, up to which following every code is the faster search
+
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The best range found for each group."""
-        lo, hi = groups.solve(lambda part, at: self._search(part, codec), SEARCHED)
+        if self._sweeps(groups, codec):
+            return covered(self.fit(groups, codec), codec)
+        if groups.size > PIECE:
+            return search_large(groups, codec)
+        lo, hi = groups.solve(lambda part, at: self._search(part, codec))
         return lo, hi
 
+    def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
+        """Scale, zero point and offset for the best range of each group."""
+        if self._sweeps(groups, codec):
+            return swept(groups, codec, either_sign=False)
+        return super().fit(groups, codec)
+
+    def _sweeps(self, groups: Groups, codec: IntegerCodec) -> bool:
+        few = codec.bits <= self.SWEPT_BITS and groups.size <= self.SWEPT
+        return few and not codec.mapping.has_offset
+
     def _search(self, groups: Groups, codec: IntegerCodec) -> Range:
-        full = lo, hi = codec.mapping.widen(*groups.extents)
-        for cuts in SYMMETRIC_ROUNDS if codec.mapping.signed else TWO_SIDED_ROUNDS:
-            lo, hi = best_candidate(groups, codec, lo, hi, cuts)
-        if not codec.pow2_scale:
-            return lo, hi
-        # The search compared plain scales; what counts is the error with the power of two that is really used.
-        found, plain = (codec.squared_errors(groups, codec.fit(groups, *r)) for r in ((lo, hi), full))
-        return np.where(found < plain, lo, full[0]), np.where(found < plain, hi, full[1])
+        full = codec.mapping.widen(*groups.extents)
+        lo, hi = (np.array(end) for end in full)
+        plan = SYMMETRIC if codec.mapping.signed else UNIFORM if codec.mapping.has_offset else AFFINE
+        grid, storage = codec.grid, codec.scale_type.storage
+        kernels.search_ranges(groups.matrix, groups.size, plan.cuts, plan.slices, grid, storage, lo, hi)
+        return not_worse(groups, codec, (lo, hi), full)
 
 
-def geometric_cuts(ratio: float, smallest: float) -> np.ndarray:
-    """Shares to cut off: none first, then leaving ratio, ratio^2, ... down to `smallest`."""
-    return 1 - ratio ** np.arange(int(np.log(smallest) / np.log(ratio)) + 1)
+def not_worse(groups: Groups, codec: IntegerCodec, found: Range, full: Range) -> Range:
+    """The range found, or the full one where powers of two make that better: the search compared plain scales."""
+    if not codec.pow2_scale:
+        return found
+    errors, plain = (codec.squared_errors(groups, codec.fit(groups, *ends)) for ends in (found, full))
+    return np.where(errors < plain, found[0], full[0]), np.where(errors < plain, found[1], full[1])
 
 
-def fine_cuts(width: float, steps: int) -> np.ndarray:
-    """Shares to cut off or add: none first, then from -width to width."""
-    return np.r_[0.0, np.linspace(-width, width, steps)]
-
-
-def along(shares: np.ndarray, *directions: tuple[float, float, float]) -> np.ndarray:
-    """Cuts (below, above, towards zero) of all `shares` along each direction: float64 [shares * directions, 3]."""
-    return np.concatenate([shares[:, None] * np.array(direction) for direction in directions])
+def covered(fitted: Fitted, codec: IntegerCodec) -> Range:
+    """The range from which `codec` fits these scales and zero points."""
+    scale, steps = np.abs(fitted.scale.astype(np.float64)), codec.grid.steps
+    lo = -scale * (steps / 2 if codec.mapping.signed else fitted.zero_point.astype(np.float64))
+    return lo, lo + steps * scale
 
 
 BOTH, BELOW, ABOVE, TO_ZERO = (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
-# Rounds of a search: coarse over three decades, then finer around the best. Two-sided ranges go over the decades
-# twice, because each end may need a cut of its own.
-SYMMETRIC_ROUNDS = [
-    along(shares, BOTH)
-    for shares in (geometric_cuts(0.93, 1e-3), fine_cuts(0.07, 14), fine_cuts(0.01, 12), fine_cuts(0.002, 8))
-]
-TWO_SIDED_ROUNDS = [along(geometric_cuts(0.86, 1e-3), BOTH, BELOW, ABOVE, TO_ZERO)] * 2 + [
-    along(fine_cuts(width, 8), BOTH, BELOW, ABOVE, TO_ZERO) for width in (0.12, 0.035, 0.01, 0.003)
-]
+SHIFT = (0.5, -0.5, 0.0)
+EVENLY = np.arange(200) / 200  # shares to cut off
+DECADES = 1 - 0.93 ** np.arange(1, 96)
+TAIL = DECADES[EVENLY[-1] < DECADES]  # from a 200th down to a thousandth
 
 
-def best_candidate(groups: Groups, codec: IntegerCodec, lo: np.ndarray, hi: np.ndarray, cuts: np.ndarray) -> Range:
-    """The candidate range of least squared error per group; candidate 0 (cutting nothing) wins ties."""
-    whole = float(len(groups.pieces()) == 1)
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Rounds of a search: `cuts` as `kernels.narrow` takes them, [n, 3]; `slices` [directions, 3]: (round, from, to).
+
+    `rounds` : for each round the directions to go, each with the shares to try, from none to the most.
+    """
+
+    rounds: Sequence[Sequence[tuple[tuple[float, float, float], np.ndarray]]]
+
+    @cached_property
+    def cuts(self) -> np.ndarray:
+        """All cuts, one direction after the other."""
+        return np.concatenate([shares[:, None] * np.array(way) for ways in self.rounds for way, shares in ways])
+
+    @cached_property
+    def slices(self) -> np.ndarray:
+        """Which round each direction belongs to, and which cuts are its own."""
+        sizes = [(number, len(shares)) for number, ways in enumerate(self.rounds) for _, shares in ways]
+        ends = np.cumsum([size for _, size in sizes])
+        return np.array([(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)])
+
+    def of_round(self, number: int) -> np.ndarray:
+        """All cuts of one round; negative numbers count from the last."""
+        own = self.slices[self.slices[:, 0] == number % len(self.rounds)]
+        return self.cuts[own[0, 1] : own[-1, 2]]
+
+
+def around(directions: Sequence[tuple[float, float, float]], *shares: float) -> list:
+    """A round of narrower, then of wider ranges along each direction."""
+    return [(way, sign * np.array(shares)) for way in directions for sign in (1, -1)]
+
+
+def coarse_and_even(way: tuple[float, float, float]) -> list:
+    """A round that first finds about where the best range is, so that most of the 200 are soon seen to be worse."""
+    return [(way, DECADES[::3]), (way, np.r_[EVENLY, TAIL])]
+
+
+def two_sided(first: tuple[float, float, float]) -> Plan:
+    """Both ends at first, then each for itself, twice, because one moves the other; then finer."""
+    apart = [(way, DECADES[::2]) for way in (ABOVE, BELOW)]
+    all_ways = (BOTH, SHIFT, BELOW, ABOVE)
+    return Plan(
+        [
+            coarse_and_even(first),
+            apart,
+            apart,
+            around(all_ways, 0.01, 0.025, 0.05),
+            around(all_ways, 0.003, 0.006),
+            around(all_ways, 0.001, 0.002),
+        ]
+    )
+
+
+AFFINE, UNIFORM = two_sided(TO_ZERO), two_sided(BOTH)
+SYMMETRIC = Plan(
+    [
+        coarse_and_even(BOTH),
+        around((BOTH,), 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05),
+        around((BOTH,), 0.001, 0.002, 0.003, 0.004),
+        around((BOTH,), 0.0003, 0.0006, 0.002),
+    ]
+)
+
+BINS = 24 * 512  # of a histogram on either side of its center: 24 powers of two
+NEAR = 1.006  # ranges whose errors look this close to the least are compared on the values
+MOST = 16
+
+
+def search_large(groups: Groups, codec: IntegerCodec) -> Range:
+    """The best ranges of groups that are searched one after the other, each spread over the pool."""
+    (rows, per_row), size = groups.shape, groups.size
+    lo, hi = np.empty(groups.shape), np.empty(groups.shape)
+    for r, j in np.ndindex(rows, per_row):
+        group = Groups(groups.matrix[r : r + 1, j * size : (j + 1) * size], size, groups.tensor)
+        group.extents = groups.extents[0][r : r + 1, j : j + 1], groups.extents[1][r : r + 1, j : j + 1]
+        found = search_histogram(group, codec) if group.size > PIECE else MSE().range(group, codec)
+        lo[r, j], hi[r, j] = (end.item() for end in found)
+    return lo, hi
+
+
+def search_histogram(groups: Groups, codec: IntegerCodec) -> Range:
+    """The best range of one large group: searched as a histogram, decided on the values; [1, 1] each."""
+    full = codec.mapping.widen(*groups.extents)
+    widest = full[0].item(), full[1].item()
+    plan = SYMMETRIC if codec.mapping.signed else UNIFORM if codec.mapping.has_offset else AFFINE
+    binned = Binned.of(groups, codec)
+    grid_lo, grid_hi = narrowed(*widest, plan.cuts[: plan.slices[1, 2]])
+    on_grid = binned.errors(grid_lo, grid_hi, codec)
+    best, (lo, hi) = on_grid.min(), (grid_lo[on_grid.argmin()], grid_hi[on_grid.argmin()])
+    for number in [*range(1, len(plan.rounds)), *range(-3, -1)] * 2:  # bins are few: twice costs nothing
+        los, his = narrowed(lo, hi, plan.of_round(number))
+        errors = binned.errors(los, his, codec)
+        if errors.min() < best:
+            best, lo, hi = errors.min(), los[errors.argmin()], his[errors.argmin()]
+    near = np.argsort(on_grid)[:MOST]
+    near = near[on_grid[near] <= NEAR * best]
+    finer_lo, finer_hi = narrowed(lo, hi, plan.of_round(-1))
+    los, his = np.r_[widest[0], lo, finer_lo, grid_lo[near]], np.r_[widest[1], hi, finer_hi, grid_hi[near]]
+    errors = exact_errors(groups, los, his, codec)
+    # A difference in the last digits is summation order, not a better range.
+    chosen = errors.argmin() if errors.min() < errors[0] * (1 - 1e-9) else 0
+    return not_worse(groups, codec, (los[chosen].reshape(1, 1), his[chosen].reshape(1, 1)), full)
+
+
+def narrowed(lo: float, hi: float, cuts: np.ndarray) -> Range:
+    """`kernels.narrow` by each of several cuts [n, 3]: float64 [n] each."""
+    center, width = min(max(lo, 0.0), hi), hi - lo
+    below, above, to_zero = cuts.T
+    return lo + below * width + to_zero * (center - lo), hi - above * width - to_zero * (hi - center)
+
+
+def exact_errors(groups: Groups, lo: np.ndarray, hi: np.ndarray, codec: IntegerCodec) -> np.ndarray:
+    """Squared error of one group under each of several ranges: float64 [n]."""
 
     def errors_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
-        errors = np.empty((*lo[at].shape, len(cuts)))
-        ends = np.ascontiguousarray(lo[at]), np.ascontiguousarray(hi[at])
-        kernels.candidate_errors(x, size, *ends, cuts, whole, codec.grid, codec.scale_type.storage, errors)
+        errors = np.zeros(len(lo))
+        kernels.range_errors(x[0], lo, hi, codec.grid, codec.scale_type.storage, errors)
         return errors
 
-    errors = groups.combine(errors_of, np.add, np.zeros((*lo.shape, len(cuts))))
-    best = errors.argmin(axis=-1)
-    # A difference in the last digits is summation order, not a better range.
-    gain = np.take_along_axis(errors, best[..., None], -1)[..., 0] < errors[..., 0] * (1 - 1e-9)
-    new_lo, new_hi = np.empty_like(lo), np.empty_like(hi)
-    kernels.narrow_groups(lo, hi, cuts, np.where(gain, best, 0), new_lo, new_hi)
-    return new_lo, new_hi
+    return groups.combine(errors_of, np.add, np.zeros((1, 1, len(lo))))[0, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Binned:
+    """A large group as bins of about the same value: counts, and means less `center`, float64 [n]."""
+
+    counts: np.ndarray
+    means: np.ndarray
+    center: float
+
+    @classmethod
+    def of(cls, groups: Groups, codec: IntegerCodec) -> "Binned":
+        """Bins that are the finer the nearer to 0 or, with an offset, to the mean."""
+        lo, hi = (end.item() for end in groups.extents)
+        center = 0.0
+        if codec.mapping.has_offset:
+            nothing = np.zeros(groups.shape)
+            center = float(np.float32(outside(groups, nothing, nothing)[..., ::2].sum() / groups.size))
+            center *= max(hi - center, center - lo) < FLOAT32_MAX  # or distances from it would not be finite
+        farthest = np.float32(max(hi - center, center - lo))
+        first = np.int32(int(farthest.view(np.int32) >> 14) - BINS + 1)
+
+        def bins_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
+            bins = np.zeros((2, BINS, 2))
+            kernels.log_histogram(x[0], np.float32(center), first, bins)
+            return bins
+
+        bins = groups.combine(bins_of, np.add, np.zeros((1, 1, 2, BINS, 2)))[0, 0].reshape(-1, 2)
+        counts, sums = bins[bins[:, 0] > 0].T
+        return cls(counts, sums / counts, center)
+
+    def errors(self, lo: np.ndarray, hi: np.ndarray, codec: IntegerCodec) -> np.ndarray:
+        """About the squared error under each of several ranges: float64 [n]."""
+        errors = np.empty(len(lo))
+        grid, storage = codec.grid, codec.scale_type.storage
+
+        def fill(part: slice) -> None:
+            kernels.binned_errors(self.counts, self.means, self.center, lo[part], hi[part], grid, storage, errors[part])
+
+        pool.run(fill, [slice(i, i + 16) for i in range(0, len(lo), 16)])
+        return errors
 
 
 @dataclass(frozen=True)
@@ -184,25 +341,29 @@ class Exact(Calibration):
 
     def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
         """The best scale and zero point of every group. ConfigError if the groups are too large."""
-        ways = len(sides_of(codec, False).up)
+        ways = len(sides_of(codec, True, False).up)
         limit = min(self.LARGEST, self.WORK // (ways << (codec.bits - 1)))
         if groups.size > limit:
             raise ConfigError(
                 f"exact calibration of {codec.bits}-bit {codec.mapping.name} codes takes groups of up to {limit:,} "
                 f"values, and a group here has {groups.size:,}: use octav or mse, or smaller groups"
             )
-        return Fitted(*groups.solve(lambda part, at: self._search(part, codec)))
+        return swept(groups, codec, either_sign=True)
 
-    def _search(self, groups: Groups, codec: IntegerCodec) -> Fitted:
-        lo, hi = groups.extents
-        fitted = codec.fit(groups, lo, hi)
-        sides = sides_of(codec, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
-        work = work_for(max(self.ROOM, groups.size), groups.size, len(sides.up))
-        kernels.exact_scales(
-            groups.matrix, groups.size, sides, codec.grid, codec.scale_type.storage, float(codec.pow2_scale), work,
-            fitted.scale, fitted.zero_point,
-        )  # fmt: skip
+
+def swept(groups: Groups, codec: IntegerCodec, either_sign: bool) -> Fitted:
+    """The best scale and zero point of every group, by following every change of a code."""
+
+    def search(part: Groups, at: tuple) -> Fitted:
+        lo, hi = part.extents
+        fitted = codec.fit(part, lo, hi)
+        sides = sides_of(codec, either_sign, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
+        work = work_for(max(Exact.ROOM, part.size), part.size, len(sides.up))
+        grid, storage, pow2 = codec.grid, codec.scale_type.storage, float(codec.pow2_scale)
+        kernels.exact_scales(part.matrix, part.size, sides, grid, storage, pow2, work, fitted.scale, fitted.zero_point)
         return fitted
+
+    return Fitted(*groups.solve(search))
 
 
 def work_for(changes: int, values: int, ways: int) -> Work:
@@ -219,15 +380,15 @@ def work_for(changes: int, values: int, ways: int) -> Work:
     )
 
 
-def sides_of(codec: IntegerCodec, huge: bool) -> Sides:
-    """The ways to lay codes around 0: with either sign of the scale, or with every zero point.
+def sides_of(codec: IntegerCodec, either_sign: bool, huge: bool) -> Sides:
+    """The ways to lay codes around 0: with one sign of the scale or either, or with every zero point.
 
     `huge` says whether values beyond half of the largest float32 occur: then an outermost code may stand for infinity,
     which is not used, and scales are also searched for that leave out the outermost codes.
     """
     grid = codec.grid
     if codec.mapping.signed:
-        ways = [(-grid.qmin, grid.qmax, 1.0, 0.0), (grid.qmax, -grid.qmin, -1.0, 0.0)]
+        ways = [(-grid.qmin, grid.qmax, 1.0, 0.0), (grid.qmax, -grid.qmin, -1.0, 0.0)][: 1 + either_sign]
     else:
         ways = [(z, grid.qmax - z, 1.0, z) for z in np.arange(grid.qmax + 1)]
     if not huge:

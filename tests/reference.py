@@ -186,12 +186,45 @@ def narrow(lo: float, hi: float, cut: np.ndarray) -> tuple[float, float]:
     )
 
 
-def candidate_errors(
-    values: np.ndarray, lo: float, hi: float, cuts: np.ndarray, codes: Codes, scale_dtype: str
+def range_errors(values: np.ndarray, lo: np.ndarray, hi: np.ndarray, codes: Codes, scale_dtype: str) -> np.ndarray:
+    """Squared error under each of several ranges."""
+    return np.array([squared_error(values, fit(*ends, codes, scale_dtype), codes) for ends in zip(lo, hi, strict=True)])
+
+
+def range_error(values: np.ndarray, lo: float, hi: float, codes: Codes, scale_dtype: str) -> tuple[float, float]:
+    """Squared error under a range, and the largest that the smallest or the largest value has in it."""
+    p = fit(lo, hi, codes, scale_dtype)
+    ends = [squared_error(np.array([end]), p, codes) for end in (values.min(), values.max())]
+    return squared_error(values, p, codes), max(ends)
+
+
+def log_histogram(values: np.ndarray, center: float, first: int, bins: int) -> np.ndarray:
+    """(count, sum) of the values above the center, and of those below, by their distance: [2, bins, 2].
+
+    The bin is the exponent and 9 bits of the mantissa, less `first`; what is smaller or larger goes to the end bins.
+    """
+    found = np.zeros((2, bins, 2))
+    for value in values - np.float32(center):
+        mantissa, exponent = math.frexp(abs(value))
+        normal = (exponent + 126) * 512 + math.floor((2 * mantissa - 1) * 512)
+        subnormal = math.floor(abs(float(value)) * 2.0**149 / 2**14)
+        place = np.clip((normal if abs(value) >= 2.0**-126 else subnormal) - first, 0, bins - 1)
+        found[int(value < 0), place] += 1, value
+    return found
+
+
+def binned_errors(
+    counts: np.ndarray, means: np.ndarray, center: float, ranges: list[tuple[float, float]], codes: Codes
 ) -> np.ndarray:
-    """Squared error under each candidate range."""
-    ranges = (narrow(lo, hi, cut) for cut in cuts)
-    return np.array([squared_error(values, fit(*r, codes, scale_dtype), codes) for r in ranges])
+    """About the squared error under ranges: of the means, but a step^2 / 12 where bins are wider than a step."""
+    found = []
+    for lo, hi in ranges:
+        p = fit(lo, hi, codes)
+        place = (means + (center - p.offset)) / p.scale + p.zero_point
+        code = np.clip(np.rint(place), codes.lowest, codes.highest)
+        wide = (np.abs(means) / 512 > p.scale) & (np.rint(place) == code)
+        found.append(math.fsum(counts * np.where(wide, 1 / 12, np.square(place - code))) * p.scale**2)
+    return np.array(found)
 
 
 def powers_of_two(scale_dtype: str) -> np.ndarray:

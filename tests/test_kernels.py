@@ -14,7 +14,7 @@ from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat,
 from quantlab.granularity import Groups
 from quantlab.kernels import Fitted
 from quantlab.packing import pack_part, unpack_part
-from quantlab.search import SYMMETRIC_ROUNDS, TWO_SIDED_ROUNDS
+from quantlab.search import narrowed
 from tests import reference
 from tests.reference import Codes, Parameters
 from tests.tensors import kinds
@@ -77,7 +77,10 @@ PARTS = {
     "best_edge",
     "histogram_of",
     "best_windows",
-    "narrow_groups",
+    # Loops over `range_error`, held to what MSE promises in test_search.py
+    "search_group",
+    "search_ranges",
+    "refit_range",
     "bin_indices",
     "group_tail_sums",
     "octav_end",
@@ -340,26 +343,54 @@ def test_sum_of_squares(kind):
     sums_close(kernels.sum_of_squares(x.reshape(5, 1000)), exact, exact, x.size)
 
 
+RANGES = np.r_[-1e-3:-2:9j, -5, -2.5], np.r_[1e-3:3:9j, 1, 0.5]  # some clip a Gaussian, some do not
+
+
 @each_mapping
 @each_kind
 @pytest.mark.parametrize("bits, scale_dtype", [(4, "fp32"), (8, "bf16")])
-def test_candidate_errors_are_those_of_the_candidates_or_could_not_win(mapping, kind, bits, scale_dtype):
-    x, codes = kinds(200)[kind], Codes(mapping, bits)
-    cuts = (SYMMETRIC_ROUNDS if mapping == "symmetric" else TWO_SIDED_ROUNDS)[0]
+def test_range_errors_are_those_of_encoding_and_decoding(mapping, kind, bits, scale_dtype):
+    x, codes = kinds(2 * kernels.GLANCE + 50)[kind], Codes(mapping, bits)
     codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
-    lo, hi = (values[0, 0] for values in codec.mapping.widen(*Groups(x[None], x.size).extents))
-    exact = reference.candidate_errors(x, lo, hi, cuts, codes, scale_dtype)
-    found = {}
-    for whole in (0.0, 1.0):
-        errors = np.full((1, 1, len(cuts)), np.nan)
-        ends = np.full((1, 1), lo), np.full((1, 1), hi)
-        kernels.candidate_errors(x[None], x.size, *ends, cuts, whole, codec.grid, codec.scale_type.storage, errors)
-        found[whole] = errors[0, 0]
-    np.testing.assert_allclose(found[0.0], exact, rtol=x.size * 2.0**-52, atol=1e-300)
-    left_out = np.isinf(found[1.0])
-    np.testing.assert_array_equal(found[1.0][~left_out], found[0.0][~left_out])
-    best_before = np.append(np.inf, np.minimum.accumulate(exact)[:-1])
-    assert (exact[left_out] > best_before[left_out] * (1 - x.size * 2.0**-52)).all()
+    peak = float(np.abs(x).max())
+    lo, hi = codec.mapping.widen(*(peak * ends for ends in RANGES))
+    exact = reference.range_errors(x, lo, hi, codes, scale_dtype)
+    errors = np.zeros(len(lo))
+    kernels.range_errors(x, lo, hi, codec.grid, codec.scale_type.storage, errors)
+    np.testing.assert_allclose(errors, exact, rtol=x.size * 2.0**-52, atol=1e-300)
+    for ends in zip(lo, hi, strict=True):
+        whole, cost = reference.range_error(x, *ends, codes, scale_dtype)
+        for best in (np.inf, 2 * whole, 0.9 * whole, 0.9 * cost):
+            found = kernels.range_error(x, x.min(), x.max(), *ends, codec.grid, codec.scale_type.storage, best)
+            assert found[1] == pytest.approx(cost, rel=1e-12, abs=1e-300)
+            # What is given up was worse; what is not is right.
+            assert found[0] == pytest.approx(whole, rel=1e-9, abs=1e-300) or (found[0] == np.inf and whole > best)
+
+
+@each_kind
+@pytest.mark.parametrize("center", [0.0, 0.25])
+def test_logarithmic_histograms_hold_every_value_once(kind, center):
+    x, bins = kinds(3000)[kind], 4096
+    first = int(np.abs(x).max().view(np.int32) >> 14) - bins + 100  # the largest values share the last bin
+    found = np.zeros((2, bins, 2))
+    kernels.log_histogram(x, np.float32(center), np.int32(first), found)
+    exact = reference.log_histogram(x, center, first, bins)
+    np.testing.assert_array_equal(found[..., 0], exact[..., 0])
+    np.testing.assert_allclose(found[..., 1], exact[..., 1], rtol=x.size * 2.0**-52)
+
+
+@each_mapping
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_errors_of_bins_are_those_of_their_means(mapping, bits):
+    rng = np.random.default_rng(bits)
+    counts, means, center = rng.integers(1, 99, 500).astype(float), rng.standard_normal(500), 0.125
+    codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False)
+    lo, hi = codec.mapping.widen(*RANGES)
+    errors = np.empty(len(lo))
+    kernels.binned_errors(counts, means, center, lo, hi, codec.grid, codec.scale_type.storage, errors)
+    ranges = list(zip(lo, hi, strict=True))
+    exact = reference.binned_errors(counts, means, center, ranges, Codes(mapping, bits))
+    np.testing.assert_allclose(errors, exact, rtol=1e-6)
 
 
 @given(
@@ -370,11 +401,9 @@ def test_candidate_errors_are_those_of_the_candidates_or_could_not_win(mapping, 
 def test_narrow_takes_off_shares(lo, width, cut):
     cuts = np.array([cut, (0.0, 0.0, 0.0)])
     assert kernels.narrow(lo, lo + width, cuts[0]) == reference.narrow(lo, lo + width, cuts[0])
-    ends = np.full((1, 2), lo), np.full((1, 2), lo + width)
-    new_lo, new_hi = np.empty((1, 2)), np.empty((1, 2))
-    kernels.narrow_groups(*ends, cuts, np.array([[0, 1]]), new_lo, new_hi)
-    assert (new_lo[0, 0], new_hi[0, 0]) == reference.narrow(lo, lo + width, cuts[0])
-    assert (new_lo[0, 1], new_hi[0, 1]) == (lo, lo + width)
+    new_lo, new_hi = narrowed(lo, lo + width, cuts)
+    assert (new_lo[0], new_hi[0]) == reference.narrow(lo, lo + width, cuts[0])
+    assert (new_lo[1], new_hi[1]) == (lo, lo + width)
 
 
 # --- ranges and order statistics ------------------------------------------------------------------------------------

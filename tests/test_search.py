@@ -20,6 +20,8 @@ from tests.tensors import gaussian, kinds
 ANY_FLOAT = st.floats(width=32, allow_nan=False, allow_infinity=False)
 KINDS = list(kinds(8))
 MAPPINGS = list(ql.MAPPINGS)
+SCALE_DTYPES = ["fp32", "fp16", "bf16"]
+ZERO_KEPT = ["symmetric", "affine"]
 each_mapping = pytest.mark.parametrize("mapping", MAPPINGS)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -27,6 +29,17 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 def ranges(x: np.ndarray, config: ql.QuantConfig) -> tuple[np.ndarray, np.ndarray]:
     """(lo, hi) of every group, float64 [rows, groups]."""
     return config.calibration.range(config.granularity.to_groups(x), config.codec)
+
+
+def rounding(x: np.ndarray, size: int) -> np.ndarray:
+    """What float32 may add to the root of a group's squared error: [rows, groups].
+
+    Decoded values are rounded, and so are the quotients that choose codes. No decoded value is beyond twice the largest
+    magnitude, so each of n values moves by less than its spacing there.
+    """
+    magnitudes = [[np.abs(group).max() for group in row] for row in reference.groups_of(x, size)]
+    spacing = np.spacing(2 * np.array(magnitudes, np.float64)) * 2.0**29  # of float32: 2^29 of that of float64
+    return np.sqrt(size) * np.maximum(spacing, 2.0**-149)
 
 
 # --- OCTAV ----------------------------------------------------------------------------------------------------------
@@ -116,10 +129,92 @@ def test_iterations_that_are_none_are_refused(iterations):
         ql.Octav(iterations)
 
 
+# --- MSE ------------------------------------------------------------------------------------------------------------
+
+
+def least_on_grid(x: np.ndarray, config: ql.QuantConfig) -> np.ndarray:
+    """The least squared error of every group over 200 ranges, evenly spaced from its extremes to nothing."""
+    groups, codec = config.granularity.to_groups(x), config.codec
+    lo, hi = groups.extents
+    return np.min([codec.squared_errors(groups, codec.fit_range(lo * i / 200, hi * i / 200)) for i in range(1, 201)], 0)
+
+
+def mse(bits: int, mapping: str, granularity=ql.PerTensor(), **options):
+    return ql.QuantConfig(dtype=f"int{bits}", mapping=mapping, granularity=granularity, calibration=ql.MSE(), **options)
+
+
+def no_worse_than_a_grid(x: np.ndarray, config: ql.QuantConfig) -> None:
+    """No group of a matrix has an error more than 0.1 % above the best of 200 ranges."""
+    found, best = np.sqrt(group_errors(x, config)), np.sqrt(1.001 * least_on_grid(x, config))
+    np.testing.assert_array_less(found, best + rounding(x, config.granularity.to_groups(x).size) + 1e-300)
+
+
+@pytest.mark.parametrize("size", [8, 33, 128, 600, 5000])
+@pytest.mark.parametrize("mapping", ZERO_KEPT)
+@pytest.mark.parametrize(("bits", "scale_dtype"), [(2, "fp32"), (4, "bf16"), (5, "fp32"), (8, "fp16"), (16, "bf16")])
+@each_kind
+def test_mse_does_not_lose_to_200_ranges(size, mapping, bits, scale_dtype, kind):
+    x = kinds(max(size, 640))[kind][None]
+    no_worse_than_a_grid(x, mse(bits, mapping, ql.PerGroup(size), scale_dtype=scale_dtype))
+
+
+@settings(max_examples=200)
+@given(
+    x=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(1, 50)),
+        elements=ANY_FLOAT | st.floats(-3, 3, width=32) | st.sampled_from([0.0, 1.0, -1.0, 100.0]),
+    ),
+    bits=st.sampled_from([2, 3, 4, 5, 6, 8, 16]),
+    mapping=st.sampled_from(ZERO_KEPT),
+    scale_dtype=st.sampled_from(["fp32", "fp16", "bf16"]),
+)
+def test_mse_does_not_lose_to_200_ranges_on_anything(x, bits, mapping, scale_dtype):
+    no_worse_than_a_grid(x, mse(bits, mapping, ql.PerGroup(16), scale_dtype=scale_dtype))
+
+
+@pytest.mark.parametrize("mapping", ZERO_KEPT)
+@pytest.mark.parametrize("bits", [3, 8, 16])
+@pytest.mark.parametrize("draw", ["gaussian", "heavy tails", "one-sided", "far outlier", "far from zero", "two values"])
+def test_mse_of_a_large_group_does_not_lose_to_200_ranges(mapping, bits, draw):
+    """More values than fit a piece: searched as a histogram."""
+    rng, n = np.random.default_rng(bits), PIECE + 1001
+    draws = {
+        "gaussian": lambda: rng.standard_normal(n),
+        "heavy tails": lambda: rng.standard_t(2, n),
+        "one-sided": lambda: rng.exponential(1, n),
+        "far outlier": lambda: np.append(rng.standard_normal(n - 1), 1e6),
+        "far from zero": lambda: rng.uniform(1000, 1001, n),
+        "two values": lambda: np.where(rng.random(n) < 0.3, -0.5, 2),
+    }
+    no_worse_than_a_grid(draws[draw]().astype(np.float32)[None], mse(bits, mapping))
+
+
+@each_mapping
+@pytest.mark.parametrize("size", [64, 5000, PIECE + 77])
+@pytest.mark.parametrize(("bits", "pow2"), [(3, True), (8, False)])
+def test_mse_is_never_worse_than_min_max_whatever_the_size(mapping, size, bits, pow2):
+    every = kinds(size)
+    for kind in ("gaussian", "far from zero", "constant", "mostly zero", "outlier", "huge", "every scale"):
+        x = every[kind]
+        searched = group_errors(x[None], mse(bits, mapping, pow2_scale=pow2))
+        plain = ql.QuantConfig(dtype=f"int{bits}", mapping=mapping, pow2_scale=pow2)
+        assert (searched <= group_errors(x[None], plain)).all()
+
+
+@pytest.mark.parametrize("mapping", ZERO_KEPT)
+def test_the_range_of_mse_is_the_one_its_scales_are_fitted_to(mapping):
+    x = gaussian(64 * 96).reshape(64, 96)
+    for bits, size in ((4, 32), (8, 32)):
+        config = mse(bits, mapping, ql.PerGroup(size), scale_dtype="fp16")
+        groups = config.granularity.to_groups(x)
+        again = config.codec.fit(groups, *config.calibration.range(groups, config.codec))
+        for found, expected in zip(again, fit(groups, config), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 # --- exact ----------------------------------------------------------------------------------------------------------
 
-SCALE_DTYPES = ["fp32", "fp16", "bf16"]
-ZERO_KEPT = ["symmetric", "affine"]
 SWEPT = [(2, "symmetric"), (3, "symmetric"), (4, "symmetric"), (8, "symmetric"), (2, "affine"), (4, "affine")]
 OTHERS = [kind() for name, kind in CALIBRATIONS.items() if name not in ("exact", "entropy")]
 
@@ -128,17 +223,6 @@ def exact(bits: int = 4, mapping: str = "symmetric", granularity=ql.PerTensor(),
     return ql.QuantConfig(
         dtype=f"int{bits}", mapping=mapping, granularity=granularity, calibration=ql.Exact(), **options
     )
-
-
-def rounding(x: np.ndarray, size: int) -> np.ndarray:
-    """What float32 may add to the root of a group's squared error: [rows, groups].
-
-    Decoded values are rounded, and so are the quotients that choose codes. No decoded value is beyond twice the largest
-    magnitude, so each of n values moves by less than its spacing there.
-    """
-    magnitudes = [[np.abs(group).max() for group in row] for row in reference.groups_of(x, size)]
-    spacing = np.spacing(2 * np.array(magnitudes, np.float64)) * 2.0**29  # of float32: 2^29 of that of float64
-    return np.sqrt(size) * np.maximum(spacing, 2.0**-149)
 
 
 def never_worse(x: np.ndarray, config: ql.QuantConfig, other: ql.QuantConfig) -> None:

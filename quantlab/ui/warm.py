@@ -10,6 +10,7 @@ import numpy as np
 from quantlab.calibration import CALIBRATIONS
 from quantlab.config import grid
 from quantlab.dtypes import DTYPES, MAPPINGS
+from quantlab.granularity import PIECE
 from quantlab.kernelcache import cache_folders, cached_files
 from quantlab.sweep import sweep
 from quantlab.tensor import quantize
@@ -44,6 +45,8 @@ def run_kernels() -> None:
     dtypes, granularities = ["int4", "int8", "int16", "fp16"], ["tensor", "g512"]
     configs = grid(dtypes, MAPPINGS, granularities, CALIBRATIONS, pow2_scales=[False, True])
     sweep({"warm-up": x}, configs)
+    # Large groups are searched in another way.
+    sweep({"warm-up": np.zeros(PIECE + 1, np.float32)}, grid(["int8"], MAPPINGS, ["tensor"], ["mse"]))
     for dtype in DTYPES:
         for config in grid([dtype], MAPPINGS):
             quantize(x, config).dequantize()
