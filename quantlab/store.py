@@ -5,7 +5,8 @@ serve every file and every sweep with the same tensor. A sweep is a list of tens
 resumed by starting it again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,11 +141,15 @@ class ResultStore:
             tell(on_progress, held + done, total, label)
 
         measured = 0
-        for name, rows in runner(opened, wanted, todo, workers, report, cancel, wanted=run.wanted):
-            run.save(name, rows)
-            measured += len(rows)
-            if on_rows is not None:
-                on_rows(name, run.rows({name})[name])
+        with ExitStack() as stack:
+            streamed = runner(opened, wanted, todo, workers, report, cancel, wanted=run.wanted)
+            if isinstance(streamed, Generator):
+                stack.enter_context(closing(streamed))  # whatever stops us here stops the reader, or a cluster's tasks
+            for name, rows in streamed:
+                run.save(name, rows)
+                measured += len(rows)
+                if on_rows is not None:
+                    on_rows(name, run.rows({name})[name])
         tell(on_progress, total, total, "done")
         frame = self.frame(run.id)
         frame.attrs |= {"sweep": run.id, "held": total - measured}

@@ -5,7 +5,8 @@ takes the memory of two tensors, however many there are.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -116,10 +117,11 @@ def sweep(
     opened = as_source(source)
     names = checked_names(opened, tensors)
     found: dict[str, list[Row]] = {}
-    for name, rows in stream(opened, wanted, names, workers, on_progress, cancel):
-        found[name] = rows
-        if on_rows is not None:
-            on_rows(name, rows)
+    with closing(stream(opened, wanted, names, workers, on_progress, cancel)) as streamed:
+        for name, rows in streamed:
+            found[name] = rows
+            if on_rows is not None:
+                on_rows(name, rows)
     tell(on_progress, len(names) * len(wanted), len(names) * len(wanted), "done")
     return table(found, names)
 
@@ -133,7 +135,7 @@ def stream(
     cancel: Callable[[], bool] | None = None,
     *,
     wanted: Wanted | None = None,
-) -> Iterator[tuple[str, list[Row]]]:
+) -> Generator[tuple[str, list[Row]], None, None]:
     """(name, rows) of one tensor after another, the next one being read on a thread of its own meanwhile.
 
     Parameters and errors as `sweep`; a tensor that cannot be read has rows with the reason. `wanted(name, raw)` is
@@ -199,13 +201,18 @@ def tell(on_progress: Progress | None, done: int, total: int, label: str) -> Non
         on_progress(done, total, label)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Loaded:
     """A tensor and the configurations to evaluate; or, in place of the tensor, why it could not be read."""
 
     raw: Any
     configs: Sequence[QuantConfig]
     fault: str = ""
+
+    def release(self) -> Any:
+        """The tensor, which is not kept here: where it has to be widened, the one who does it lets go of it."""
+        raw, self.raw = self.raw, None
+        return raw
 
 
 def _load(source: TensorSource, name: str, configs: Sequence[QuantConfig], wanted: Wanted | None) -> _Loaded:
@@ -236,7 +243,7 @@ def _taken_rows(
     if loaded.fault:
         return fault_rows(name, getattr(spec, "shape", ()), loaded.configs, loaded.fault)
     return tensor_rows(
-        name, loaded.raw, spec.nbytes, loaded.configs, lambda done, label: on_progress(skipped + done, label)
+        name, loaded.release(), spec.nbytes, loaded.configs, lambda done, label: on_progress(skipped + done, label)
     )
 
 
@@ -260,6 +267,7 @@ def tensor_rows(
         x = as_values(raw)
     except QuantlabError as error:
         return refused_rows(name, getattr(raw, "shape", ()), configs, str(error))
+    del raw
     found: dict[QuantConfig, Row] = {}
     for granularity, together in by_granularity(configs):
         found.update(

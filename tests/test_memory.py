@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -63,17 +64,18 @@ print(peak() - before, peak(), len(frame), len(frame.attrs["refused"]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
-@pytest.mark.parametrize("tensors", [3, 12])
-def test_a_sweep_takes_the_two_largest_tensors_however_many_there_are(tmp_path, tensors):
+@pytest.mark.parametrize(("tensors", "dtype"), [(3, "F32"), (12, "F32"), (6, "BF16")])
+def test_a_sweep_takes_the_two_largest_tensors_however_many_there_are(tmp_path, tensors, dtype):
     """Some configurations are refused: what a refusal holds on to must not keep a tensor in memory."""
-    ql.sweep(np.ones((513, 1024), np.float32), GRID)  # compiling takes memory too, once per machine
+    for kind in (np.float32, ml_dtypes.bfloat16):
+        ql.sweep(np.ones((513, 1024), kind), GRID)  # compiling takes memory too, once per machine
     nbytes = 48 << 20
     path = tmp_path / "model.safetensors"
     header = json.dumps(
         {
             f"layer.{i}.weight": {
-                "dtype": "F32",
-                "shape": [3 << 10, 4 << 10],
+                "dtype": dtype,
+                "shape": [nbytes >> 14, (4 if dtype == "F32" else 8) << 10],
                 "data_offsets": [i * nbytes, (i + 1) * nbytes],
             }
             for i in range(tensors)

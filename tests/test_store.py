@@ -261,6 +261,24 @@ def test_results_of_another_version_of_the_engine_are_not_this_ones(store, monke
     same(store.frame(old.id), first)
 
 
+def test_whatever_stops_a_sweep_stops_its_runner(store):
+    """A reader, or the tasks of a cluster, must not go on for nobody."""
+    stopped = []
+
+    def endless(*args, **options):
+        try:
+            yield from stream(*args, **options)
+        finally:
+            stopped.append(True)
+
+    def fail(name, rows):
+        raise RuntimeError("the page is gone")
+
+    with pytest.raises(RuntimeError, match="the page is gone"):
+        store.run(TENSORS, FEW, title="", location="", runner=endless, on_rows=fail)
+    assert stopped
+
+
 def test_a_tensor_that_could_not_be_read_is_tried_again(store):
     class Flaky(ArraySource):
         broken = True
