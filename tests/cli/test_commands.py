@@ -365,3 +365,26 @@ def test_the_sample_goes_all_the_way(run, sample_path, tmp_path):
     rows = json.loads(run("sweep", sample_path, "--config", "w4_g128", "--json", "-").out)
     assert [row["sqnr_db"] for row in written["tensors"]] == pytest.approx([row["sqnr_db"] for row in rows], rel=1e-12)
     assert [row["nbytes"] for row in written["tensors"]] == [row["nbytes"] for row in rows]
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors", "onnx", "dense"])
+def test_the_code_that_loads_the_result_is_printed_if_asked_and_runs(run, model, tmp_path, format):
+    call = [
+        "quantize",
+        model,
+        "--config",
+        "w4_g32",
+        "--tensors",
+        "fc1.weight",
+        "--format",
+        format,
+        "-o",
+        tmp_path / "out",
+    ]
+    said = run(*call, "--others", "leave", "--snippet").out
+    names: dict = {}
+    exec(said.partition("Read back")[2].partition("\n")[2], names)
+    weights = names["weights"]["fc1.weight"] if isinstance(names["weights"], dict) else names["weights"]
+    assert tuple(weights.shape) == (48, 64)
+    assert "import " in run(*call, "--others", "leave", "--snippet", "--json").json["snippet"]
+    assert "import " not in run(*call, "--others", "leave").out

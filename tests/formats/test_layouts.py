@@ -69,9 +69,22 @@ def test_compressed_tensors_decompresses_to_the_values_that_were_measured(config
         np.testing.assert_array_equal(decoded, layout.decoded(q))
 
 
-def test_compressed_tensors_converts_the_folder_without_knowing_the_model(tmp_path):
+@pytest.mark.parametrize(
+    "slug",
+    [
+        "int4-sym-g32-minmax-sbf16",
+        "int4-sym-tensor-minmax-sbf16",
+        "int4-aff-g32-minmax-sbf16",
+        "int8-sym-ch0-minmax-sbf16",
+        "int8-aff-ch0-minmax-sbf16",
+        "int8-sym-g64-mse-sbf16",
+        "int2-sym-g32-mse-sbf16",
+        "int2-aff-ch0-minmax-sbf16",
+    ],
+)
+def test_compressed_tensors_converts_the_folder_without_knowing_the_model(slug, tmp_path):
     converters = pytest.importorskip("compressed_tensors.entrypoints.convert")
-    config = ql.QuantConfig(dtype="int4", granularity=ql.PerGroup(32), scale_dtype="bf16")
+    config = ql.QuantConfig.parse(slug)
     q = ql.quantize(weights((64, 128)).astype("bfloat16"), config)
     folder = ql.export(tmp_path / "packed", {"fc.weight": q}, format="compressed-tensors")
     dequantizer = converters.CompressedTensorsDequantizer(folder, dtype=torch.bfloat16)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto
 
 import quantlab as ql
 from quantlab.formats import FORMATS
@@ -35,7 +36,11 @@ def test_onnxruntime_computes_the_values_that_were_measured(shape, tmp_path):
     x = weights(shape)
     tensors = {config.slug: ql.quantize(x, config) for config in CONFIGS}
     path = ql.export(tmp_path / "weights.onnx", tensors, format="onnx")
-    onnx.checker.check_model(onnx.load(path), full_check=True)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert ([each.version for each in model.opset_import], model.ir_version) == ([21], 10)
+    kinds = {TensorProto.DataType.Name(each.data_type) for each in model.graph.initializer}
+    assert kinds >= {"INT4", "UINT4", "INT8", "UINT8", "INT16", "UINT16", "FLOAT", "FLOAT16"}
     found = run(path)
     assert found.keys() == tensors.keys()
     for name, q in tensors.items():

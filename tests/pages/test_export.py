@@ -292,3 +292,26 @@ def test_without_a_file_the_page_says_what_to_do(tmp_path, monkeypatch):
     at = page("export", file=str(tmp_path / "missing.npz"))
     assert not at.exception
     assert at.error
+
+
+@pytest.mark.parametrize("format", ["compressed-tensors", "mlx"])
+def test_a_model_for_another_program_is_saved_as_a_folder(model, tmp_path, format):
+    slug = "int4-uni-g64-minmax" if format == "mlx" else "int4-sym-g32-minmax"
+    at = opened(model, config=slug, take="encoder.*.weight", format=FORMATS[format].label)
+    assert [field.label for field in at.text_input if "folder" in field.label.lower()] == [
+        "Folder",
+        "Name of the new folder",
+    ]
+    field(at, "Folder").set_value(str(tmp_path)).run()
+    field(at, "Name of the new folder").set_value("small").run()
+    button(at, "Write the file").click().run()
+    assert job_of(at).finished.wait(60)
+    at.run()
+    assert not at.exception
+    assert "the figures are those that a sweep shows" in said(at)
+    with open_checkpoint(tmp_path / "small") as written:
+        assert "encoder.0.bias" in written.names
+    assert (tmp_path / "small" / "config.json").exists()
+    assert str(tmp_path / "small") in at.code[0].value
+    button(at, "Write the file").click().run()
+    assert "exists already" in said(at)
