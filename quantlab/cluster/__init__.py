@@ -5,7 +5,7 @@ with any program, too. Connect to no cluster that you do not trust, and let nobo
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from ..config import QuantConfig
 from ..errors import Cancelled, ConfigError, check_integer, check_number
@@ -30,7 +30,8 @@ class ClusterRunner:
     A task is a tensor. Of a tensor of more than `range_values` values it is a range of rows, for the granularities
     whose groups lie within rows (per group, and channels along the first axis); the others, such as per tensor, need
     the whole tensor in one task. The rows are those of one machine to the last bit: a range sends the sums of its
-    pieces, and they are added here in the order in which one machine adds them.
+    pieces, and they are added here in the order in which one machine adds them. Within a piece a processor adds in as
+    many lanes as it has: between processors of different kinds the last bit of a sum may differ.
 
     Of a tensor whose worker dies, the tasks under way are done by another one. After a Cancel or an error nothing runs
     on. An object of this class holds no connection: every sweep makes its own.
@@ -68,7 +69,7 @@ class ClusterRunner:
         cancel: Callable[[], bool] | None = None,
         *,
         wanted: Wanted | None = None,
-    ) -> Iterator[tuple[str, list[Row]]]:
+    ) -> Generator[tuple[str, list[Row]], None, None]:
         """(name, rows) of every tensor, as each is done; parameters as `sweep.stream`.
 
         `source` is a checkpoint that every worker can open by the same path or URL, and `workers` are the threads of

@@ -209,3 +209,25 @@ def test_identity_tells_copies_of_another_time_apart(server, model):
     data[-1] ^= 1
     path.write_bytes(data)
     assert all(a != b for a, b in zip(before, identities(), strict=True))
+
+
+@pytest.mark.parametrize("file", ["x.npy", "fortran.npy", "x.npz", "x.safetensors", "x.h5"])
+def test_rows_are_those_of_the_whole_however_they_are_read(tmp_path, file):
+    x = np.random.default_rng(5).standard_normal((40, 3, 7)).astype(np.float32)
+    path = tmp_path / file
+    if file.endswith(".npy"):
+        np.save(path, np.asfortranarray(x) if "fortran" in file else x)
+    elif file.endswith(".npz"):
+        np.savez(path, w=x)
+    elif file.endswith(".h5"):
+        with h5py.File(path, "w") as target:
+            target.create_dataset("w", data=x, chunks=(8, 3, 7), compression="gzip")
+    else:
+        safetensors.numpy.save_file({"w": x, "scalar": np.array(1, np.float32)}, path)
+    with open_checkpoint(path) as found:
+        name = found.names[0] if len(found.names) == 1 else "w"
+        for start, stop in ((0, 40), (3, 17), (39, 40), (30, 90), (5, 5)):
+            assert np.array_equal(found.raw_rows(name, start, stop), x[start:stop])
+        assert found.reads_rows(name) == (file in ("x.npy", "x.safetensors"))
+        if "scalar" in found.names:
+            assert not found.reads_rows("scalar")
