@@ -26,6 +26,16 @@ FLAGS = [
 @contextmanager
 def served(environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """The address of a server that nobody has visited yet, which stops at the end of the block."""
+    address, process = started(environment)
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def started(environment: Mapping[str, str] | None = None) -> tuple[str, subprocess.Popen]:
+    """The address of a server that answers, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,10 +59,10 @@ def served(environment: Mapping[str, str] | None = None) -> Iterator[str]:
     )
     try:
         wait_for(f"http://127.0.0.1:{port}/_stcore/health", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    except BaseException:
+        process.kill()
+        raise
+    return f"http://127.0.0.1:{port}", process
 
 
 def wait_for(url: str, process: subprocess.Popen) -> None:

@@ -1,11 +1,15 @@
 """The map of tensors in a real browser: filled without a flicker, read by pointer and keyboard, opened by a click."""
 
 import re
+import time
 
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
+
+from quantlab.store import ResultStore
+from tests.serving import served, started
 
 pytestmark = pytest.mark.browser
 
@@ -19,7 +23,11 @@ WATCH = """() => {
     const find = () => roots().map(root => root.querySelector('.scroll td')).find(Boolean);
     const first = find();
     window.lost = 0;
-    const look = () => { window.lost += find() !== first; requestAnimationFrame(look); };
+    const look = () => {
+        if (!/tensors measured/.test(document.body.innerText)) return; // the sweep has ended
+        window.lost += find() !== first;
+        requestAnimationFrame(look);
+    };
     look();
 }"""
 HALF = "() => Number(/(\\d+) of 12 tensors measured/.exec(document.body.innerText)?.[1] ?? 12) >= 6"
@@ -72,3 +80,39 @@ def test_a_narrow_page_scrolls_the_cells_and_keeps_the_names(model: str, server:
     page.locator(".map .scroll").evaluate("scroll => { scroll.scrollLeft = 10000; }")
     assert name.bounding_box() == before
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_sweep_outlives_its_server_and_is_resumed_in_the_next(model: str, page: Page):
+    address, process = started()
+    deadline = time.monotonic() + 120
+    try:
+        page.goto(f"{address}/sweep?file={model}&{GRID}")
+        page.get_by_role("button", name="Run", exact=True).click()
+        with ResultStore() as store:
+            while not any(record.rows_done for record in store.sweeps()):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.002)
+    finally:
+        process.kill()  # in the middle, without a word
+        process.wait()
+    with served() as address:
+        page.goto(f"{address}/sweep?file={model}&{GRID}&earlier=true")
+        expect(page.get_by_text("rows: not complete")).to_be_visible()
+        page.get_by_role("button", name="Resume", exact=True).click()
+        expect(page.get_by_text("rows were taken from the store")).to_be_visible()
+        expect(page.locator(CELLS)).to_have_count(12 * 16)
+        expect(page.locator(f"{CELLS}.waiting")).to_have_count(0)
+
+
+def test_two_visitors_sweep_at_once_and_both_get_their_rows(model: str, server: str, page: Page):
+    other = page.context.browser.new_context().new_page()
+    for visitor, file in ((page, model), (other, "sample")):
+        visitor.goto(f"{server}/sweep?file={file}&{GRID}")
+        expect(visitor.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+    for visitor in (page, other):
+        visitor.get_by_role("button", name="Run", exact=True).click()
+    for visitor, count in ((page, 12), (other, 15)):
+        expect(visitor.get_by_text("measured in")).to_be_visible()
+        expect(visitor.locator(CELLS)).to_have_count(count * 16)
+        expect(visitor.locator(f"{CELLS}.waiting")).to_have_count(0)
+    other.context.close()
