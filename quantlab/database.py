@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import struct
 import sys
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import StoreError
+from .errors import QuantlabError, StoreError
 
 FOLDER_VARIABLE = "QUANTLAB_STORE"
 VERSION = 1  # of the tables below
@@ -160,17 +161,34 @@ class Database:
                 f"{self.path.parent} cannot be a folder for results: {why}; choose another with {FOLDER_VARIABLE}"
             ) from error
 
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """What cannot be made sense of, though the database could be read, as the sentence of a damaged file."""
+        try:
+            yield
+        except QuantlabError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+            raise StoreError(self._damage(error)) from error
+
+    def _damage(self, error: Exception) -> str:
+        return (
+            f"{self.path} is damaged ({error}): move it away or delete it, and sweeps begin anew, or choose another "
+            f"folder with {FOLDER_VARIABLE}"
+        )
+
     def _sentence(self, error: sqlite3.Error) -> str:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it says where in SQLite
         if code == sqlite3.SQLITE_FULL:
             return f"{self.path} cannot grow, the disk is full: free some space, and start again where it stopped"
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return f"{self.path} has been in use by another program for {BUSY_SECONDS:.0f} seconds: try again"
-        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-            return f"{self.path} cannot be read and written ({error}): choose another folder with {FOLDER_VARIABLE}"
         if str(error) == "Cannot operate on a closed database.":
             return f"{self.path} is closed: open the store again"
-        return (
-            f"{self.path} is damaged ({error}): move it away or delete it, and sweeps begin anew, or choose another "
-            f"folder with {FOLDER_VARIABLE}"
-        )
+        if code in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_ERROR,
+        ):  # the last: a table is missing
+            return self._damage(error)
+        return f"{self.path} cannot be read and written ({error}): choose another folder with {FOLDER_VARIABLE}"

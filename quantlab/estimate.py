@@ -13,6 +13,7 @@ import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16 and the others by na
 import numpy as np
 
 from . import pool
+from .arrays import WIDENED
 from .config import QuantConfig
 from .dtypes import DTYPES
 from .errors import ConfigError
@@ -66,7 +67,7 @@ def estimate(configs: Sequence[QuantConfig], specs: Sequence[Any]) -> Estimate:
     """The estimate of a sweep over tensors of these specs (`TensorSpec`), after a calibration run of about a second."""
     sizes = [math.prod(spec.shape) for spec in specs]
     spent = seconds(configs, sizes, timed, speedup())
-    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(specs, len(configs) * len(specs)))
+    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(configs, specs))
 
 
 def seconds(
@@ -144,10 +145,22 @@ def _run(configs: Sequence[QuantConfig], rows: int, columns: int, workers: int |
         return time.perf_counter() - start
 
 
-def peak_bytes(specs: Iterable[Any], rows: int) -> int:
+def peak_bytes(configs: Sequence[QuantConfig], specs: Sequence[Any]) -> int:
     """Memory that this process will have taken at most after a sweep: see `Estimate`."""
     largest = sorted((in_memory(spec) for spec in specs), reverse=True)[:2]
-    return resident_bytes() + sum(largest) + rows * ROW_BYTES
+    copies = max((copy_bytes(configs, spec) for spec in specs), default=0)
+    return resident_bytes() + sum(largest) + copies + len(configs) * len(specs) * ROW_BYTES
+
+
+def copy_bytes(configs: Iterable[QuantConfig], spec: Any) -> int:
+    """What has to be written out beside a tensor: its float32 form, unless it is made piece by piece; its channels."""
+    try:
+        whole = np.dtype(spec.dtype) not in (np.dtype(np.float32), *WIDENED)
+    except TypeError:
+        return 0
+    across = any(isinstance(c.granularity, PerChannel) and c.granularity.axis for c in configs) and len(spec.shape) > 2
+    width = 4 if whole else np.dtype(spec.dtype).itemsize
+    return (whole + across) * width * math.prod(spec.shape)
 
 
 def in_memory(spec: Any) -> int:

@@ -16,7 +16,8 @@ HOUSE = Path(__file__).parent
 # Modules that decide no figure. One that is not named here counts: better to measure again than to show a wrong figure.
 NO_FIGURES = {
     "__init__", "__main__", "cluster", "database", "errors", "estimate", "identity", "kernelcache", "observer", "pool",
-    "readahead", "recipe", "shipping", "sources", "statistics", "store", "storedrows", "storedrun", "sweep", "tables",
+    "readahead", "recipe", "rehearsal", "shipping", "slices", "sources", "statistics", "store", "storedrows",
+    "storedrun", "sweep", "tables",
 }  # fmt: skip
 LIBRARIES = ("numpy", "ml_dtypes", "numba", "llvmlite")  # they round and compile
 STEP = 16 << 20  # bytes hashed between two looks at Cancel

@@ -158,7 +158,9 @@ class ResultStore:
     def sweeps(self) -> list[SweepRecord]:
         """Every sweep in the store, the newest first."""
         with self._database.reading() as sql:
-            return [_record(row) for row in sql.execute(f"{RECORDS} GROUP BY s.id ORDER BY s.updated DESC, s.id")]
+            rows = sql.execute(f"{RECORDS} GROUP BY s.id ORDER BY s.updated DESC, s.id").fetchall()
+        with self._database.decoding():
+            return [_record(row) for row in rows]
 
     def record(self, id: str) -> SweepRecord:
         """One sweep. ConfigError if there is none of this id."""
@@ -166,7 +168,8 @@ class ResultStore:
             row = sql.execute(f"{RECORDS} WHERE s.id = ? GROUP BY s.id", (id,)).fetchone()
         if row is None:
             raise ConfigError(f"there is no sweep {id!r} in {self.path}: it was deleted, or is in another store")
-        return _record(row)
+        with self._database.decoding():
+            return _record(row)
 
     def tensors(self, id: str) -> list[str]:
         """The tensors of a sweep, measured or not, in its order. ConfigError if there is no such sweep."""

@@ -25,14 +25,13 @@ def rows_of(database: Database, id: str, positions: Iterable[int] | None = None)
             "ORDER BY t.position, c.position",
             (id, chosen),
         ).fetchall()
-    configs: dict[str, QuantConfig] = {}
     rows: dict[str, list[Row]] = {}
-    for name, shape, nbytes, fault, slug, figures, reason in found:
-        if slug not in configs:
-            configs[slug] = QuantConfig.parse(slug)
-        why = reason if reason is not None else fault
-        row = row_of(as_text(name), tuple(json.loads(shape)), nbytes, configs[slug], figures, why)
-        rows.setdefault(row["tensor"], []).append(row)
+    with database.decoding():
+        configs = {slug: QuantConfig.parse(slug) for slug in {entry[4] for entry in found}}
+        for name, shape, nbytes, fault, slug, figures, reason in found:
+            why = reason if reason is not None else fault
+            row = row_of(as_text(name), tuple(json.loads(shape)), nbytes, configs[slug], figures, why)
+            rows.setdefault(row["tensor"], []).append(row)
     return rows
 
 

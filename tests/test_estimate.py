@@ -4,7 +4,18 @@ import pytest
 
 import quantlab as ql
 from quantlab import estimate as module
-from quantlab.estimate import Cost, estimate, in_memory, kinds, peak_bytes, representative, seconds, speedup, timed
+from quantlab.estimate import (
+    Cost,
+    copy_bytes,
+    estimate,
+    in_memory,
+    kinds,
+    peak_bytes,
+    representative,
+    seconds,
+    speedup,
+    timed,
+)
 from quantlab.formats import TensorSpec
 from quantlab.granularity import PIECE
 
@@ -77,11 +88,20 @@ def test_a_machine_of_one_core_has_no_speedup(monkeypatch):
 
 
 def test_memory_is_that_of_the_two_largest_tensors_as_they_are_read():
-    base = peak_bytes([], 0)
+    base = peak_bytes([], [])
     assert base > 10 << 20  # Python with NumPy and pandas takes more than that
     specs = [spec(1 << 20), spec(1 << 10), spec(1 << 28, dtype="bfloat16", nbytes=1 << 20)]
-    assert peak_bytes(specs, 0) - base == pytest.approx((1 << 29) + (1 << 22), abs=64 << 20)
-    assert peak_bytes(specs, 10**6) - peak_bytes(specs, 0) > 1 << 30
+    assert peak_bytes(CONFIGS, specs) - base == pytest.approx((1 << 29) + (1 << 22), abs=64 << 20)
+    assert peak_bytes(CONFIGS[:1] * 10**6, specs) - peak_bytes([], specs) > 1 << 30
+
+
+def test_a_copy_that_has_to_be_made_is_counted():
+    narrow, wide, packed = (spec(8, 4, 2, dtype=dtype) for dtype in ("bfloat16", "float64", "float8_e4m3fn"))
+    rows, columns = CONFIGS[:1], ql.grid(["int4"], ["symmetric"], ["ch1"], ["minmax"])
+    assert [copy_bytes(rows, each) for each in (narrow, wide, packed)] == [0, 256, 256]
+    assert [copy_bytes(columns, each) for each in (narrow, wide)] == [128, 512]
+    assert copy_bytes(columns, spec(8, 8)) == 0  # of a matrix, columns are copied piece by piece
+    assert copy_bytes(rows, spec(8, dtype="of tomorrow")) == 0
 
 
 def test_what_is_packed_in_its_file_is_counted_as_it_is_in_memory():

@@ -568,6 +568,41 @@ def test_damage_that_shows_later_is_one_sentence_too(tmp_path):
         run(store, TENSORS)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE results SET figures = x'00'",
+        "UPDATE results SET figures = 1.5",
+        "UPDATE results SET figures = zeroblob(length(figures))",  # sizes of 0
+        "UPDATE sweep_tensors SET shape = '['",
+        "UPDATE sweep_tensors SET shape = '3'",
+        "UPDATE sweep_tensors SET name = x'ff'",
+        "UPDATE sweep_tensors SET nbytes = 'many'",
+        "UPDATE sweeps SET created = 'yesterday'",
+        "UPDATE sweeps SET updated = 1e300",
+        "DELETE FROM sweep_configs",
+        "DROP TABLE sweep_configs",
+    ],
+)
+def test_rows_that_make_no_sense_are_one_sentence(tmp_path, change):
+    with ResultStore(tmp_path) as store:
+        run(store, TENSORS, FEW)
+        with sqlite3.connect(store.path) as sql:
+            sql.execute(change)
+        with pytest.raises(ql.StoreError, match=r"is damaged .*move it away"):
+            for record in store.sweeps():
+                store.frame(record.id)
+
+
+def test_a_configuration_of_another_version_is_named(tmp_path):
+    with ResultStore(tmp_path) as store:
+        frame, _ = run(store, TENSORS, FEW)
+        with sqlite3.connect(store.path) as sql:
+            sql.execute("UPDATE sweep_configs SET slug = 'int4-sym-g32-tomorrow' WHERE position = 0")
+        with pytest.raises(ql.ConfigError, match="tomorrow"):
+            store.frame(frame.attrs["sweep"])
+
+
 def marks(path, application, version):
     with sqlite3.connect(path) as sql:
         sql.execute(f"PRAGMA application_id = {application}")

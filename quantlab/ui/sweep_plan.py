@@ -29,7 +29,7 @@ def estimate(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> Est
     """As `quantlab.estimate.estimate`; what was timed once on this server is not timed again."""
     sizes = [spec.size for spec in specs]
     spent = seconds(configs, sizes, _cost, _speedup())
-    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(specs, len(configs) * len(specs)))
+    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(configs, specs))
 
 
 def told(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> str:
