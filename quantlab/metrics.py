@@ -201,6 +201,7 @@ def run_batches(groups: Groups, batches: Sequence[Batch]) -> PieceSums:
         lo, hi = part.extents
         sums = np.empty((count, SUMS))
         for batch in batches:
+            pool.check_cancel()  # ten searches of a piece take a second
             sums[batch.at] = batch.sums(part, piece)
         return kernels.sum_of_squares(part.matrix), max(-lo.min(), hi.max()), sums
 

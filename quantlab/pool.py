@@ -59,6 +59,13 @@ def limits(workers: int | None = None, cancel: Callable[[], bool] | None = None)
         _limits.reset(token)
 
 
+def check_cancel() -> None:
+    """Raise Cancelled if the `limits` that hold here say so: for work that is long within one item."""
+    cancel = _limits.get().cancel
+    if cancel is not None and cancel():
+        raise Cancelled("stopped before it was finished, as asked")
+
+
 def run(
     task: Callable[[Item], Result], items: Iterable[Item], cancel: Callable[[], bool] | None = None
 ) -> list[Result]:

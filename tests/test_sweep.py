@@ -110,6 +110,14 @@ def test_cancel_is_asked_between_pieces_of_one_tensor():
     assert len(asked) < 12
 
 
+def test_cancel_is_asked_between_configurations_of_one_piece():
+    configs = ql.grid(["int2", "int3", "int4"], ["uniform", "affine"], ["g32"], ["mse"])
+    asked = []
+    with pytest.raises(ql.Cancelled):
+        sweep(TENSORS["a"], configs, cancel=lambda: bool(asked.append(True)) or len(asked) >= len(configs))
+    assert len(asked) == len(configs)
+
+
 @pytest.mark.parametrize("configs", [[], ["int8"], [None]])
 def test_configurations_that_are_none_are_refused(configs):
     with pytest.raises(ql.ConfigError, match="QuantConfig"):
