@@ -70,11 +70,11 @@ def open_folder(folder: Path, open_file: OpenFile) -> Checkpoint:
         indexes = [name for name in names if name.endswith(kind.index)]
         files = [name for name in names if name.endswith(kind.suffix)]
         if len(indexes) == 1:
-            return _open_shards(folder, indexes[0], kind, partial(_member, folder))
+            return _open_shards(folder, indexes[0], kind, partial(member, folder))
         if kind.others and kind.name in files:
             files = [kind.name]
         if len(files) == 1 and not indexes:
-            return open_file(_member(folder, files[0]))
+            return open_file(member(folder, files[0]))
         seen += indexes + files
     found, legal = ", ".join(map(shown, seen[:5])) or "none", " or ".join(kind.suffix for kind in KINDS)
     raise CheckpointError(
@@ -107,7 +107,7 @@ def _remote_member(url: str, name: str) -> InputFile:
     return RemoteFile(beside(url, name))
 
 
-def _member(folder: Path, name: str) -> InputFile:
+def member(folder: Path, name: str) -> InputFile:
     """A file of the folder. Links out of it are refused, but for those into the store of Hugging Face's cache."""
     try:
         place = (folder / name).resolve(strict=True)

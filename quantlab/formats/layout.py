@@ -7,7 +7,6 @@ read back, compared and only then given its name; a folder appears whole or not 
 
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from ..metrics import ErrorReport, measure
 from ..slices import measure_slices
 from ..tensor import PartSpec, QuantizedTensor
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
+from .beside import companions, read_config
 from .exporting import OnProgress, Progress, check_not_source
 from .files import InputFile, shown
 from .outgoing import Outgoing
@@ -32,13 +32,6 @@ from .packed import same_bits
 from .safetensors import all_specs, read_entries, write_arrays
 
 SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries cut at
-MAX_COMPANION = 64 << 20
-# What a model's folder needs besides its weights, and nothing else of what may lie there.
-COMPANIONS = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template|"
-    r"preprocessor_config|processor_config)\.json|merges\.txt|vocab\.txt|tokenizer\.model|chat_template\.jinja"
-)
-
 
 WriteFile = Callable[[BinaryIO, Sequence[Outgoing], Checkpoint | None, OnBytes], None]
 VerifyFile = Callable[[Path, Sequence[Outgoing], Checkpoint | None, OnBytes], None]
@@ -161,11 +154,13 @@ def write_folder(
         final = final.absolute()
         if final.exists() or final.is_symlink():
             raise ExportError(f"{shown(final.name)} exists already: a folder is never replaced, choose another name")
+        beside = companions(source)
+        config = read_config(beside.get("config.json"))
         temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
         temporary.mkdir()
         try:
             files = _write_shards(temporary, tensors, layout, on_bytes, shard_bytes)
-            _write_settings(temporary, tensors, layout, source)
+            _write_settings(temporary, tensors, layout, beside, config)
             sync_folder(temporary)
             for name, run in files.items():
                 verify_arrays(temporary / name, run, layout, on_bytes)
@@ -198,41 +193,15 @@ def _write_shards(
     return files
 
 
-def _write_settings(folder: Path, tensors: list[Outgoing], layout: Layout, source: Checkpoint | None) -> None:
+def _write_settings(
+    folder: Path, tensors: list[Outgoing], layout: Layout, beside: dict[str, bytes], config: dict[str, Any]
+) -> None:
     """config.json, the source's own with the quantization added, and the other companions as they are."""
-    config: dict[str, Any] = {}
-    home = model_folder(source)
-    if home is not None:
-        for path in sorted(home.iterdir()):
-            if COMPANIONS.fullmatch(path.name) and path.is_file() and path.stat().st_size <= MAX_COMPANION:
-                shutil.copyfile(path, folder / path.name)
-        config = read_config(folder / "config.json")
+    for name, content in beside.items():
+        (folder / name).write_bytes(content)
     if layout.settings is not None:
         key, settings = layout.settings(tensors)
         write_json(folder / "config.json", {**config, key: settings})
-
-
-def model_folder(source: Checkpoint | None) -> Path | None:
-    """The folder of a whole model, which holds its config.json too; None for a file of tensors by itself."""
-    if source is None or source.path.is_dir():
-        return source.path if source else None
-    folder = source.path.parent
-    return folder if source.path.name == "model.safetensors" and folder.is_dir() else None  # behind a URL is no folder
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A model's own config.json; empty if it has none. ExportError if it is not an object."""
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ExportError(
-            f"the model's config.json is not JSON, so the quantization cannot be added: {error}"
-        ) from error
-    if not isinstance(config, dict):
-        raise ExportError("the model's config.json is not a JSON object, so the quantization cannot be added")
-    return config
 
 
 def export_layout(
@@ -285,7 +254,7 @@ def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write and sync a small JSON file."""
     with open(path, "w", encoding="utf-8") as target:
-        json.dump(content, target, indent=2, ensure_ascii=False)
+        json.dump(content, target, indent=2)  # as ASCII: a stranger's config may hold what UTF-8 cannot
         target.write("\n")
         target.flush()
         os.fsync(target.fileno())

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import quantlab as ql
 from quantlab.formats import FORMATS
@@ -304,3 +304,67 @@ ql.export(sys.argv[1], {"fc.weight": q}, format="compressed-tensors")
     assert "ExportError: cannot write 'out'" in run.stderr.splitlines()[-1]
     assert "too large" in run.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+# -- what lies beside a stranger's weights
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A model's folder with a config, and what is quantized of it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file({"fc.weight": weights((64, 128))}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "x", "odd": "\\ud800"}')
+    (tmp_path / "secret").write_text("secret")
+    return folder
+
+
+def exported(folder, out):
+    with ql.open_checkpoint(folder) as source:
+        q = ql.quantize(source.raw("fc.weight"), ql.PRESETS["w4_g32"])
+        return ql.export(out, {"fc.weight": q}, format="compressed-tensors", source=source)
+
+
+def test_a_config_goes_along_with_the_quantization_in_it_whatever_text_it_holds(beside, tmp_path):
+    (beside / "tokenizer.json").write_bytes(b"\xff\xfe anything")
+    (beside / "secrets.json").write_text("not a companion")
+    out = exported(beside, tmp_path / "out")
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["odd"]) == ("x", "\ud800")
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+    assert (out / "tokenizer.json").read_bytes() == b"\xff\xfe anything"
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("kind", ["a link out", "a link up", "a pipe", "a folder", "a link into nothing"])
+def test_a_companion_that_is_no_file_of_the_folder_is_refused_before_anything_is_written(kind, beside, tmp_path):
+    place = beside / "tokenizer.json"
+    if kind == "a pipe":
+        os.mkfifo(place)
+    elif kind == "a folder":
+        place.mkdir()
+    else:
+        targets = {"a link out": "/etc/passwd", "a link up": "../secret", "a link into nothing": "nowhere"}
+        place.symlink_to(targets[kind])
+    with pytest.raises(ql.ExportError, match=r"'tokenizer.json'.*: copy the file itself there"):
+        exported(beside, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "secret"}
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"[" * 100_000, b"1" * 5000])
+def test_a_config_that_is_no_object_is_refused_in_one_sentence(content, beside, tmp_path):
+    (beside / "config.json").write_bytes(content)
+    with pytest.raises(ql.ExportError, match=r"config\.json is not"):
+        exported(beside, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "secret"}
+
+
+def test_links_of_hugging_faces_cache_are_followed(beside, tmp_path):
+    blobs, snapshot = tmp_path / "models--x" / "blobs", tmp_path / "models--x" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in list(beside.iterdir()):
+        path.rename(blobs / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert "model_type" in json.loads((exported(snapshot, tmp_path / "out") / "config.json").read_text())
