@@ -571,7 +571,7 @@ def storable(scale, storage, pow2):
     return max(round_to(scale, storage), storage.smallest)
 
 
-@jit
+@inlined
 def best_storable(a, b, most, storage, pow2):
     """(gain, scale): the storable scale that takes most, 2 s a - s^2 b, off the error for codes with these sums."""
     scale = min(storable(a / b, storage, pow2), most)
@@ -643,7 +643,7 @@ def most_scale(values, amax, error):
     return scale
 
 
-@jit
+@inlined
 def settle(values, sides, k, scale, grid, found):
     """found = (error, scale, zero point) for a scale of sides k, if encoding and decoding says that it is better."""
     step = np.float32(sides.sign[k] * scale)
@@ -653,7 +653,7 @@ def settle(values, sides, k, scale, grid, found):
         found[0], found[1], found[2] = error, step, sides.zero_point[k]
 
 
-@jit
+@inlined
 def first_guess(values, up, down, power, sides, storage, pow2, zero_point, gain):
     """(gain, side, scale): the best of scales that clip more and more, each improved once for the codes it gives.
 
@@ -684,7 +684,7 @@ def code_at(magnitude, t, limit):
     return min(np.floor(magnitude * t + 0.5), limit)
 
 
-@fast
+@inlined_fast
 def count_changes(values, t, down, up, codes):
     """How many codes change on the way from `codes` [n] to those under 1 / t."""
     total = 0.0
@@ -693,7 +693,7 @@ def count_changes(values, t, down, up, codes):
     return np.int64(total)
 
 
-@jit
+@inlined
 def list_changes(values, end, down, up, codes, work):
     """List the changes from `codes` [n] to those under 1 / end, value by value; moves `codes`. Returns their count."""
     count = np.int64(0)
@@ -716,7 +716,7 @@ def list_changes(values, end, down, up, codes, work):
     return count
 
 
-@jit
+@inlined
 def order_changes(count, start, end, work):
     """Put the indices of the changes listed into `work.order`, by time.
 
@@ -763,7 +763,7 @@ def order_crowded(times, order):
         order[i] = ordered[i]
 
 
-@jit
+@inlined
 def follow(count, end, k, sides, storage, pow2, gain, work):
     """Follow the codes of sides k through the `count` changes listed, up to t = `end`; carries `work.sums` on.
 
@@ -796,7 +796,7 @@ def least_of(end, codes):
     return 0.0 if end <= 0.0 else end / codes if codes > 0.0 else np.inf
 
 
-@fast
+@inlined_fast
 def begin(values, t, sides, codes, sums):
     """The codes of values [n] under 1 / t, as magnitudes, and (sum x q, sum q^2) for all sides: float64 [S, 2]."""
     down, up = sides.farthest_down, sides.farthest_up
@@ -806,7 +806,7 @@ def begin(values, t, sides, codes, sums):
         sums[k, 0], sums[k, 1] = code_sums(values, codes, sides.down[k], sides.up[k])
 
 
-@fast
+@inlined_fast
 def code_sums(values, codes, down, up):
     """(sum x q, sum q^2) for codes given as magnitudes [n], up to the limits of either sign."""
     a, b = 0.0, 0.0
@@ -817,7 +817,7 @@ def code_sums(values, codes, down, up):
     return a, b
 
 
-@jit
+@inlined
 def follow_all(values, start, farthest, sides, storage, pow2, gain, work):
     """`follow` for all sides, from t = start to their own `work.ends`, the largest of which is `farthest`.
 
@@ -849,7 +849,7 @@ def follow_all(values, start, farthest, sides, storage, pow2, gain, work):
     return chosen, best
 
 
-@jit
+@inlined
 def exact_group(values, sides, grid, storage, pow2, found, work):
     """found = (error, scale, zero point) of least squared error for one group, over all storable scales.
 
