@@ -5,8 +5,7 @@ serve every file and every sweep with the same tensor. A sweep is a list of tens
 resumed by starting it again.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from .identity import engine_version
 from .sources import Source, as_source, checked_names
 from .storedrows import as_text, rows_of
 from .storedrun import StoredRun
-from .sweep import OnRows, Progress, Runner, checked_configs, stream, table, tell
+from .sweep import OnRows, Progress, Runner, checked_configs, stream, table
 
 FILE = "results.sqlite"
 
@@ -131,28 +130,9 @@ class ResultStore:
         run.begin(title, location)
         if on_begin is not None:
             on_begin(self.record(run.id))
-        todo, total = run.todo(), len(run.names) * len(wanted)
-        held = (len(run.names) - len(todo)) * len(wanted)
-        if on_rows is not None:
-            for name, rows in run.rows(set(run.names) - set(todo)).items():
-                on_rows(name, rows)
-
-        def report(done: int, count: int, label: str) -> None:
-            tell(on_progress, held + done, total, label)
-
-        measured = 0
-        with ExitStack() as stack:
-            streamed = runner(opened, wanted, todo, workers, report, cancel, wanted=run.wanted)
-            if isinstance(streamed, Generator):
-                stack.enter_context(closing(streamed))  # whatever stops us here stops the reader, or a cluster's tasks
-            for name, rows in streamed:
-                run.save(name, rows)
-                measured += len(rows)
-                if on_rows is not None:
-                    on_rows(name, run.rows({name})[name])
-        tell(on_progress, total, total, "done")
+        measured = run.measure(runner, workers, on_progress, on_rows)
         frame = self.frame(run.id)
-        frame.attrs |= {"sweep": run.id, "held": total - measured}
+        frame.attrs |= {"sweep": run.id, "held": len(frame) - measured}
         return frame
 
     def sweeps(self) -> list[SweepRecord]:

@@ -5,7 +5,8 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from .formats.files import shown
 from .identity import engine_version, files_stamp, fingerprint
 from .sources import TensorSource
 from .storedrows import as_bytes, as_text, kept, rows_of
-from .sweep import Row
+from .sweep import OnRows, Progress, Row, Runner, tell
 
 
 @dataclass
@@ -181,6 +182,29 @@ class StoredRun:
             ]
 
     # -- tensor by tensor
+
+    def measure(self, runner: Runner, workers: int | None, on_progress: Progress | None, on_rows: OnRows | None) -> int:
+        """Have the missing rows measured, and tell of all, those first that are there. How many were measured."""
+        todo, total = self.todo(), len(self.names) * len(self.configs)
+        held, measured = total - len(todo) * len(self.configs), 0
+        if on_rows is not None:
+            for name, rows in self.rows(set(self.names) - set(todo)).items():
+                on_rows(name, rows)
+
+        def report(done: int, count: int, label: str) -> None:
+            tell(on_progress, held + done, total, label)
+
+        with ExitStack() as stack:
+            streamed = runner(self.source, self.configs, todo, workers, report, self.cancel, wanted=self.wanted)
+            if isinstance(streamed, Generator):
+                stack.enter_context(closing(streamed))  # whatever stops us here stops the reader, or a cluster's tasks
+            for name, rows in streamed:
+                self.save(name, rows)
+                measured += len(rows)
+                if on_rows is not None:
+                    on_rows(name, self.rows({name})[name])
+        tell(on_progress, total, total, "done")
+        return measured
 
     def wanted(self, name: str, raw: Any) -> list[QuantConfig]:
         """The configurations of a tensor that the store does not hold. `raw` is None where the bytes are elsewhere."""
