@@ -124,8 +124,7 @@ class RemoteFile(InputFile):
             return
         for start in range(0, len(out), PART * TOGETHER):
             self._fetch(offset + start, out[start : start + PART * TOGETHER])
-        if self._look() != self._stamp:
-            raise self._changed()
+        self._check_version()
 
     @property
     def stamp(self) -> tuple[object, ...] | None:
@@ -191,6 +190,11 @@ class RemoteFile(InputFile):
         if len(last) != 1:
             raise CheckpointError(f"{self} has {self.size} bytes by the server's word, and fewer are there")
 
+    def _check_version(self) -> None:
+        """CheckpointError if the file has changed since it was opened."""
+        if self._look() != self._stamp:
+            raise self._changed()
+
     def _copy_blocks(self, offset: int, out: memoryview) -> None:
         """A small read, from blocks that are kept."""
         done = 0
@@ -203,6 +207,7 @@ class RemoteFile(InputFile):
     def _fetch_block(self, index: int) -> bytes:
         block = bytearray(min(BLOCK, self.size - index * BLOCK))
         self._fetch(index * BLOCK, memoryview(block))
+        self._check_version()
         return bytes(block)
 
     def _fetch(self, offset: int, out: memoryview) -> None:
