@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+
+import pandas as pd
 
 from quantlab.config import QuantConfig
 from quantlab.errors import ConfigError, StoreError
@@ -39,31 +42,44 @@ def _run(
     store: ResultStore | None, collected: "Collected", runner: Runner, progress: jobs.Progress,
     cancel: Callable[[], bool],
 ) -> Results:  # fmt: skip
-    """Sweep into the store; without one, or once it fails, go on without it and say so."""
+    """Sweep as far as it goes, and offer what there is in any case."""
     collected.progress = progress
     try:
-        if store is not None:
-            try:
-                return _run_stored(store, collected, runner, cancel)
-            except StoreError as error:
-                collected.unsaved = str(error)
-        missing = collected.missing
-        for name, rows in runner(
-            collected.checkpoint, collected.configs, missing, on_progress=collected.report, cancel=cancel
-        ):
-            collected.add(name, rows)
-    finally:
+        results = _measured(store, collected, runner, cancel)
+    except BaseException:
         progress.publish(collected.results())
-    return collected.results()
+        raise
+    progress.publish(results)  # in place of the rows of the last moment, which are several times as large
+    return results
 
 
-def _run_stored(store: ResultStore, collected: "Collected", runner: Runner, cancel: Callable[[], bool]) -> Results:
+def _measured(store: ResultStore | None, collected: "Collected", runner: Runner, cancel: Callable[[], bool]) -> Results:
+    """Sweep into the store; without one, or once it fails, go on without it and say so."""
+    if store is not None:
+        try:
+            return _kept(store, collected, runner, cancel)
+        except StoreError as error:
+            collected.unsaved = str(error)
+    missing = collected.missing
+    for name, rows in runner(
+        collected.checkpoint, collected.configs, missing, on_progress=collected.report, cancel=cancel
+    ):
+        collected.add(name, rows)
+    return _settled(collected, collected.results().frame)
+
+
+def _kept(store: ResultStore, collected: "Collected", runner: Runner, cancel: Callable[[], bool]) -> Results:
     frame = store.run(
         collected.checkpoint, collected.configs, collected.names, title=collected.title, location=collected.location,
         on_progress=collected.report, on_rows=collected.add, cancel=cancel, runner=runner,
     )  # fmt: skip
     collected.held = frame.attrs["held"]
-    return collected.results()
+    return _settled(collected, frame)
+
+
+def _settled(collected: "Collected", frame: pd.DataFrame) -> Results:
+    """The results as a table alone: many sweeps stay in memory, and rows in dictionaries take several times that."""
+    return replace(collected.results(), make=lambda: frame)
 
 
 class Collected:

@@ -109,7 +109,7 @@ def _metric(place: Any, width: Literal["stretch"] | int = "stretch") -> str:
 def filling(session: state.Session, results: Results) -> None:
     """What a sweep that still runs has measured: the map of tensors, as it fills."""
     file = provenance(session, results)
-    st.caption(f"{results.measured} of {counted(len(results.names), 'tensor')} measured")
+    st.caption(f"{results.figures.measured} of {counted(len(results.names), 'tensor')} measured")
     if results.measured:
         metric = partial(_metric, width=200)
         _open(file, sweep_map.draw(results.figures, results.figures.configs, metric))

@@ -96,6 +96,12 @@ def test_rows_are_kept_as_each_tensor_ends_and_taken_from_there_the_next_time(ch
     assert again.result.figures.measured == len(checkpoint.names)
 
 
+def test_a_job_that_has_ended_holds_a_table_and_no_rows(checkpoint):
+    job = job_of(checkpoint)
+    assert job.partial is job.result
+    assert job.result.frame is job.result.make()
+
+
 def test_a_kept_sweep_shows_what_its_job_showed_whether_its_file_is_open_or_not(checkpoint):
     job = job_of(checkpoint)
     [record] = sweep_store.reach()[0].sweeps()
