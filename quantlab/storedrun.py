@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import pool
 from .config import QuantConfig
 from .database import Database
 from .errors import Cancelled, QuantlabError, StoreError
@@ -106,7 +107,8 @@ class StoredRun:
         """A tensor's fingerprint, remembered or read; None if it cannot be read."""
         if name not in self.known:
             try:
-                digest = fingerprint(self.source.raw(name), self.cancel)
+                with pool.limits(cancel=self.cancel):
+                    digest = fingerprint(self.source.raw(name), self.cancel)
             except Cancelled:
                 raise
             except (QuantlabError, OSError, MemoryError):

@@ -8,6 +8,7 @@ import pytest
 
 import quantlab as ql
 from quantlab import pool
+from quantlab.formats.files import CHUNK
 from quantlab.sources import ArraySource
 from quantlab.sweep import COLUMNS, check_grid, stream, sweep, table, tensor_rows
 
@@ -226,6 +227,21 @@ def test_cancel_while_a_tensor_is_read_does_not_wait_for_it():
         assert not reading.is_set()
     finally:
         reading.set()
+
+
+def test_cancel_ends_the_reading_too(tmp_path):
+    """Between two chunks: a large tensor would be read on, by a thread that nobody waits for."""
+    path = tmp_path / "large.npy"
+    np.save(path, np.zeros(10 * CHUNK, np.uint8))
+    asked = []
+
+    def cancel():
+        asked.append(True)
+        return len(asked) > 3
+
+    with ql.open_checkpoint(path) as checkpoint, pool.limits(cancel=cancel), pytest.raises(ql.Cancelled):
+        checkpoint.raw("large")
+    assert len(asked) == 4
 
 
 def test_limits_hold_for_the_sweep_and_not_for_the_one_who_takes_its_rows():

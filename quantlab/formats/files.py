@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from .. import pool
 from ..errors import CheckpointError
 
 CHUNK = 4 << 20  # bytes per read: large against the cost of a call, small against a cache and against a second
@@ -110,10 +111,14 @@ class InputFile:
         return data
 
     def read_into(self, offset: int, out: memoryview) -> None:
-        """Fill `out` (bytes) from `offset`; CheckpointError if the file has changed since it was opened."""
+        """Fill `out` (bytes) from `offset`; CheckpointError if the file has changed since it was opened.
+
+        Cancelled, between two chunks, as the limits of the pool say.
+        """
         self._checked(offset, len(out))
         done = 0
         while done < len(out):
+            pool.check_cancel()
             got = self._pread(out[done : done + CHUNK], offset + done)
             if not got:
                 raise self._changed()
