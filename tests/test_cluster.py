@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -264,6 +265,12 @@ def test_a_scheduler_that_is_not_there_is_said_in_a_sentence(model, monkeypatch)
     monkeypatch.setattr(connection, "CONNECT", 0.3)
     with pytest.raises(ql.ClusterError, match=r"there is no scheduler at tcp://127\.0\.0\.1:9"):
         swept("tcp://127.0.0.1:9", model)
+
+
+def test_waiting_for_a_host_that_does_not_answer_can_be_cancelled(model):
+    asked = iter([False, False, True])
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ql.Cancelled):
+        swept(f"tcp://127.0.0.1:{silent.getsockname()[1]}", model, cancel=lambda: next(asked))
 
 
 def test_arrays_in_memory_are_refused():

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 
 from ..config import QuantConfig
-from ..errors import Cancelled, ConfigError, check_integer, check_number
+from ..errors import ConfigError, check_integer, check_number
 from ..formats import Checkpoint
 from ..formats.files import shown
 from ..sources import TensorSource
@@ -88,16 +88,13 @@ class ClusterRunner:
         work = Work(source, configs, names, workers, wanted, self.range_values)
         done, total = 0, len(names) * len(configs)
         tell(on_progress, done, total, f"connecting to {self.address}")
-        with Connection(self.address, self.patience) as cluster:
+        with Connection(self.address, self.patience, cancel) as cluster:
             while not work.ended:
-                if cancel is not None and cancel():
-                    raise Cancelled("stopped before it was finished, as asked")
                 while cluster.free > 0 and (part := work.next_part()):
                     cluster.send(part)
                 for tensor in work.completed():
                     yield tensor.name, tensor.rows()
-                outcome = cluster.wait()
-                if outcome is not None:
+                if not work.ended and (outcome := cluster.next()) is not None:
                     work.take(*outcome)
                     done = max(done, work.rows_done)
                     tell(on_progress, done, total, f"{outcome[0].tensor.name} ({cluster})")

@@ -7,12 +7,13 @@ import pickle
 import queue
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, wait
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import ClusterError
+from ..errors import Cancelled, ClusterError
 from ..formats.remote import INSTALL
 from .task import Result, Task, perform, versions
 from .work import Part
@@ -55,11 +56,12 @@ class Call:
 class Connection:
     """To the scheduler at `address`, within a `with` block; leaving it ends whatever it has sent.
 
-    `patience` are the seconds without any worker after which ClusterError is raised.
+    `patience` are the seconds without any worker after which ClusterError is raised; `cancel` is asked all the time.
     """
 
-    def __init__(self, address: str, patience: float) -> None:
+    def __init__(self, address: str, patience: float, cancel: Callable[[], bool] | None) -> None:
         self.address, self.patience = address, patience
+        self._cancel = cancel or (lambda: False)
         self._version = versions()
         self._outcomes: queue.SimpleQueue[tuple[Part, Future[Result]]] = queue.SimpleQueue()
         self._flying: dict[Part, tuple[Any, Future[Result]]] = {}
@@ -69,21 +71,40 @@ class Connection:
         self._quiet = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        distributed = dask()
         self._quiet.enter_context(quiet())
         try:
-            self._client = distributed.Client(
-                self.address, timeout=CONNECT, set_as_default=False, asynchronous=False, name="quantlab"
-            )
-            self._workers = self._client.nthreads()
-        except Exception as error:  # Dask's own errors, the system's, and those of a program that is no scheduler
+            self._client, self._workers = self._opened()
+        except BaseException:
             self._quiet.close()
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ClusterError(
-                f"there is no scheduler at {self.address}, or it does not answer ({why}): "
-                f"start one with 'dask scheduler', and workers with 'dask worker'"
-            ) from error
+            raise
         return self
+
+    def _opened(self) -> tuple[Any, dict[str, int]]:
+        """A client and the workers it found. On a thread of its own: a host that does not answer holds it for long."""
+        distributed, opening = dask(), Future[tuple[Any, dict[str, int]]]()
+
+        def connect() -> None:
+            try:
+                client = distributed.Client(
+                    self.address, timeout=CONNECT, set_as_default=False, asynchronous=False, name="quantlab"
+                )
+                opening.set_result((client, client.nthreads()))
+            except BaseException as error:
+                opening.set_exception(error)
+
+        Thread(target=connect, name="quantlab-connect", daemon=True).start()
+        while not wait([opening], POLL).done:
+            if self._cancel():
+                opening.add_done_callback(_closed)
+                raise Cancelled("stopped before it was finished, as asked")
+        if (error := opening.exception()) is None:
+            return opening.result()
+        # Dask's own errors, the system's, and those of a program that is no scheduler.
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ClusterError(
+            f"there is no scheduler at {self.address}, or it does not answer ({why}): start one with 'dask scheduler', "
+            f"and workers with 'dask worker'"
+        ) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -117,11 +138,13 @@ class Connection:
         self._flying[part] = future, waiting
         waiting.add_done_callback(lambda done: self._outcomes.put((part, done)))
 
-    def wait(self) -> Outcome | None:
+    def next(self) -> Outcome | None:
         """A task that came back, and its result or its error; None if none does for a moment.
 
-        Raises ClusterError if the scheduler has gone, or there are no workers.
+        Raises ClusterError if the scheduler has gone, or there are no workers; Cancelled as asked.
         """
+        if self._cancel():
+            raise Cancelled("stopped before it was finished, as asked")
         self._check()
         try:
             part, done = self._outcomes.get(timeout=POLL)
@@ -161,6 +184,12 @@ class Connection:
 
     async def _asked(self) -> dict[str, int]:
         return await self._client.scheduler.ncores()
+
+
+def _closed(opening: "Future[tuple[Any, dict[str, int]]]") -> None:
+    """Close a client that nobody waits for any more."""
+    if opening.exception() is None:
+        opening.result()[0].close()
 
 
 async def _result(future: Any) -> Result:
