@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import quantlab as ql
+from quantlab.arrays import NARROW_FLOATS, widened
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,10 @@ def test_big_endian_is_converted_not_reinterpreted():
 def test_narrow_floats_with_nan_are_refused(dtype):
     with pytest.raises(ql.NonFiniteError):
         ql.quantize(np.array([1, np.nan], dtype), ql.QuantConfig())
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in NARROW_FLOATS if dtype.itemsize == 1], ids=str)
+def test_every_8_bit_float_is_widened_as_its_type_says(dtype):
+    x = np.arange(256, dtype=np.uint8).view(dtype).reshape(8, 32)
+    for matrix in (x, x.T, x[1:3, ::2]):
+        np.testing.assert_array_equal(widened(matrix), matrix.astype(np.float32))
