@@ -29,11 +29,18 @@ def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
     return lambda bits, out: np.take(table, bits, out=out, mode="clip")
 
 
-# Types that are widened part by part, in cache. NumPy widens float16 at a tenth of the speed, ml_dtypes holds the GIL.
+def _narrow(bits: np.ndarray, out: np.ndarray) -> None:
+    """Round the bit patterns (uint64) of float64 to float32; what is beyond its range becomes infinite."""
+    with np.errstate(over="ignore"):
+        out[...] = bits.view(np.float64)
+
+
+# Types that are converted part by part, in cache. NumPy widens float16 at a tenth of the speed; ml_dtypes holds the GIL
 WIDENED: dict[np.dtype, Callable[[np.ndarray, np.ndarray], object]] = {
     np.dtype(np.float16): kernels.widen_float16,
     np.dtype(ml_dtypes.bfloat16): kernels.widen_bfloat16,
     **{dtype: _from_table(dtype) for dtype in NARROW_FLOATS if dtype.itemsize == 1},
+    np.dtype(np.float64): _narrow,
 }
 MAX_DIMENSIONS = 64
 BROADCAST_BYTES = 1 << 26  # a broadcast view is only written out up to this size
@@ -84,15 +91,15 @@ def as_float32(x: object, what: str = "the tensor") -> np.ndarray:
     if not single.flags.aligned:
         single = single.copy(order="C")
     if x.dtype.itemsize == 8:
-        check_overflow(x, single, what)
+        _raise_overflow(np.ravel(x), x.shape, what)
     return single
 
 
 def as_values(x: object, what: str = "the tensor") -> np.ndarray:
-    """`x` as an array in C order that `widened` can widen part by part: float8, float16, bfloat16 or float32.
+    """`x` as an array in C order that `widened` can convert part by part: float8 to float64.
 
-    A narrow source is not widened as a whole, which would take two or four times its memory again. Raises what
-    `as_float32` raises.
+    Nothing is converted as a whole, which would take up to four times its memory again. Raises what `check_array`
+    raises; values beyond the range of float32 are found where those that are not finite are, by `raise_non_finite`.
     """
     x = check_array(x, what)
     if x.dtype in WIDENED and x.flags.c_contiguous and x.flags.aligned:
@@ -113,27 +120,39 @@ def widened(matrix: np.ndarray) -> np.ndarray:
 
 
 def transposed(matrix: np.ndarray) -> np.ndarray:
-    """The transpose of a matrix of up to 32 bits per item, written out; several times as fast as NumPy's copy."""
+    """The transpose of a matrix of up to 64 bits per item, written out; several times as fast as NumPy's copy."""
     out = np.empty(matrix.shape[::-1], matrix.dtype)
     bits = np.dtype(f"u{matrix.itemsize}")
     kernels.transpose(matrix.view(bits), out.view(bits))
     return out
 
 
-def check_overflow(x: np.ndarray, single: np.ndarray, what: str) -> None:
-    """Raise NonFiniteError if a finite float64 became infinite in float32."""
-    overflowed = np.isinf(single) & np.isfinite(x)
-    if overflowed.any():
-        first = np.unravel_index(int(overflowed.argmax()), x.shape)
+def _raise_overflow(flat: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+    """Raise NonFiniteError if a finite float64 is infinite in float32."""
+    count, first = 0, -1
+    for start in range(0, flat.size, STEP):
+        part = flat[start : start + STEP]
+        with np.errstate(over="ignore"):
+            overflowed = np.isinf(part.astype(np.float32)) & np.isfinite(part)
+        if overflowed.any():
+            first = start + int(overflowed.argmax()) if first < 0 else first
+            count += int(np.count_nonzero(overflowed))
+    if count:
+        where = index_text(np.unravel_index(first, shape))
         raise NonFiniteError(
-            f"{what} holds {np.count_nonzero(overflowed):,} values beyond the range of float32, the first at index "
-            f"{index_text(first)}: {x[first]:g}; scale the tensor down first"
+            f"{what} holds {count:,} values beyond the range of float32, the first at index {where}: "
+            f"{flat[first]:g}; scale the tensor down first"
         )
 
 
 def raise_non_finite(x: np.ndarray, what: str = "the tensor") -> None:
-    """Raise NonFiniteError with the count and the first index of the NaN and infinite values of `x`."""
+    """Raise NonFiniteError with the count and the first index of the NaN and infinite values of `x`.
+
+    Of float64 also for finite values that are infinite in float32, as `as_float32` does.
+    """
     flat = x.reshape(-1)
+    if x.dtype == np.float64:
+        _raise_overflow(flat, x.shape, what)
     nans = infinities = 0
     first = -1
     for start in range(0, flat.size, STEP):

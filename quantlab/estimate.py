@@ -13,7 +13,6 @@ import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16 and the others by na
 import numpy as np
 
 from . import pool
-from .arrays import WIDENED
 from .config import QuantConfig
 from .dtypes import DTYPES
 from .errors import ConfigError
@@ -153,14 +152,10 @@ def peak_bytes(configs: Sequence[QuantConfig], specs: Sequence[Any]) -> int:
 
 
 def copy_bytes(configs: Iterable[QuantConfig], spec: Any) -> int:
-    """What has to be written out beside a tensor: its float32 form, unless it is made piece by piece; its channels."""
-    try:
-        whole = np.dtype(spec.dtype) not in (np.dtype(np.float32), *WIDENED)
-    except TypeError:
-        return 0
-    across = any(isinstance(c.granularity, PerChannel) and c.granularity.axis for c in configs) and len(spec.shape) > 2
-    width = 4 if whole else np.dtype(spec.dtype).itemsize
-    return (whole + across) * width * math.prod(spec.shape)
+    """What has to be written out beside a tensor: its transpose, where a granularity needs that."""
+    along = {config.granularity for config in configs if isinstance(config.granularity, PerChannel)}
+    needed = any(-len(spec.shape) <= g.axis < len(spec.shape) and g.transposes(spec.shape) for g in along)
+    return in_memory(spec) if needed else 0
 
 
 def in_memory(spec: Any) -> int:

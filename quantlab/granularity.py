@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import kernels, pool
-from .arrays import raise_non_finite, widened
+from .arrays import raise_non_finite, transposed, widened
 from .errors import ConfigError, ShapeError, check_integer
 
 # Values that one task works on: 2 MiB, which stay near from one configuration to the next. With smaller pieces threads
@@ -46,15 +46,43 @@ class Piece(NamedTuple):
         return self.rows, self.groups
 
 
+class ChannelRows:
+    """An array [before, channels, after] as a matrix [channels, before * after]; parts are copied when asked for.
+
+    It stands for a NumPy matrix in `Groups`, and spares a copy of a whole tensor of more than two dimensions.
+    """
+
+    def __init__(self, x: np.ndarray) -> None:
+        self._x = x
+        self.shape = x.shape[1], x.shape[0] * x.shape[2]
+        self.dtype, self.nbytes = x.dtype, x.nbytes
+
+    def __getitem__(self, at: tuple[Any, slice]) -> np.ndarray:
+        """Rows (a slice or a number) and columns (a slice) in C order."""
+        rows, cols = at
+        if not isinstance(rows, slice):
+            return self[rows : rows + 1, cols][0]
+        after = self._x.shape[2]
+        start, stop, _ = cols.indices(self.shape[1])
+        first = start // after
+        part = self._x[first : -(-stop // after), rows].transpose(1, 0, 2)
+        flat = np.ascontiguousarray(part).reshape(part.shape[0], -1)
+        return np.ascontiguousarray(flat[:, start - first * after : stop - first * after])
+
+    def copy(self) -> np.ndarray:
+        """The whole matrix."""
+        return self[:, :]
+
+
 class Groups:
     """A matrix [rows, cols], each row cut into groups of `size` values (the last may be short).
 
     The matrix is float32 in C order, or something of which pieces are made so as they are worked on: a transposed view,
-    float16 or bfloat16. It may also hold codes.
+    channels of any axis, another float type. It may also hold codes.
     """
 
-    def __init__(self, matrix: np.ndarray, size: int, tensor: np.ndarray | None = None) -> None:
-        self.matrix = matrix
+    def __init__(self, matrix: Any, size: int, tensor: np.ndarray | None = None) -> None:
+        self.matrix = matrix  # an array, or ChannelRows
         self.tensor = matrix if tensor is None else tensor  # for messages, which name positions in the tensor
         self.size = max(1, min(size, matrix.shape[1]))
 
@@ -104,7 +132,8 @@ class Groups:
     @property
     def is_plain(self) -> bool:
         """Whether the matrix is float32 in C order, as kernels take it."""
-        return self.matrix.dtype == np.float32 and self.matrix.flags.c_contiguous
+        matrix = self.matrix
+        return isinstance(matrix, np.ndarray) and matrix.dtype == np.float32 and matrix.flags.c_contiguous
 
     def each(self, task: Callable[[np.ndarray, int, Piece], object], values: int = PIECE) -> list:
         """`task(part of the matrix, group size, piece)` for every piece, on the pool; results in order."""
@@ -219,12 +248,26 @@ class PerChannel:
         return self.axis in (0, -len(shape)) and len(shape) > 0
 
     def to_groups(self, x: np.ndarray) -> Groups:
-        """x (float32, C order) with a row, one group, per channel; a view for axis 0 and for matrices, else a copy."""
-        matrix = np.moveaxis(x, self.index(x.shape), 0)
-        # Channels that do not fit a piece would be copied once for every part of them.
-        if x.ndim != 2 or matrix.shape[1] > PIECE:
-            matrix = np.ascontiguousarray(matrix).reshape(len(matrix), -1)
+        """x (C order) with a row, one group, per channel: a view, but where `transposes` says otherwise."""
+        axis = self.index(x.shape)
+        before, channels = math.prod(x.shape[:axis]), x.shape[axis]
+        after = x.size // (before * channels)
+        if before == 1:
+            matrix: Any = x.reshape(channels, after)
+        elif after == 1:
+            rows = x.reshape(before, channels)
+            matrix = transposed(rows) if self.transposes(x.shape) else rows.T
+        else:
+            matrix = ChannelRows(x.reshape(before, channels, after))
         return Groups(matrix, matrix.shape[1], x)
+
+    def transposes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of `shape` is written out as its transpose.
+
+        A channel along the last axis is a column. One that does not fit a piece is read part by part, and every part
+        would read all cache lines of its rows for a single value each.
+        """
+        return self.index(shape) == len(shape) - 1 and math.prod(shape[:-1]) > PIECE
 
     def from_groups(self, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The matrix of `to_groups` (of any dtype) in the tensor's shape and C order."""

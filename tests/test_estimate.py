@@ -96,12 +96,11 @@ def test_memory_is_that_of_the_two_largest_tensors_as_they_are_read():
 
 
 def test_a_copy_that_has_to_be_made_is_counted():
-    narrow, wide, packed = (spec(8, 4, 2, dtype=dtype) for dtype in ("bfloat16", "float64", "float8_e4m3fn"))
-    rows, columns = CONFIGS[:1], ql.grid(["int4"], ["symmetric"], ["ch1"], ["minmax"])
-    assert [copy_bytes(rows, each) for each in (narrow, wide, packed)] == [0, 256, 0]
-    assert [copy_bytes(columns, each) for each in (narrow, wide)] == [128, 512]
-    assert copy_bytes(columns, spec(8, 8)) == 0  # of a matrix, columns are copied piece by piece
-    assert copy_bytes(rows, spec(8, dtype="of tomorrow")) == 0
+    high, wide = spec(1 << 20, 4, dtype="bfloat16"), spec(4, 1 << 20, dtype="float64")
+    rows, columns = CONFIGS[:1], ql.grid(["int4"], ["symmetric"], ["ch-1", "ch5"], ["minmax"])
+    assert [copy_bytes(rows, each) for each in (high, wide)] == [0, 0]
+    assert [copy_bytes(columns, each) for each in (high, wide)] == [8 << 20, 0]
+    assert copy_bytes(columns, spec(8, 1 << 20, 2)) == 8 << 23  # float32: 8 << 20 channels of 2 are long columns
 
 
 def test_what_is_packed_in_its_file_is_counted_as_it_is_in_memory():

@@ -114,6 +114,7 @@ GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_m
 NAMED_OTHERWISE = {
     "all_error_sums": "error_sums",
     "total_error_sums": "error_sums",
+    "small_group_sums": "error_sums",
     "widen_bfloat16": "widen",
     "widen_float16": "widen",
     "bounds": "usable",
@@ -251,6 +252,10 @@ def test_total_error_sums_are_the_sum_over_all_groups(mapping, kind, layout):
     kernels.error_sums(x, size, shrunk, grid, sums)
     total = np.zeros(SUMS)
     kernels.total_error_sums(x, size, shrunk, grid, total)
+    if size % 32 == 0 and x.shape[1] % size == 0 and size <= kernels.TILE:
+        again = np.zeros(SUMS)
+        kernels.small_group_sums(x, size, shrunk, grid, again)
+        np.testing.assert_allclose(again, total, rtol=1e-12)
     power = float(np.square(x.astype(np.float64)).sum())
     expected = sums.sum(axis=(0, 1))
     magnitude = np.array([expected[0], expected[1], math.sqrt(power * expected[0])])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quantlab as ql
-from quantlab.granularity import row_step
+from quantlab.granularity import ChannelRows, row_step
 from quantlab.metrics import batches_of, error_histogram, group_errors, group_sums, joined, outcomes
 from quantlab.tensor import fit, fit_together, part_specs
 
@@ -203,3 +203,38 @@ def test_configurations_that_are_fitted_together_get_what_each_gets_alone(granul
         together = fit_together(groups, configs)
         for k, config in enumerate(configs):
             assert all(np.array_equal(a[k], b) for a, b in zip(together, fit(groups, config), strict=True)), config
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((6, 5, 70), 1), ((3, 2, 4, 9), 2), ((2, 3, 300_000), 1), ((600_000, 2), -1)]
+)
+def test_channels_of_any_axis_are_those_of_the_tensor_with_that_axis_in_front(dtype, shape, axis):
+    """Neither is copied as a whole; where a channel is longer than a piece, it is read part by part."""
+    x = tensor(shape, dtype)
+    front = np.ascontiguousarray(np.moveaxis(x, axis, 0))
+    for slug in ("int4-sym-ch{}-minmax", "int8-aff-ch{}-percentile", "int4-sym-ch{}-mse"):
+        there, here = (ql.QuantConfig.parse(slug.format(a)) for a in (axis, 0))
+        assert ql.evaluate(x, there) == ql.evaluate(front, here)
+        assert np.array_equal(ql.fake_quantize(x, there), np.moveaxis(ql.fake_quantize(front, here), 0, axis))
+
+
+def test_a_part_of_channels_is_that_part_of_the_matrix():
+    x = np.arange(2 * 3 * 5).reshape(2, 3, 5)
+    rows = ChannelRows(x)
+    matrix = np.moveaxis(x, 1, 0).reshape(3, 10)
+    assert np.array_equal(rows.copy(), matrix)
+    for start, stop in itertools.combinations(range(11), 2):
+        assert np.array_equal(rows[1:3, start:stop], matrix[1:3, start:stop])
+        assert np.array_equal(rows[2, start:stop], matrix[2, start:stop])
+
+
+@pytest.mark.parametrize("slug", ["int8-sym-tensor-minmax", "int4-aff-g32-mse", "fp16"])
+def test_float64_beyond_the_range_of_float32_is_refused_wherever_it_lies(slug):
+    x = np.ones((700, 1000))
+    x[650, 3] = -1e39
+    for call in (ql.evaluate, ql.quantize):
+        with pytest.raises(
+            ql.NonFiniteError, match=r"1 values beyond the range of float32, the first at index \(650, 3\)"
+        ):
+            call(x, ql.QuantConfig.parse(slug))
