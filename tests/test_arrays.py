@@ -99,7 +99,7 @@ def test_narrow_floats_with_nan_are_refused(dtype):
         ql.quantize(np.array([1, np.nan], dtype), ql.QuantConfig())
 
 
-@pytest.mark.parametrize("dtype", [dtype for dtype in NARROW_FLOATS if dtype.itemsize == 1], ids=str)
+@pytest.mark.parametrize("dtype", sorted((t for t in NARROW_FLOATS if t.itemsize == 1), key=str), ids=str)
 def test_every_8_bit_float_is_widened_as_its_type_says(dtype):
     x = np.arange(256, dtype=np.uint8).view(dtype).reshape(8, 32)
     for matrix in (x, x.T, x[1:3, ::2]):

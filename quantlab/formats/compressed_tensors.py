@@ -25,6 +25,7 @@ from .outgoing import Outgoing, rounded
 VERSION = "0.20.0"  # of compressed-tensors: the layout of 2, 4 and 8 bits has been the same since 0.9
 BITS = (2, 4, 8)  # 3, 5, 6 and 7 bits were laid out otherwise before 0.18, and vLLM and llama.cpp disagree on them
 SUFFIX = ".weight"
+AT_ONCE = 1 << 20  # codes that are packed in one go
 
 
 def module_of(name: str) -> str:
@@ -106,11 +107,20 @@ def arrays(name: str, q: QuantizedTensor) -> dict[str, np.ndarray]:
 def pack_rows(codes: np.ndarray, bits: int, middle: int) -> np.ndarray:
     """Each row of codes [rows, n] as a bit stream of code + middle, zero-padded to whole words: int32 [rows, w]."""
     rows, n = codes.shape
+    packed, step = np.empty((rows, words(n, bits)), "<i4"), max(1, AT_ONCE // n)
+    for start in range(0, rows, step):
+        packed[start : start + step] = _pack_some(codes[start : start + step], bits, middle)
+    return packed
+
+
+def _pack_some(codes: np.ndarray, bits: int, middle: int) -> np.ndarray:
+    """`pack_rows` of so few rows that copies of them do not matter."""
+    rows, n = codes.shape
     # A row padded with zero codes to a multiple of 32 of them ends on a word; what is beyond the last word is cut off.
     padded = np.zeros((rows, -(-n // 32) * 32), np.uint8)
     np.add(codes, middle, out=padded[:, :n], dtype=np.int16, casting="unsafe")
     stream = packing.pack(padded, bits).view("<i4").reshape(rows, -1)
-    return np.ascontiguousarray(stream[:, : words(n, bits)])
+    return stream[:, : words(n, bits)]
 
 
 def unpack_rows(stream: np.ndarray, bits: int, n: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from .packed import same_bits
 VERSION = 3
 NUMBERS = {kind.name: number for number, kind in KINDS.items()}
 PLAIN = {kind.dtype: kind.name for kind in KINDS.values() if kind.dtype}
+AT_ONCE = 1 << 15  # blocks that are laid out in one go
 TYPES = {"q8_0": "Q8_0", "q4_0": "Q4_0", "q4_1": "Q4_1", "q5_0": "Q5_0", "q5_1": "Q5_1", "fp16": "F16", "bf16": "BF16"}
 
 
@@ -49,12 +50,21 @@ def block_bytes(q: QuantizedTensor) -> np.ndarray:
         return q.packed.reshape(-1, 2)
     codes, bits = q.codes.reshape(-1, 32), q.config.codec.bits
     head = [part.reshape(-1, 1).view(np.uint8) for part in (q.scale, q.offset) if part is not None]
+    blocks = np.empty((len(codes), 4 * bits + sum(part.shape[1] for part in head)), np.uint8)
+    for start in range(0, len(codes), AT_ONCE):  # copies of a few blocks do not matter
+        at = slice(start, start + AT_ONCE)
+        blocks[at] = _some_blocks(codes[at], [part[at] for part in head], bits, q.offset is None)
+    return blocks
+
+
+def _some_blocks(codes: np.ndarray, head: list[np.ndarray], bits: int, signed: bool) -> np.ndarray:
+    """`block_bytes` of codes [blocks, 32]; head: the bytes [blocks, 2] that come before them."""
     if bits == 8:
         return np.concatenate([*head, codes.view(np.uint8)], axis=1)
     # ggml counts from 0: signed codes are moved up by half of their range.
-    unsigned = codes.view(np.uint8) if q.offset is not None else (codes + np.int8(2 ** (bits - 1))).view(np.uint8)
+    unsigned = (codes + np.int8(2 ** (bits - 1))).view(np.uint8) if signed else codes.view(np.uint8)
     if bits == 5:
-        head.append(np.packbits(unsigned >> 4, axis=1, bitorder="little"))
+        head = [*head, np.packbits(unsigned >> 4, axis=1, bitorder="little")]
     return np.concatenate([*head, (unsigned[:, :16] & 15) | ((unsigned[:, 16:] & 15) << 4)], axis=1)
 
 

@@ -26,6 +26,7 @@ from .outgoing import Outgoing, rounded
 from .output import little_endian_bytes, write_bytes
 
 IR_VERSION = 10
+AT_ONCE = 1 << 20  # values that are compared in one go
 OPSET = 21
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 # (bits, signed) -> TensorProto's number of a type.
@@ -258,9 +259,17 @@ def verify(path: Path, tensors: Sequence[Outgoing], source: Checkpoint | None, o
 def check_read(found: Checkpoint, piece: Piece) -> None:
     """ExportError unless a reader finds what was meant to be stored of a tensor."""
     for stored, values in zip(piece.stored, meant(piece.tensor), strict=False):
-        back = found.raw(stored.name).reshape(values.shape)
-        if not np.array_equal(back.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
+        if not same_values(found.raw(stored.name).reshape(-1), values.reshape(-1)):
             raise ExportError(f"{shown(stored.name)} was written, but came back different: check the disk")
+
+
+def same_values(back: np.ndarray, values: np.ndarray) -> bool:
+    """Whether two arrays [n] hold the same values, if the first is converted; NaN equals NaN."""
+    parts = (slice(start, start + AT_ONCE) for start in range(0, values.size, AT_ONCE))
+    floats = values.dtype.kind == "f"
+    return back.size == values.size and all(
+        np.array_equal(back[at].astype(values.dtype), values[at], equal_nan=floats) for at in parts
+    )
 
 
 def read_back(export: Checkpoint, tensor: Outgoing) -> QuantizedTensor:
@@ -270,8 +279,8 @@ def read_back(export: Checkpoint, tensor: Outgoing) -> QuantizedTensor:
     specs = part_specs(tensor.shape, config)
 
     def packed(part: str) -> np.ndarray:
-        codes = export.raw(f"{name}_{part}")  # 4 bits are ml_dtypes' int4 and uint4
-        wide = codes.astype(config.codec.code_dtype, copy=False)
+        # 4 bits are ml_dtypes' int4 and uint4, a byte each: the name of an array would keep both forms of the codes.
+        wide = export.raw(f"{name}_{part}").astype(config.codec.code_dtype, copy=False)
         return packing.pack(wide, config.codec.bits)
 
     return QuantizedTensor(
