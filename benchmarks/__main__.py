@@ -9,7 +9,7 @@ import numpy as np
 from quantlab import pool
 
 from . import app, checkpoint, exporting, linear, memory
-from .machine import description, limits
+from .machine import Limits, description, limits
 from .peers import THREADS, Missing
 from .timing import Spread, ratios, take_turns
 from .works import SECTIONS, Peer, Work
@@ -23,7 +23,8 @@ def main() -> None:
     options = arguments()
     x = np.random.default_rng(0).standard_normal((4096, options.values // 4096), dtype=np.float32)
     print(f"{x.size:,} float32 values, Gaussian, as {x.shape[0]} x {x.shape[1]}; {THREADS} threads for everybody.\n")
-    print("\n".join(f"- {line}" for line in [*description(), *limits(x, THREADS)]))
+    machine = limits(x, THREADS)
+    print("\n".join(f"- {line}" for line in [*description(), *machine.lines()]))
     print("\nA ratio above 1 says how many times as fast as the peer quantlab is. All calls of a work take turns.")
     with pool.limits(workers=THREADS):
         for section in SECTIONS:
@@ -31,7 +32,7 @@ def main() -> None:
             if works:
                 print(f"\n### {section.title}\n\n{HEADER}", flush=True)
             for work in works:
-                print("\n".join(rows(work, x, options.seconds)), flush=True)
+                print("\n".join(rows(work, x, options.seconds, machine)), flush=True)
         if options.only in linear.TITLE.lower():
             print("\n".join(linear.table(x, options.seconds)), flush=True)
     if options.only in MEMORY.lower():
@@ -62,7 +63,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def rows(work: Work, x: np.ndarray, budget: float) -> list[str]:
+def rows(work: Work, x: np.ndarray, budget: float, machine: Limits) -> list[str]:
     """A row for every peer of a work."""
     if work.values and work.values < x.size:
         x = x[: work.values // x.shape[1]]
@@ -80,6 +81,8 @@ def rows(work: Work, x: np.ndarray, budget: float) -> list[str]:
     taken = take_turns(calls, budget)
     speed = x.size * work.configurations / Spread.of(taken[""]).median / 1e9
     first = f"{work.name} | {milliseconds(taken[''])}, {speed:.2f} G/s"
+    if work.reads:
+        first += f": {machine.shares(Spread.of(taken['']).median, x.size, work.configurations, work.reads)}"
     return [
         f"| {first if i == 0 else ' | '} | {peer.name} | not measured: {missing[peer.name]} | | |"
         if peer.name in missing

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -59,18 +60,38 @@ def file_lines(path: str) -> list[str]:
         return []
 
 
-def limits(x: np.ndarray, threads: int) -> list[str]:
-    """What the machine allows, by NumPy: memory, for all that touches a value once, and division in cache."""
+@dataclass(frozen=True)
+class Limits:
+    """What the machine allows, by NumPy: bytes a second read and copied, and divisions of float32 in cache a second."""
+
+    read: float
+    copy: float
+    divisions: float
+
+    def lines(self) -> list[str]:
+        """The limits in words."""
+        return [
+            f"memory: reads {self.read / 1e9:.0f} GB/s, copies {self.copy / 1e9:.0f} GB/s",
+            f"division of float32 in cache: {self.divisions / 1e9:.1f} G/s; every value is divided once under every "
+            "configuration",
+        ]
+
+    def shares(self, seconds: float, values: int, configurations: int, reads: int) -> str:
+        """How much of each limit a sweep of float32 values reaches that reads them so many times."""
+        divided = values * configurations / seconds / self.divisions
+        return (
+            f"{divided:.0%} of the limit of division, {4 * values * reads / seconds / self.read:.0%} of that of reading"
+        )
+
+
+def limits(x: np.ndarray, threads: int) -> Limits:
+    """Measure the limits."""
     target, halves = np.empty_like(x), [slice(0, len(x) // 2), slice(len(x) // 2, None)]
     with pool.limits(workers=threads):
         read = best(lambda: pool.run(lambda half: x[half].max(), halves))
         copy = best(lambda: pool.run(lambda half: np.copyto(target[half], x[half]), halves))
         divided = best(lambda: pool.run(divide, range(threads)))
-    return [
-        f"memory, {threads} threads: reads {x.nbytes / read / 1e9:.0f} GB/s, copies {x.nbytes / copy / 1e9:.0f} GB/s",
-        f"division of float32 in cache, {threads} threads: {threads * DIVIDED / divided / 1e9:.1f} G/s; every "
-        "value under every configuration is divided once",
-    ]
+    return Limits(x.nbytes / read, x.nbytes / copy, threads * DIVIDED / divided)
 
 
 DIVIDED, AT_ONCE = 1 << 27, 1 << 14

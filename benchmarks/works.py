@@ -42,6 +42,7 @@ class Work:
     peers: list[Peer]
     same: Callable[[Any, Any], bool] | None = None
     configurations: int = 1  # value-configurations done per value
+    reads: int = 0  # of every value, where shares of the machine's limits are of interest
     values: int | None = None  # of a part of x, where the work is about so many
 
 
@@ -245,6 +246,7 @@ SECTIONS = [
                 ],
                 close,
                 len(peers.SWEEP),
+                len({size for size, _, _ in peers.SWEEP}) + 1,  # a scale for the tensor needs its range first
             ),
         ],
     ),

@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -11,13 +12,12 @@ import pytest
 
 import quantlab as ql
 
+ROOT = Path(__file__).parents[1]
 PEAK = """
-import resource, sys
+import sys
 import numpy as np
 import quantlab as ql
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+from tests.peak import peak
 
 config = ql.QuantConfig.parse(sys.argv[1])
 small = np.random.default_rng(0).standard_normal((1024, 4096), dtype=np.float32)
@@ -41,18 +41,16 @@ print((peak() - before) / x.nbytes)
     ],
 )
 def test_evaluate_takes_less_than_a_tenth_of_the_tensor_on_top(slug):
-    done = subprocess.run([sys.executable, "-c", PEAK, slug], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PEAK, slug], capture_output=True, text=True, check=True, cwd=ROOT)
     assert float(done.stdout) < 0.1
 
 
 GRID = ql.grid(["int4", "int8"], ["symmetric", "affine"], ["tensor", "g128", "ch5"], ["minmax", "entropy"])
 SWEPT = """
-import resource, sys
+import sys
 import numpy as np
 import quantlab as ql
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+from tests.peak import peak
 
 configs = [ql.QuantConfig.parse(slug) for slug in sys.argv[2:]]
 ql.sweep(np.ones((513, 1024), np.float32), configs)  # loads the kernels
@@ -85,7 +83,7 @@ def test_a_sweep_takes_the_two_largest_tensors_however_many_there_are(tmp_path, 
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + tensors * nbytes)  # zeros, and nothing on the disk
     call = [sys.executable, "-c", SWEPT, path, *map(str, GRID)]
-    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=ROOT)
     more, whole, rows, refused = map(int, done.stdout.split())
     assert rows > refused > 0
     assert more < 2.2 * nbytes

@@ -1,5 +1,6 @@
 """Sweeps that are kept: resumed, listed, shown, deleted; and grids that are measured out or refused beforehand."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -136,7 +137,9 @@ def test_an_interrupted_command_goes_on_where_it_was(run, model, tmp_path, numbe
     np.savez(path, small=np.ones((4, 64), np.float32), large=np.zeros((1 << 13, 1 << 12), np.float32))
     slugs = [f"int{b}-{m}-g{g}-mse" for b in (2, 3, 4, 5, 6, 7, 8) for m in ("sym", "aff", "uni") for g in (32, 48, 64)]
     call = [sys.executable, "-m", "quantlab", "sweep", str(path), "--store", "--config", *slugs]
-    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+    # What runs in the background of a shell ignores SIGINT, and so would what it starts.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     with ResultStore() as store:
         deadline = time.monotonic() + 120
         while not any(record.rows_done for record in store.sweeps()):

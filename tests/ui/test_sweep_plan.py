@@ -40,7 +40,7 @@ def test_every_configuration_can_be_estimated(config):
 
 def test_an_estimate_says_what_it_is_of():
     words = sweep_plan.told(CONFIGS[:2], specs(1_000_000, 500_000))
-    for part in ("2 configurations", "2 tensors", "1.5 M weights", "3 M evaluations", "MB of memory"):
+    for part in ("2 configurations", "2 tensors", "1.5 M weights", "3 M evaluations", "B of memory"):
         assert part in words
 
 
