@@ -93,7 +93,7 @@ FORMATS: dict[str, FileFormat] = {
             write_file=ggufwrite.write,
             verify_file=ggufwrite.verify,
             check=ggufwrite.targets,
-            read_back=lambda export, tensor: export.load(tensor.name),
+            read_parts=ggufwrite.read_parts,
         ),
         snippet=snippets.gguf,
     ),

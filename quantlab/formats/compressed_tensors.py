@@ -142,7 +142,7 @@ def restore(tensor: Outgoing, found: dict[str, np.ndarray]) -> QuantizedTensor:
     rows, columns = tensor.shape
     codes = unpack_rows(found[f"{module}.weight_packed"], bits, columns)
     if mapping.signed:
-        np.subtract(codes, 2 ** (bits - 1), out=codes.view(np.int8), dtype=np.int16, casting="unsafe")
+        codes -= np.uint8(2 ** (bits - 1))  # wraps around: two's complement, and no copy
         codes = codes.view(np.int8)
     zero_point = None
     if mapping.has_zero_point:

@@ -6,7 +6,7 @@ matrix, on x86-64). From a GGUF source all metadata is kept, record by record.
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import QuantConfig
 from ..errors import ExportError
-from ..slices import slices
+from ..slices import VALUES, slices
 from ..tensor import QuantizedTensor, dtype_named
 from .base import Checkpoint, OnBytes
 from .files import CHUNK, InputFile, Stream, shown
@@ -172,11 +172,24 @@ def _came_back(found: GGUFCheckpoint, tensor: Outgoing, source: Checkpoint | Non
         if isinstance(source, GGUFCheckpoint):
             return _same_bytes(found.stored(name), source.stored(name))
         return same_bits(found.raw(name), tensor.copied())
-    values, dtype = found.stream(name), dtype_named(found.spec(name).dtype).newbyteorder("<")
-    return all(
-        np.array_equal(np.frombuffer(values.read(dtype.itemsize * part.size), dtype), part.dequantize().reshape(-1))
-        for _, part in slices(tensor.quantized())
-    )
+    q = tensor.quantized()
+    parts = zip(values_of(found, tensor, [at for at, _ in slices(q)]), slices(q), strict=True)
+    return all(np.array_equal(values, part.dequantize().reshape(-1)) for (_, values), (_, part) in parts)
+
+
+def values_of(export: GGUFCheckpoint, tensor: Outgoing, at: Iterable[slice]) -> Iterator[tuple[slice, np.ndarray]]:
+    """The decoded values of a tensor [n], float32, in consecutive slices: never more than one of them at a time."""
+    stream, dtype = export.stream(tensor.name), dtype_named(export.spec(tensor.name).dtype).newbyteorder("<")
+    for part in at:
+        values = np.frombuffer(stream.read(dtype.itemsize * (part.stop - part.start)), dtype)
+        yield part, values.astype(np.float32, copy=False)
+
+
+def read_parts(export: Checkpoint, tensor: Outgoing) -> Iterator[tuple[slice, np.ndarray]]:
+    """All values of a tensor, as `values_of` gives them."""
+    assert isinstance(export, GGUFCheckpoint)
+    size = math.prod(tensor.shape)
+    return values_of(export, tensor, (slice(i, min(i + VALUES, size)) for i in range(0, size, VALUES)))
 
 
 def _same_bytes(a: Stream, b: Stream) -> bool:

@@ -17,10 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..arrays import check_array
 from ..config import QuantConfig
 from ..errors import ExportError
 from ..metrics import ErrorReport, measure
-from ..slices import measure_slices
+from ..slices import measure_parts, measure_slices
 from ..tensor import PartSpec, QuantizedTensor
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
 from .beside import companions, read_config
@@ -50,8 +51,8 @@ class Layout:
     arrays : (name, quantized tensor) -> the same arrays, filled.
     restore : the inverse, from the arrays that a reader found; None where values alone are stored.
     decoded : the values that the other program computes from them, float32.
-    read_back : (export, tensor) -> what an export that was opened again holds of a tensor: the quantized tensor, or
-        where that cannot be told the values themselves; by default from its arrays.
+    read_back : (export, tensor) -> the quantized tensor that an export that was opened again holds; by default from its
+        arrays. read_parts : where that cannot be told, the values themselves, slice by slice.
     check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
     keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
     note : how these values differ from `dequantize()`, in a sentence; "" where they never do.
@@ -67,7 +68,8 @@ class Layout:
     arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
     settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
-    read_back: Callable[[Checkpoint, Outgoing], np.ndarray | QuantizedTensor] | None = None
+    read_back: Callable[[Checkpoint, Outgoing], QuantizedTensor] | None = None
+    read_parts: Callable[[Checkpoint, Outgoing], Iterator[tuple[slice, np.ndarray]]] | None = None
     check: Callable[[Sequence[Outgoing], Checkpoint | None], object] = lambda tensors, source: None
     keeps: Callable[[Checkpoint | None], bool] = lambda source: False
     note: str = ""
@@ -75,6 +77,8 @@ class Layout:
 
     def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
         """What the values that the other program computes from an export are off from the original x."""
+        if self.read_parts is not None:
+            return measure_parts(check_array(x).reshape(-1), self.read_parts(export, tensor))
         found = self._read(export, tensor)
         if isinstance(found, QuantizedTensor):
             return measure_slices(x, found, self.decoded)
