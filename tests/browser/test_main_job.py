@@ -18,7 +18,7 @@ CHART = "[data-testid=stPlotlyChart] .main-svg"
 def test_a_deep_link_on_a_fresh_server_is_served_with_navigation_and_the_sample(server: str, page: Page):
     page.goto(f"{server}/sweep")
     expect(page.get_by_role("heading", name="Sweep", exact=True)).to_be_visible()
-    expect(page.get_by_role("link", name="Inspect")).to_be_visible()
+    expect(page.get_by_test_id("stSidebar").get_by_role("link", name="Inspect")).to_be_visible()
     expect(page.get_by_text("Silero VAD").first).to_be_visible()
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
 
@@ -27,11 +27,11 @@ def test_open_sweep_look_compare_export_and_read_the_file_back(server: str, page
     page.goto(server)
     expect(page.get_by_text("15 tensors").first).to_be_visible()
 
-    page.get_by_role("link", name="Inspect").click()
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Inspect").click()
     expect(page.get_by_role("heading", name="stft_conv.weight")).to_be_visible()
     expect(page.locator(CHART).first).to_be_visible()
 
-    page.get_by_role("link", name="Sweep").click()
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Sweep").click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("tab", name="Error histograms").click()
     expect(page.locator(CHART).first).to_be_visible()
@@ -55,7 +55,7 @@ def test_open_sweep_look_compare_export_and_read_the_file_back(server: str, page
 
 def export(page: Page, folder: Path) -> Path:
     """Export with the page's own defaults; the downloaded file, once the page says that it measures the same."""
-    page.get_by_role("link", name="Export").click()
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Export").click()
     expect(page.get_by_role("heading", name="Export")).to_be_visible()
     page.get_by_role("button", name="Write the file").click()
     link = page.get_by_role("link", name=re.compile("Download"))
