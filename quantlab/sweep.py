@@ -179,11 +179,14 @@ def check_grid(
     what = f"{configs:,} configurations x {len(sizes):,} tensors"
     rows, evaluations = configs * len(sizes), configs * sum(sizes)
     if rows > max_rows:
-        raise LimitError(f"{what} are {rows:,} rows, past the limit of {max_rows:,}: take fewer or raise max_rows")
+        raise LimitError(
+            f"{what} are {rows:,} rows, past the limit of {max_rows:,}: take fewer, or raise max_rows "
+            "(--max-rows on the command line)"
+        )
     if evaluations > max_evaluations:
         raise LimitError(
             f"{what} of {sum(sizes):,} values are {evaluations:,} evaluations, past the limit of "
-            f"{max_evaluations:,}: take fewer or raise max_evaluations"
+            f"{max_evaluations:,}: take fewer, or raise max_evaluations (--max-evaluations on the command line)"
         )
 
 
