@@ -80,6 +80,9 @@ class ClusterError(QuantlabError, RuntimeError):
 class Cancelled(QuantlabError, RuntimeError):
     """The caller asked to stop."""
 
+    def __init__(self, sentence: str = "stopped before it was finished, as asked") -> None:
+        super().__init__(sentence)
+
 
 def check_known(what: str, value: object, legal: Iterable[str]) -> None:
     """Raise ConfigError unless `value` is one of the `legal` names.

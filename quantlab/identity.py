@@ -39,7 +39,7 @@ def fingerprint(raw: Any, cancel: Callable[[], bool] | None = None) -> bytes | N
     digest = hashlib.sha256(f"{raw.dtype.newbyteorder('=').name} {raw.shape}".encode())
     for part in _parts(raw):
         if cancel is not None and cancel():
-            raise Cancelled("stopped before it was finished, as asked")
+            raise Cancelled()
         little = part.astype(part.dtype.newbyteorder("<"), order="C", copy=False)
         digest.update(little.reshape(-1).view(np.uint8).data)
     return digest.digest()

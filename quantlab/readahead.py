@@ -45,7 +45,7 @@ class ReadAhead(Generic[Item, Result]):
         """The next item, read; waits for it, and lets the reader begin the one after it."""
         while True:
             if self._cancel is not None and self._cancel():
-                raise Cancelled("stopped before it was finished, as asked")
+                raise Cancelled()
             try:
                 result, error = self._answers.get(timeout=CANCEL_ASKED_EVERY)
             except queue.Empty:

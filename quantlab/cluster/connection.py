@@ -96,7 +96,7 @@ class Connection:
         while not wait([opening], POLL).done:
             if self._cancel():
                 opening.add_done_callback(_closed)
-                raise Cancelled("stopped before it was finished, as asked")
+                raise Cancelled()
         if (error := opening.exception()) is None:
             return opening.result()
         # Dask's own errors, the system's, and those of a program that is no scheduler.
@@ -144,7 +144,7 @@ class Connection:
         Raises ClusterError if the scheduler has gone, or there are no workers; Cancelled as asked.
         """
         if self._cancel():
-            raise Cancelled("stopped before it was finished, as asked")
+            raise Cancelled()
         self._check()
         try:
             part, done = self._outcomes.get(timeout=POLL)
