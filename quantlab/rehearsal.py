@@ -6,8 +6,7 @@ import numpy as np
 
 from .errors import QuantlabError
 from .formats import FORMATS, Checkpoint
-from .formats.files import shown
-from .formats.layout import check_held
+from .formats.layout import check_held, refused
 from .formats.outgoing import Outgoing
 from .recipe import Assignment, Item, Rule, assign
 
@@ -29,18 +28,14 @@ def refusals(source: Checkpoint, assignment: Assignment, format: str) -> list[st
 
     First comes what the format cannot hold of single tensors; only without that, what it makes of all together.
     """
-    each = ((item, refusal(item, format)) for item in assignment.taken)
-    found = [
-        f"tensor {shown(item.spec.name)} as {item.config} cannot be written to {format}: {why}"
-        for item, why in each
-        if why
-    ]
     layout = FORMATS[format].layout
-    if found or layout is None:
-        return found
+    if layout is None:
+        return []
     tensors = [
         Outgoing(item.spec.name, item.spec.shape, item.spec.dtype, item.config, _unread) for item in assignment.taken
     ]
+    if found := list(refused(tensors, format, layout)):
+        return found
     try:
         check_held(tensors + [copied(source, item) for item in assignment.copied], format, layout, source)
     except QuantlabError as error:

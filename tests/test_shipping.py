@@ -1,6 +1,5 @@
 """What is written is read back and measured, and the figures are those of the sweep."""
 
-import dataclasses
 import math
 
 import gguf
@@ -141,12 +140,10 @@ def test_an_infinite_sqnr_equals_itself_only(checkpoint, tmp_path):
     assert not same_figures(shipment.expected, shipment.found.assign(sqnr_db=300.0)).any()
 
 
-def test_a_format_that_cannot_hold_a_result_says_why(checkpoint, monkeypatch):
-    monkeypatch.setitem(
-        FORMATS, "npz", dataclasses.replace(FORMATS["npz"], refuses=lambda shape, config: f"no {config.dtype}")
-    )
+def test_a_format_that_cannot_hold_a_result_says_why(checkpoint):
     found = assign(checkpoint, every(QuantConfig(dtype="int3")))
-    assert refusal(found.taken[0], "npz") == "no int3"
+    matrix = next(item for item in found.taken if len(item.spec.shape) == 2)
+    assert refusal(matrix, "compressed-tensors") == "it holds int2, int4 and int8, not int3"
 
 
 @pytest.mark.parametrize("format", WRITABLE)

@@ -285,12 +285,12 @@ class FileFormat:
     ----------
     name, suffix, label : "npz", ".npz", and the words of a form.
     aliases : other suffixes that its files have.
-    sniff : (first bytes, size) -> does a file that begins so belong to this format? The name is never asked.
+    sniff : (first bytes, size) -> does a file that begins so belong to this format? The name is never asked. By
+        default none does: what is written in the format opens as another one.
     accepts : of several formats that begin alike, does the file belong to this one? Looks further into it.
     open : reads it as a checkpoint; None if quantlab does not read the format.
     write : writes packed results; None if quantlab does not write the format.
     verify : reads them back and raises ExportError unless they are the same; goes with `write`.
-    refuses : (shape, configuration) -> why such a tensor cannot be held, in one sentence; None if it can.
     snippet : (path, where the export lies now) -> Python source that reads an export at the path back.
     layout : how another program stores tensors as arrays; takes the place of `write` and `verify`.
     folder : whether an export is a folder, with a config.json beside the weights.
@@ -300,12 +300,11 @@ class FileFormat:
     suffix: str
     label: str
     aliases: tuple[str, ...] = ()
-    sniff: Callable[[bytes, int], bool]
+    sniff: Callable[[bytes, int], bool] = lambda head, size: False
     accepts: Callable[[InputFile], bool] = lambda file: True
     open: Callable[[InputFile], Checkpoint] | None = None
     write: Writer | None = None
     verify: Verifier | None = None
-    refuses: Callable[[tuple[int, ...], QuantConfig], str | None] = lambda shape, config: None
     snippet: Callable[[Path, Path], str] | None = None
     layout: "Layout | None" = None
     folder: bool = False
@@ -322,7 +321,7 @@ class FileFormat:
 
     def why_not(self, shape: tuple[int, ...], config: QuantConfig) -> str | None:
         """Why a tensor of a shape, quantized so, cannot be held, in one sentence; None if it can."""
-        return (self.layout or self).refuses(shape, config)
+        return self.layout.refuses(shape, config) if self.layout else None
 
 
 def shape_fault(shape: tuple[int, ...], bits: int) -> str | None:

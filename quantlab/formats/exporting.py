@@ -49,7 +49,7 @@ def write_verified(
     do_write, do_verify = chosen.write, chosen.verify
     if do_write is None or do_verify is None:
         raise ExportError(f"{chosen.label} cannot be written")
-    _check_held(tensors, chosen)
+    check_any_quantized(tensors)
     check_not_source(path, source)
     payload, hashed = sum(tensor.nbytes for tensor in tensors), sum(file.size for file in source.files) if source else 0
     progress = Progress(hashed + 2 * payload, on_progress, cancel)
@@ -93,13 +93,10 @@ def check_tensors(tensors: Mapping[str, QuantizedTensor]) -> None:
             raise ExportError(f"a tensor is called {shown(name)}: a name is text of up to {MAX_NAME} characters")
 
 
-def _check_held(tensors: Tensors, chosen: FileFormat) -> None:
-    """ExportError if there is nothing to quantize, or a tensor that the format cannot hold."""
+def check_any_quantized(tensors: Tensors) -> None:
+    """ExportError if there is nothing to quantize."""
     if not any(tensor.config for tensor in tensors):
         raise ExportError("there is nothing to export: give at least one quantized tensor")
-    for tensor in tensors:
-        if tensor.config is not None and (why := chosen.refuses(tensor.shape, tensor.config)):
-            raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {chosen.name}: {why}")
 
 
 def check_not_source(path: Path, source: Checkpoint | None) -> None:

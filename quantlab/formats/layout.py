@@ -25,7 +25,7 @@ from ..slices import measure_parts, measure_slices
 from ..tensor import PartSpec, QuantizedTensor
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
 from .beside import companions, read_config
-from .exporting import OnProgress, Progress, check_not_source
+from .exporting import OnProgress, Progress, check_any_quantized, check_not_source
 from .files import InputFile, shown
 from .outgoing import Outgoing
 from .output import sync_folder, system_errors, write_whole
@@ -245,14 +245,19 @@ def export_layout(
 
 def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source: Checkpoint | None) -> None:
     """ExportError for the first tensor that the format cannot hold, or that only its own file could."""
-    if not any(tensor.config for tensor in tensors):
-        raise ExportError("there is nothing to export: give at least one quantized tensor")
-    for tensor in tensors:
-        if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
-            raise ExportError(f"tensor {shown(tensor.name)} cannot be exported to {format}: {why}")
+    check_any_quantized(tensors)
+    for why in refused(tensors, format, layout):
+        raise ExportError(why)
     if layout.write_file is None:  # else it is no safetensors file, and may hold what such a file does not
         all_specs(tensors, layout.specs)
     layout.check(tensors, source)
+
+
+def refused(tensors: Sequence[Outgoing], format: str, layout: Layout) -> Iterator[str]:
+    """A sentence for every tensor that the format cannot hold by itself."""
+    for tensor in tensors:
+        if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
+            yield f"tensor {shown(tensor.name)} as {tensor.config} cannot be written to {format}: {why}"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
