@@ -63,20 +63,18 @@ def check_cancel() -> None:
     """Raise Cancelled if the `limits` that hold here say so: for work that is long within one item."""
     cancel = _limits.get().cancel
     if cancel is not None and cancel():
-        raise Cancelled("stopped before it was finished, as asked")
+        raise Cancelled()
 
 
-def run(
-    task: Callable[[Item], Result], items: Iterable[Item], cancel: Callable[[], bool] | None = None
-) -> list[Result]:
+def run(task: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`[task(item) for item in items]`, spread over the cores (fewer within `limits`).
 
-    Raises the first error of any task, after the tasks in flight have ended; Cancelled once `cancel` (default: that of
-    `limits`) is true, which is asked before every item.
+    Raises the first error of any task, after the tasks in flight have ended; Cancelled once the `cancel` of `limits` is
+    true, which is asked before every item.
     """
-    workers, cancel = _limits.get().workers, cancel or _limits.get().cancel
-    work = _Work(task, items, cancel)
-    for _ in range(min(workers or core_count(), len(work.todo)) - 1):
+    held = _limits.get()
+    work = _Work(task, items, held.cancel)
+    for _ in range(min(held.workers or core_count(), len(work.todo)) - 1):
         _executor().submit(_help, work)
     try:
         while work.todo:
@@ -122,7 +120,7 @@ class _Work:
             return
         try:
             if self.cancel is not None and self.cancel():
-                raise Cancelled("stopped before it was finished, as asked")
+                raise Cancelled()
             self.results[index] = self.task(item)
         except BaseException:
             self.todo.clear()

@@ -262,9 +262,9 @@ class Stages:
         if self._on_progress:
             self._on_progress(self._done, self.total, label)
 
-    def within(self, first: int, count: int = 1) -> Callable[[int, int, str], None]:
-        """What some stages, from the `first` (counted from 0) on, report their own progress to."""
-        return lambda done, total, label: self.at(int(self.size * (first + count * done / max(total, 1))), label)
+    def within(self, stage: int) -> Callable[[int, int, str], None]:
+        """What a stage (counted from 0) reports its own progress to."""
+        return lambda done, total, label: self.at(int(self.size * (stage + done / max(total, 1))), label)
 
 
 def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None, source_nbytes: int) -> dict[str, object]:

@@ -6,7 +6,6 @@ copy of the tensor is made.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,14 +115,13 @@ class ChannelStatistics:
         return order[~np.isin(order, self.dead)][:count]
 
 
-def describe(x: np.ndarray, bins: int | None = None, cancel: Callable[[], bool] | None = None) -> TensorStatistics:
+def describe(x: np.ndarray, bins: int | None = None) -> TensorStatistics:
     """Figures of a tensor.
 
     Parameters
     ----------
     x : float32, C order, finite, any shape.
     bins : of its histogram; by default as many as suit the number of values.
-    cancel : asked between pieces; Cancelled is raised once it is true.
 
     Raises
     ------
@@ -135,14 +133,14 @@ def describe(x: np.ndarray, bins: int | None = None, cancel: Callable[[], bool] 
     """
     pieces = _pieces(x)
     n = x.size
-    extremes = pool.run(_extremes, pieces, cancel=cancel)
+    extremes = pool.run(_extremes, pieces)
     low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
     # Equal extremes mean one value: its sum would be off by a rounding, and a std of 1e-17 with it.
     mean = low if low == high else min(max(math.fsum(e[2] for e in extremes) / n, low), high)
-    powers = pool.run(lambda piece: _powers(piece, mean), pieces, cancel=cancel)
+    powers = pool.run(lambda piece: _powers(piece, mean), pieces)
     m2, m4 = (math.fsum(p[i] for p in powers) / n for i in (0, 1))
     std = math.sqrt(m2)
-    far = pool.run(lambda piece: _count_beyond(piece, mean, OUTLIER_SIGMAS * std), pieces, cancel=cancel)
+    far = pool.run(lambda piece: _count_beyond(piece, mean, OUTLIER_SIGMAS * std), pieces)
     return TensorStatistics(
         shape=x.shape,
         minimum=low,
@@ -152,13 +150,11 @@ def describe(x: np.ndarray, bins: int | None = None, cancel: Callable[[], bool] 
         kurtosis=m4 / m2**2 - 3 if std else math.nan,
         zeros=sum(e[3] for e in extremes) / n,
         outliers=sum(far) / n,
-        histogram=histogram(x, low, high, bins, cancel),
+        histogram=histogram(x, low, high, bins),
     )
 
 
-def histogram(
-    x: np.ndarray, low: float, high: float, bins: int | None = None, cancel: Callable[[], bool] | None = None
-) -> Histogram:
+def histogram(x: np.ndarray, low: float, high: float, bins: int | None = None) -> Histogram:
     """Counts of the values of `x` in [low, high], as `numpy.histogram` counts them; a range of one value is widened.
 
     Raises EmptyTensorError if `x` has no values, ShapeError for a range that is not a range.
@@ -169,7 +165,7 @@ def histogram(
         margin = max(abs(low) / 2, 2.0**-149)
         low, high = low - margin, high + margin
     bins = bins or suited_bins(x.size)
-    counts = pool.run(lambda piece: _counts(piece, low, high, bins), _pieces(x), cancel=cancel)
+    counts = pool.run(lambda piece: _counts(piece, low, high, bins), _pieces(x))
     return Histogram(np.linspace(low, high, bins + 1), np.sum(counts, axis=0))
 
 
@@ -178,8 +174,8 @@ def suited_bins(count: int) -> int:
     return min(max(2 * math.isqrt(count), 16), MOST_BINS)
 
 
-def central_range(x: np.ndarray, share: float = 0.99) -> tuple[float, float]:
-    """The smallest and largest of the `share` of the values that remains when both tails are cut off equally.
+def central_range(x: np.ndarray) -> tuple[float, float]:
+    """The smallest and largest of the 99 % of the values that remain when both tails are cut off equally.
 
     Taken from a sample of at most a million evenly spaced values: it is for looking, not for calibration.
     """
@@ -188,12 +184,11 @@ def central_range(x: np.ndarray, share: float = 0.99) -> tuple[float, float]:
         raise EmptyTensorError("a tensor without elements has no range")
     # An odd stride: rows are often a power of two long, and an even one would always hit the same columns.
     sample = flat[:: flat.size // 1_000_000 | 1]
-    cut = (1 - share) / 2
-    low, high = np.quantile(sample, [cut, 1 - cut])
+    low, high = np.quantile(sample, [0.005, 0.995])
     return float(low), float(high)
 
 
-def describe_channels(x: np.ndarray, axis: int = 0, cancel: Callable[[], bool] | None = None) -> ChannelStatistics:
+def describe_channels(x: np.ndarray, axis: int = 0) -> ChannelStatistics:
     """Figures of every channel along `axis` of a float32 array of at least one dimension.
 
     Raises
@@ -205,7 +200,7 @@ def describe_channels(x: np.ndarray, axis: int = 0, cancel: Callable[[], bool] |
     # Pieces of whole channels: about as many values at a time as elsewhere, and at least one channel.
     step = max(1, _PIECE // math.prod(channels.shape[1:]))
     starts = range(0, len(channels), step)
-    parts = pool.run(lambda start: _channel_figures(channels[start : start + step]), starts, cancel=cancel)
+    parts = pool.run(lambda start: _channel_figures(channels[start : start + step]), starts)
     return ChannelStatistics(axis % x.ndim, *np.concatenate(parts, axis=1))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
-from quantlab import statistics
+from quantlab import pool, statistics
 from quantlab.config import QuantConfig
 from quantlab.errors import Cancelled, CheckpointError, DTypeError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
@@ -167,7 +167,8 @@ def _describe_all(
 def _describe(checkpoint: Checkpoint, name: str, cancel: Callable[[], bool]) -> TensorStatistics | str:
     """A tensor's figures, or why it has none: one bad tensor does not keep the others from their figures."""
     try:
-        return statistics.describe(checkpoint.load(name), TABLE_BINS, cancel)
+        with pool.limits(cancel=cancel):
+            return statistics.describe(checkpoint.load(name), TABLE_BINS)
     except Cancelled:
         raise
     except DTypeError:

@@ -48,9 +48,7 @@ def side(session: Session, tensor: str, config: QuantConfig) -> Side:
     return _side(session.key, tensor, str(config), session.checkpoint)
 
 
-def histograms(
-    session: Session, tensor: str, configs: Sequence[QuantConfig], log: bool = False
-) -> dict[str, Histogram]:
+def histograms(session: Session, tensor: str, configs: Sequence[QuantConfig]) -> dict[str, Histogram]:
     """Error histograms on one axis, by slug: as wide as the largest error of them all."""
     limit = max((side(session, tensor, config).report.max_abs_error for config in configs), default=0.0)
     return {str(config): _histogram(session.key, tensor, str(config), limit, session.checkpoint) for config in configs}

@@ -8,7 +8,6 @@ import numpy as np
 from .hostile import archive
 
 STORED = zipfile.ZIP_STORED
-SIX_FLOATS = np.arange(6, dtype="<f4").tobytes()
 
 
 def torch_zip(
