@@ -5,9 +5,9 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import pool
@@ -18,7 +18,7 @@ from .formats.files import shown
 from .identity import engine_version, files_stamp, fingerprint
 from .sources import TensorSource
 from .storedrows import as_bytes, as_text, kept, rows_of
-from .sweep import OnRows, Progress, Row, Runner, tell
+from .sweep import OnRows, Progress, Row, Runner, SweepRequest
 
 
 @dataclass
@@ -187,25 +187,20 @@ class StoredRun:
 
     def measure(self, runner: Runner, workers: int | None, on_progress: Progress | None, on_rows: OnRows | None) -> int:
         """Have the missing rows measured, and tell of all, those first that are there. How many were measured."""
-        todo, total = self.todo(), len(self.names) * len(self.configs)
-        held, measured = total - len(todo) * len(self.configs), 0
+        todo, measured = self.todo(), 0
         if on_rows is not None:
             for name, rows in self.rows(set(self.names) - set(todo)).items():
                 on_rows(name, rows)
-
-        def report(done: int, count: int, label: str) -> None:
-            tell(on_progress, held + done, total, label)
-
-        with ExitStack() as stack:
-            streamed = runner(self.source, self.configs, todo, workers, report, self.cancel, wanted=self.wanted)
-            if isinstance(streamed, Generator):
-                stack.enter_context(closing(streamed))  # whatever stops us here stops the reader, or a cluster's tasks
+        whole = SweepRequest(self.source, self.configs, self.names, workers, on_progress, self.cancel, self.wanted)
+        held = whole.rows - len(todo) * len(self.configs)
+        missing = replace(whole, names=todo, on_progress=lambda done, total, label: whole.tell(held + done, label))
+        with closing(runner(missing)) as streamed:  # whatever stops us here stops the reader, or a cluster's tasks
             for name, rows in streamed:
                 self.save(name, rows)
                 measured += len(rows)
                 if on_rows is not None:
                     on_rows(name, self.rows({name})[name])
-        tell(on_progress, total, total, "done")
+        whole.tell(whole.rows, "done")
         return measured
 
     def wanted(self, name: str, raw: Any) -> list[QuantConfig]:

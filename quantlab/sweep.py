@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,25 +60,45 @@ OnRows = Callable[[str, list[Row]], object]
 Wanted = Callable[[str, Any], Sequence[QuantConfig]]
 
 
-class Runner(Protocol):
-    """What measures tensors: `stream`, or something of the same call that has other computers do it."""
+@dataclass(frozen=True, eq=False)
+class SweepRequest:
+    """What a runner is asked to measure.
 
-    def __call__(
-        self,
-        source: Any,
-        configs: Sequence[QuantConfig],
-        names: Sequence[str],
-        workers: int | None = None,
-        on_progress: Progress | None = None,
-        cancel: Callable[[], bool] | None = None,
-        *,
-        wanted: Wanted | None = None,
-    ) -> Iterator[tuple[str, list[Row]]]:
-        """(name, rows) of every tensor, in any order.
+    Attributes
+    ----------
+    names : the tensors, each once; those of `source`.
+    workers, on_progress, cancel : as of `sweep`.
+    wanted : asked which of `configs` to evaluate; the others count as done. Default: all of them.
+    """
 
-        `wanted(name, None)` may be asked before a tensor is read; rows from elsewhere may bring the "fingerprint" of
-        what was read (`identity.fingerprint`), and those of a tensor that cannot be read are `fault_rows`.
-        """
+    source: TensorSource
+    configs: Sequence[QuantConfig]
+    names: Sequence[str]
+    workers: int | None = None
+    on_progress: Progress | None = None
+    cancel: Callable[[], bool] | None = None
+    wanted: Wanted | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_integer("workers", self.workers, 1, 1024)
+
+    @property
+    def rows(self) -> int:
+        """Rows that there will be."""
+        return len(self.names) * len(self.configs)
+
+    def tell(self, done: int, label: str) -> None:
+        """Report `done` rows, and what is being done, if anybody listens."""
+        if self.on_progress is not None:
+            self.on_progress(done, self.rows, label)
+
+
+Streamed = Generator[tuple[str, list[Row]], None, None]
+# What measures tensors, `stream` or something that has other computers do it: (name, rows) of each, in any order.
+# `wanted(name, None)` may be asked before a tensor is read; rows from elsewhere may bring the "fingerprint" of what was
+# read (`identity.fingerprint`), and those of a tensor that cannot be read are `fault_rows`.
+Runner = Callable[[SweepRequest], Streamed]
 
 
 def sweep(
@@ -117,45 +137,35 @@ def sweep(
     opened = as_source(source)
     names = checked_names(opened, tensors)
     found: dict[str, list[Row]] = {}
-    with closing(stream(opened, wanted, names, workers, on_progress, cancel)) as streamed:
+    request = SweepRequest(opened, wanted, names, workers, on_progress, cancel)
+    with closing(stream(request)) as streamed:
         for name, rows in streamed:
             found[name] = rows
             if on_rows is not None:
                 on_rows(name, rows)
-    tell(on_progress, len(names) * len(wanted), len(names) * len(wanted), "done")
+    request.tell(request.rows, "done")
     return table(found, names)
 
 
-def stream(
-    source: TensorSource,
-    configs: Sequence[QuantConfig],
-    names: Sequence[str],
-    workers: int | None = None,
-    on_progress: Progress | None = None,
-    cancel: Callable[[], bool] | None = None,
-    *,
-    wanted: Wanted | None = None,
-) -> Generator[tuple[str, list[Row]], None, None]:
+def stream(request: SweepRequest) -> Streamed:
     """(name, rows) of one tensor after another, the next one being read on a thread of its own meanwhile.
 
-    Parameters and errors as `sweep`; a tensor that cannot be read has rows with the reason. `wanted(name, raw)` is
-    asked on the reader's thread which of `configs` to evaluate; the others count as done.
+    Errors as of `sweep`; a tensor that cannot be read has rows with the reason. `wanted(name, raw)` is asked on the
+    reader's thread.
     """
-    if workers is not None:
-        check_integer("workers", workers, 1, 1024)
-    total = len(names) * len(configs)
-    with pool.limits(workers, cancel):  # the reader takes them along: some formats decode on the pool
-        reader = ReadAhead(lambda name: _load(source, name, configs, wanted), names, cancel)
+    count = len(request.configs)
+    with pool.limits(request.workers, request.cancel):  # the reader takes them along: some formats decode on the pool
+        reader = ReadAhead(lambda name: _load(request, name), request.names, request.cancel)
     with reader:
-        for index, name in enumerate(names):
+        for index, name in enumerate(request.names):
 
-            def report(done: int, label: str, before: int = index * len(configs)) -> None:
-                tell(on_progress, before + done, total, label)
+            def report(done: int, label: str, before: int = index * count) -> None:
+                request.tell(before + done, label)
 
             report(0, f"{name}: reading")
             # Not around the `yield`: limits would hold for the one who asks for the next tensor.
-            with pool.limits(workers, cancel):
-                rows = _taken_rows(reader, source, name, len(configs), report)
+            with pool.limits(request.workers, request.cancel):
+                rows = _taken_rows(reader, request.source, name, count, report)
             yield name, rows
 
 
@@ -198,12 +208,6 @@ def checked_configs(configs: Iterable[QuantConfig]) -> list[QuantConfig]:
     return found
 
 
-def tell(on_progress: Progress | None, done: int, total: int, label: str) -> None:
-    """Report progress if anybody listens."""
-    if on_progress is not None:
-        on_progress(done, total, label)
-
-
 @dataclass
 class _Loaded:
     """A tensor and the configurations to evaluate; or, in place of the tensor, why it could not be read."""
@@ -218,8 +222,9 @@ class _Loaded:
         return raw
 
 
-def _load(source: TensorSource, name: str, configs: Sequence[QuantConfig], wanted: Wanted | None) -> _Loaded:
+def _load(request: SweepRequest, name: str) -> _Loaded:
     """Read a tensor. One that cannot be read does not stop the others."""
+    source, wanted = request.source, request.wanted
     try:
         raw, fault = source.raw(name), ""
     except Cancelled:
@@ -230,7 +235,7 @@ def _load(source: TensorSource, name: str, configs: Sequence[QuantConfig], wante
         nbytes = source.spec(name).nbytes
         why = "there is not enough memory" if isinstance(error, MemoryError) else f"the system refused ({error})"
         raw, fault = None, f"the {nbytes:,} bytes of the tensor could not be read: {why}"
-    return _Loaded(raw, configs if wanted is None else wanted(name, raw), fault)
+    return _Loaded(raw, request.configs if wanted is None else wanted(name, raw), fault)
 
 
 def _taken_rows(

@@ -21,7 +21,7 @@ from quantlab.cluster.task import Place, Task
 from quantlab.cluster.work import TensorWork, row_ranges
 from quantlab.granularity import row_step
 from quantlab.store import ResultStore
-from quantlab.sweep import stream, table
+from quantlab.sweep import SweepRequest, stream, table
 
 from .webserver import serving
 
@@ -70,7 +70,7 @@ def model(tmp_path_factory):
 def local(model):
     """The rows of one machine, by tensor."""
     with ql.open_checkpoint(model) as checkpoint:
-        return dict(stream(checkpoint, CONFIGS, checkpoint.names))
+        return dict(stream(SweepRequest(checkpoint, CONFIGS, checkpoint.names)))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,11 @@ def same(found, expected):
 
 def swept(address, place, configs=CONFIGS, **options):
     with ql.open_checkpoint(place) as checkpoint:
-        return dict(ClusterRunner(address, range_values=RANGE).stream(checkpoint, configs, checkpoint.names, **options))
+        return dict(
+            ClusterRunner(address, range_values=RANGE).stream(
+                SweepRequest(checkpoint, configs, checkpoint.names, **options)
+            )
+        )
 
 
 def test_rows_are_those_of_one_machine_to_the_last_bit(cluster, model, local):
@@ -123,7 +127,7 @@ def test_workers_read_from_a_url_what_they_need_and_no_more(cluster, model, loca
         names = ["head.weight", "bias"]
         with ql.open_checkpoint(f"{server.url}/") as checkpoint:
             runner = ClusterRunner(cluster.address, range_values=RANGE)
-            found = dict(runner.stream(checkpoint, CONFIGS, names))
+            found = dict(runner.stream(SweepRequest(checkpoint, CONFIGS, names)))
         assert same(found, {name: local[name] for name in names})
         # Once for what needs the whole tensor, once in ranges; headers in blocks, by this process and two workers.
         assert server.sent < 2 * (2 * STEP + 90) * 1024 * 2 + 3 * 3 * (2 << 18)
@@ -163,7 +167,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path, model, local):
     with running(tmp_path / "cluster") as cluster, ql.open_checkpoint(model) as checkpoint:
         runner = ClusterRunner(cluster.address, range_values=RANGE)
         found, killed = {}, False
-        for name, rows in runner.stream(checkpoint, CONFIGS, checkpoint.names):
+        for name, rows in runner.stream(SweepRequest(checkpoint, CONFIGS, checkpoint.names)):
             if not killed and (killed := cluster.kill_in_the_middle()):
                 cluster.add_worker()
             found[name] = rows
@@ -176,7 +180,9 @@ def test_a_tensor_that_no_worker_survives_is_given_up_and_the_others_are_done(tm
     with running(tmp_path / "cluster", env=env) as cluster, ql.open_checkpoint(model) as checkpoint:
         found, killed = {}, False
         with pytest.raises(ql.ClusterError, match="every worker that tried it died") as caught:
-            for name, rows in ClusterRunner(cluster.address).stream(checkpoint, CONFIGS, checkpoint.names):
+            for name, rows in ClusterRunner(cluster.address).stream(
+                SweepRequest(checkpoint, CONFIGS, checkpoint.names)
+            ):
                 killed = killed or cluster.kill_in_the_middle()
                 found[name] = rows
         lost = local.keys() - found.keys()
@@ -203,7 +209,7 @@ def test_a_cancel_leaves_nothing_running(cluster, tmp_path):
 
 def test_a_sweep_that_is_left_in_the_middle_leaves_nothing_running(cluster, model):
     with ql.open_checkpoint(model) as checkpoint:
-        rows = ClusterRunner(cluster.address).stream(checkpoint, CONFIGS, checkpoint.names)
+        rows = ClusterRunner(cluster.address).stream(SweepRequest(checkpoint, CONFIGS, checkpoint.names))
         next(rows)
         rows.close()
     until(cluster.idle)
@@ -211,7 +217,7 @@ def test_a_sweep_that_is_left_in_the_middle_leaves_nothing_running(cluster, mode
 
 def test_a_scheduler_that_goes_away_is_said_in_a_sentence(tmp_path, model):
     with running(tmp_path / "cluster", workers=1) as cluster, ql.open_checkpoint(model) as checkpoint:
-        rows = ClusterRunner(cluster.address).stream(checkpoint, CONFIGS, checkpoint.names)
+        rows = ClusterRunner(cluster.address).stream(SweepRequest(checkpoint, CONFIGS, checkpoint.names))
         next(rows)
         cluster.scheduler.kill()
         with pytest.raises(ql.ClusterError, match="has gone away"):
@@ -221,8 +227,10 @@ def test_a_scheduler_that_goes_away_is_said_in_a_sentence(tmp_path, model):
 def test_a_cluster_without_workers_is_waited_for_and_then_given_up(tmp_path, model, monkeypatch):
     with running(tmp_path / "cluster", workers=0) as cluster, ql.open_checkpoint(model) as checkpoint:
         with pytest.raises(ql.ClusterError, match="has no workers: start some with 'dask worker"):
-            list(ClusterRunner(cluster.address, patience=0.3).stream(checkpoint, CONFIGS, ["bias"]))
-        rows = ClusterRunner(cluster.address).stream(checkpoint, CONFIGS, ["bias"], on_progress=lambda *_: joined())
+            list(ClusterRunner(cluster.address, patience=0.3).stream(SweepRequest(checkpoint, CONFIGS, ["bias"])))
+        rows = ClusterRunner(cluster.address).stream(
+            SweepRequest(checkpoint, CONFIGS, ["bias"], on_progress=lambda *_: joined())
+        )
         joined = lambda: cluster.workers or cluster.add_worker()  # noqa: E731 - a worker that comes late
         assert len(dict(rows)["bias"]) == len(CONFIGS)
 
@@ -255,10 +263,10 @@ def test_a_file_that_workers_lack_is_said_in_a_sentence(cluster, tmp_path):
         with pytest.raises(
             ql.ClusterError, match=r"the worker tcp://.* cannot open 'x.npy': no such file.*every worker"
         ):
-            list(runner.stream(checkpoint, CONFIGS, ["x"]))
+            list(runner.stream(SweepRequest(checkpoint, CONFIGS, ["x"])))
         np.save(path, np.zeros((4, 8), np.float32))
         with pytest.raises(ql.ClusterError, match="another file"):
-            list(runner.stream(checkpoint, CONFIGS, ["x"]))
+            list(runner.stream(SweepRequest(checkpoint, CONFIGS, ["x"])))
 
 
 def test_a_scheduler_that_is_not_there_is_said_in_a_sentence(model, monkeypatch):
@@ -275,7 +283,7 @@ def test_waiting_for_a_host_that_does_not_answer_can_be_cancelled(model):
 
 def test_arrays_in_memory_are_refused():
     with pytest.raises(ql.ConfigError, match="a checkpoint that was opened"):
-        next(ClusterRunner("tcp://127.0.0.1:9").stream({"x": np.ones(3, np.float32)}, CONFIGS, ["x"]))
+        next(ClusterRunner("tcp://127.0.0.1:9").stream(SweepRequest({"x": np.ones(3, np.float32)}, CONFIGS, ["x"])))
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "tcp://host", "http://host:8786", "tcp://a b:1", None])

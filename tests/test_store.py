@@ -64,8 +64,8 @@ class Counting:
     def __init__(self):
         self.rows, self.tensors = 0, []
 
-    def __call__(self, *args, **options):
-        for name, rows in stream(*args, **options):
+    def __call__(self, request):
+        for name, rows in stream(request):
             self.rows += len(rows)
             self.tensors += [name] if rows else []
             yield name, rows
@@ -265,9 +265,9 @@ def test_whatever_stops_a_sweep_stops_its_runner(store):
     """A reader, or the tasks of a cluster, must not go on for nobody."""
     stopped = []
 
-    def endless(*args, **options):
+    def endless(request):
         try:
-            yield from stream(*args, **options)
+            yield from stream(request)
         finally:
             stopped.append(True)
 
@@ -314,23 +314,24 @@ def test_a_file_that_changes_meanwhile_leaves_no_reason_behind(store, path):
 # -- runners of other kinds
 
 
-def elsewhere(source, configs, names, workers=None, on_progress=None, cancel=None, *, wanted=None):
+def elsewhere(request):
     """Rows in another order, all of them, with the fingerprint that was computed where the bytes are."""
-    for name in reversed(names):
-        raw = source.raw(name)
-        rows = tensor_rows(name, raw, source.spec(name).nbytes, configs)
+    for name in reversed(request.names):
+        raw = request.source.raw(name)
+        rows = tensor_rows(name, raw, request.source.spec(name).nbytes, request.configs)
         yield name, [{**row, "fingerprint": fingerprint(raw)} for row in rows]
 
 
-def alone(source, configs, names, workers=None, on_progress=None, cancel=None, *, wanted=None):
+def alone(request):
     """Rows, and nothing else; asks for what is wanted before anything is read."""
-    for name in names:
-        yield name, tensor_rows(name, source.raw(name), source.spec(name).nbytes, wanted(name, None))
+    source = request.source
+    for name in request.names:
+        yield name, tensor_rows(name, source.raw(name), source.spec(name).nbytes, request.wanted(name, None))
 
 
-def unreachable(source, configs, names, workers=None, on_progress=None, cancel=None, *, wanted=None):
-    for name in names:
-        yield name, fault_rows(name, (1,), configs, "no worker is left")
+def unreachable(request):
+    for name in request.names:
+        yield name, fault_rows(name, (1,), request.configs, "no worker is left")
 
 
 @pytest.mark.parametrize("runner", [elsewhere, alone])
@@ -377,8 +378,8 @@ def test_after_a_cancel_the_same_sweep_goes_on_where_it_was(store, path):
 
 
 def test_an_error_in_the_middle_loses_nothing_that_was_done(store):
-    def failing(*args, **options):
-        for i, pair in enumerate(stream(*args, **options)):
+    def failing(request):
+        for i, pair in enumerate(stream(request)):
             if i == 3:
                 raise RuntimeError("a bug")
             yield pair

@@ -10,7 +10,7 @@ import quantlab as ql
 from quantlab import pool
 from quantlab.formats.files import CHUNK
 from quantlab.sources import ArraySource
-from quantlab.sweep import COLUMNS, check_grid, stream, sweep, table, tensor_rows
+from quantlab.sweep import COLUMNS, SweepRequest, check_grid, stream, sweep, table, tensor_rows
 
 TENSORS = {
     "a": np.random.default_rng(0).standard_normal((8, 96)).astype(np.float32),
@@ -152,7 +152,7 @@ class Slow(ArraySource):
 
 
 def test_rows_of_a_stream_are_those_of_single_tensors_and_of_the_sweep():
-    streamed = dict(stream(ArraySource(TENSORS), CONFIGS, list(TENSORS)))
+    streamed = dict(stream(SweepRequest(ArraySource(TENSORS), CONFIGS, list(TENSORS))))
     assert list(streamed) == list(TENSORS)
     for name, x in TENSORS.items():
         pd.testing.assert_frame_equal(
@@ -166,7 +166,7 @@ def test_rows_of_a_stream_are_those_of_single_tensors_and_of_the_sweep():
 
 
 def test_a_row_has_every_column_and_a_reason_only_if_it_was_refused():
-    for _, rows in stream(ArraySource(TENSORS), CONFIGS, list(TENSORS)):
+    for _, rows in stream(SweepRequest(ArraySource(TENSORS), CONFIGS, list(TENSORS))):
         for row in rows:
             assert list(row) in (COLUMNS, [*COLUMNS, "reason"])
             assert ("reason" in row) == bool(np.isnan(row["mse"]))
@@ -185,10 +185,12 @@ def test_the_next_tensor_is_read_while_this_one_is_computed():
     source = Slow(TENSORS, lambda name: name == "b" and begun.set())
     overlapped = []
     rows = stream(
-        source,
-        CONFIGS,
-        ["a", "b"],
-        on_progress=lambda done, total, label: label.startswith("a: eval") and overlapped.append(begun.wait(30)),
+        SweepRequest(
+            source,
+            CONFIGS,
+            ["a", "b"],
+            on_progress=lambda done, total, label: label.startswith("a: eval") and overlapped.append(begun.wait(30)),
+        )
     )
     next(rows)
     assert overlapped
@@ -245,7 +247,7 @@ def test_cancel_ends_the_reading_too(tmp_path):
 
 
 def test_limits_hold_for_the_sweep_and_not_for_the_one_who_takes_its_rows():
-    rows = stream(ArraySource(TENSORS), CONFIGS, ["a", "b"], workers=1, cancel=lambda: False)
+    rows = stream(SweepRequest(ArraySource(TENSORS), CONFIGS, ["a", "b"], workers=1, cancel=lambda: False))
     next(rows)
     assert pool._limits.get() is pool.NO_LIMITS
     rows.close()
@@ -258,7 +260,7 @@ def test_only_what_is_wanted_is_evaluated():
         asked.append((name, raw is TENSORS[name]))
         return CONFIGS[:2] if name == "a" else []
 
-    found = dict(stream(ArraySource(TENSORS), CONFIGS, ["a", "b"], wanted=wanted))
+    found = dict(stream(SweepRequest(ArraySource(TENSORS), CONFIGS, ["a", "b"], wanted=wanted)))
     assert asked == [("a", True), ("b", True)]
     assert [row["config"] for row in found["a"]] == [config.slug for config in CONFIGS[:2]]
     assert found["b"] == []

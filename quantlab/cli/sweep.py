@@ -17,7 +17,7 @@ from ..formats.files import shown, size_text
 from ..formats.remote import public
 from ..recipe import select
 from ..store import ResultStore
-from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, check_grid, stream, table
+from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
 from ..tables import json_text
 from .grid import add_grid, chosen
 from .options import add_file, add_tensors, command, examples, one
@@ -129,7 +129,7 @@ def measured_frame(
     with Bar() as bar:
         progress = bar if args.cluster else by_weights(bar, sizes)  # a cluster takes tensors as they come
         if args.store is None:
-            return table(dict(runner(checkpoint, configs, names, args.workers, progress)), names)
+            return table(dict(runner(SweepRequest(checkpoint, configs, names, args.workers, progress))), names)
         with ResultStore(args.store or None) as store:
             try:
                 frame = store.run(

@@ -5,14 +5,11 @@ with any program, too. Connect to no cluster that you do not trust, and let nobo
 """
 
 import re
-from collections.abc import Callable, Generator, Sequence
 
-from ..config import QuantConfig
 from ..errors import ConfigError, check_integer, check_number
 from ..formats import Checkpoint
 from ..formats.files import shown
-from ..sources import TensorSource
-from ..sweep import Progress, Row, Wanted, tell
+from ..sweep import Streamed, SweepRequest
 from .connection import Connection, dask
 from .work import Work
 
@@ -59,21 +56,11 @@ class ClusterRunner:
         self.patience = check_number("patience", patience, 0, 1e9)
         dask()
 
-    def stream(
-        self,
-        source: TensorSource,
-        configs: Sequence[QuantConfig],
-        names: Sequence[str],
-        workers: int | None = None,
-        on_progress: Progress | None = None,
-        cancel: Callable[[], bool] | None = None,
-        *,
-        wanted: Wanted | None = None,
-    ) -> Generator[tuple[str, list[Row]], None, None]:
-        """(name, rows) of every tensor, as each is done; parameters as `sweep.stream`.
+    def stream(self, request: SweepRequest) -> Streamed:
+        """(name, rows) of every tensor, as each is done: a `sweep.Runner`.
 
-        `source` is a checkpoint that every worker can open by the same path or URL, and `workers` are the threads of
-        one task at most; by default a task takes those of its worker that are free.
+        The request's source is a checkpoint that every worker can open by the same path or URL, and its `workers` are
+        the threads of one task at most; by default a task takes those of its worker that are free.
 
         Raises
         ------
@@ -81,14 +68,11 @@ class ClusterRunner:
             of quantlab or does not find the file; or, at the end, some tensors were given up.
         ConfigError : the source is not a checkpoint. Cancelled : as asked.
         """
-        if not isinstance(source, Checkpoint):
+        if not isinstance(request.source, Checkpoint):
             raise ConfigError("a cluster reads tensors from files: give it a checkpoint that was opened, not arrays")
-        if workers is not None:
-            check_integer("workers", workers, 1, 1024)
-        work = Work(source, configs, names, workers, wanted, self.range_values)
-        done, total = 0, len(names) * len(configs)
-        tell(on_progress, done, total, f"connecting to {self.address}")
-        with Connection(self.address, self.patience, cancel) as cluster:
+        work, done = Work(request.source, request, self.range_values), 0
+        request.tell(done, f"connecting to {self.address}")
+        with Connection(self.address, self.patience, request.cancel) as cluster:
             while not work.ended:
                 while cluster.free > 0 and (part := work.next_part()):
                     cluster.send(part)
@@ -97,5 +81,5 @@ class ClusterRunner:
                 if not work.ended and (outcome := cluster.next()) is not None:
                     work.take(*outcome)
                     done = max(done, work.rows_done)
-                    tell(on_progress, done, total, f"{outcome[0].tensor.name} ({cluster})")
+                    request.tell(done, f"{outcome[0].tensor.name} ({cluster})")
         work.check()

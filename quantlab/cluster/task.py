@@ -16,7 +16,7 @@ from ..formats import Checkpoint, open_checkpoint
 from ..formats.files import shown
 from ..identity import engine_version, fingerprint, reader_version
 from ..metrics import PieceSums, group_sums
-from ..sweep import Row, by_granularity, stream
+from ..sweep import Row, SweepRequest, by_granularity, stream
 
 OPEN_FILES = 4  # checkpoints that a worker keeps open between tasks
 
@@ -107,7 +107,7 @@ def _whole(
             digests.append(fingerprint(raw, cancel))
         return configs
 
-    ((_, rows),) = stream(checkpoint, configs, [task.tensor], threads, None, cancel, wanted=look)
+    ((_, rows),) = stream(SweepRequest(checkpoint, configs, [task.tensor], threads, None, cancel, look))
     return Result(rows, next(iter(digests), None))
 
 

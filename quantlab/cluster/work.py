@@ -11,7 +11,7 @@ from ..formats import Checkpoint
 from ..formats.files import shown
 from ..granularity import row_step
 from ..metrics import ErrorReport, PieceSums, joined, outcomes
-from ..sweep import Row, Wanted, by_granularity, figures, labels
+from ..sweep import Row, SweepRequest, by_granularity, figures, labels
 from .task import Place, Result, Task
 
 RETRIES = 2  # times that a task is sent again after an error that may pass
@@ -122,18 +122,11 @@ class Part:
 class Work:
     """The tensors of a sweep, begun as far as tasks are asked for."""
 
-    def __init__(
-        self,
-        source: Checkpoint,
-        configs: Sequence[QuantConfig],
-        names: Sequence[str],
-        threads: int | None,
-        wanted: Wanted | None,
-        range_values: int,
-    ) -> None:
-        self._source, self._configs, self._wanted, self._range_values = source, configs, wanted, range_values
-        self._base = Task(Place.of(source), "", (), None, wanted is not None, threads)
-        self._names = deque(names)
+    def __init__(self, source: Checkpoint, request: SweepRequest, range_values: int) -> None:
+        self._source, self._range_values = source, range_values
+        self._configs, self._wanted = request.configs, request.wanted
+        self._base = Task(Place.of(source), "", (), None, request.wanted is not None, request.workers)
+        self._names = deque(request.names)
         self._ready: deque[Part] = deque()
         self._begun: list[TensorWork] = []
         self._given_up: dict[str, str] = {}

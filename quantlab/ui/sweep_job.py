@@ -12,7 +12,7 @@ from quantlab.config import QuantConfig
 from quantlab.errors import ConfigError, StoreError
 from quantlab.plots.damage import Figures
 from quantlab.store import ResultStore
-from quantlab.sweep import Row, Runner, stream, table
+from quantlab.sweep import Row, Runner, SweepRequest, stream, table
 from quantlab.ui import jobs, state, sweep_plan, sweep_store
 from quantlab.ui.sweep_results import Results
 from quantlab.ui.text import counted
@@ -60,10 +60,10 @@ def _measured(store: ResultStore | None, collected: "Collected", runner: Runner,
             return _kept(store, collected, runner, cancel)
         except StoreError as error:
             collected.unsaved = str(error)
-    missing = collected.missing
-    for name, rows in runner(
-        collected.checkpoint, collected.configs, missing, on_progress=collected.report, cancel=cancel
-    ):
+    request = SweepRequest(
+        collected.checkpoint, collected.configs, collected.missing, on_progress=collected.report, cancel=cancel
+    )
+    for name, rows in runner(request):
         collected.add(name, rows)
     return _settled(collected, collected.results().frame)
 
