@@ -1,6 +1,7 @@
 """The pool: order, errors, nesting, cancel, and nothing kept."""
 
 import gc
+import os
 import threading
 import weakref
 
@@ -57,6 +58,23 @@ def test_helpers_take_the_items_of_two_calls_in_turn():
     first = (done[-1] == "a" and "b") or "a"
     until = len(done) - done[::-1].index(first)
     assert until - (count - 1) >= count // 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or pool.core_count() == 1, reason="no cores to choose from")
+def test_helpers_run_on_other_cores_than_their_caller():
+    caller, cores = threading.get_ident(), os.sched_getaffinity(0)
+    met = threading.Barrier(2)
+
+    def task(i):
+        met.wait(30)  # for a second thread
+        return threading.get_ident() == caller, os.sched_getaffinity(0), pool.core_count()
+
+    pool.run(task, range(2))  # from now on there is a helper
+    seen = {called: rest for called, *rest in pool.run(task, range(2))}
+    assert seen[True] == [cores, len(cores)]
+    mask, count = seen[False]
+    assert mask < cores and len(mask) == len(cores) - 1
+    assert count == len(cores), "a call from inside of a helper is spread like any other"
 
 
 def wait_for(condition):
