@@ -197,6 +197,7 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
         return codec.fit(groups, *groups.extents)
 
     def solver(part: Groups, at: tuple) -> Fitted:
+        part.extents  # refuses NaN and infinity before anything else is found wrong, as `evaluate` does  # noqa: B018
         return config.calibration.fit(part, codec)
 
     # Part by part: ranges are float64 and take more room than what comes of them.
@@ -219,6 +220,7 @@ def fit_together(groups: Groups, configs: Sequence[QuantConfig]) -> Fitted:
     calibration = configs[0].calibration
 
     def solver(part: Groups, at: tuple) -> Fitted:
+        part.extents  # as above  # noqa: B018
         ranges = calibration.ranges(part, codecs)
         if not calibration.needs_codec:
             return fit_ranges(codecs, *ranges[0])

@@ -1,6 +1,7 @@
 """What may be quantized: everything else is refused in one sentence, before it costs memory."""
 
 import tracemalloc
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -51,6 +52,21 @@ def test_nan_and_infinity_are_refused_with_their_count_and_first_index(value, dt
         with pytest.raises(ql.NonFiniteError, match=r"2 (NaN|infinite).*|0 NaN and 2 infinite") as refused:
             call(x, config)
         assert "(2, 5)" in str(refused.value)
+
+
+@pytest.mark.parametrize("granularity", [ql.PerTensor(), ql.PerGroup(7)], ids=str)
+@pytest.mark.parametrize("calibration", ql.CALIBRATIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_every_calibration_refuses_them_before_it_computes_anything(value, calibration, granularity):
+    """Infinities would warn of their differences; and too few values for entropy are not what is wrong here first."""
+    x = np.full((4, 8), value, np.float32)
+    config = ql.QuantConfig(granularity=granularity, calibration=ql.CALIBRATIONS[calibration]())
+    said = set()
+    for call in (ql.quantize, ql.evaluate):
+        with warnings.catch_warnings(action="error"), pytest.raises(ql.NonFiniteError) as refused:
+            call(x, config)
+        said.add(str(refused.value))
+    assert len(said) == 1
 
 
 def test_the_first_index_is_found_in_a_large_tensor():
