@@ -16,7 +16,7 @@ from . import kernels
 from .errors import ConfigError, ShapeError
 from .kernels import Fitted, Grid, Storage
 
-SUMS = 5  # sum e^2, sum |e|, sum x*e, max |e|, clipped values
+SUMS = 5  # sum e^2, sum |e|, sum decoded^2, max |e|, clipped values
 
 
 @dataclass(frozen=True)

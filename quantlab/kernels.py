@@ -253,15 +253,15 @@ def decode(codes, size, fitted, x):
 def error_sums(x, size, fitted, grid, sums):
     """Error of encoding and decoding, per group: float64 [rows, groups, 5].
 
-    sums[r, j] = (sum e^2, sum |e|, sum x*e, max |e|, clipped); e = x - decoded. A value is clipped when its nearest
-    code lies beyond the last one.
+    sums[r, j] = (sum e^2, sum |e|, sum decoded^2, max |e|, clipped); e = x - decoded. A value is clipped when its
+    nearest code lies beyond the last one.
     """
     for r in range(x.shape[0]):
         for j in range(fitted.scale.shape[1]):
             scale, offset = fitted.scale[r, j], fitted.offset[r, j]
             lowest, highest = bounds(scale, fitted.zero_point[r, j], offset, grid)
             values = group(x, r, j, size)
-            squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int64(0)
+            squared, absolute, power, largest = 0.0, 0.0, 0.0, np.int64(0)
             clipped = 0.0
             for start in range(0, values.shape[0], BLOCK):
                 block = values[start : start + BLOCK]
@@ -272,12 +272,12 @@ def error_sums(x, size, fitted, grid, sums):
                     error = np.float64(value) - np.float64(decoded)
                     squared += error * error
                     absolute += abs(error)
-                    cross += np.float64(value) * error
+                    power += np.float64(decoded) * np.float64(decoded)
                     # The bits of non-negative floats order like the floats, and integer maxima vectorise.
                     largest = max(largest, np.float64(abs(error)).view(np.int64))
                     outside += np.float32(1) if code < lowest or code > highest else np.float32(0)
                 clipped += np.float64(outside)
-            sums[r, j, 0], sums[r, j, 1], sums[r, j, 2] = squared, absolute, cross
+            sums[r, j, 0], sums[r, j, 1], sums[r, j, 2] = squared, absolute, power
             sums[r, j, 3], sums[r, j, 4] = np.int64(largest).view(np.float64), clipped
 
 
@@ -303,19 +303,19 @@ def plus_product(total, a, b):
 
 @inlined_fast
 def add_differences(x, decoded, total):
-    """Add (sum e^2, sum |e|, sum x*e, max |e|) of e = x - decoded, both [n], to total; the fourth is a maximum."""
-    squared, absolute, cross, largest = 0.0, 0.0, 0.0, np.int64(0)
+    """Add (sum e^2, sum |e|, sum decoded^2, max |e|), e = x - decoded, both [n], to total; the fourth is a maximum."""
+    squared, absolute, power, largest = 0.0, 0.0, 0.0, np.int64(0)
     for i in range(x.shape[0]):
         error = difference(x[i], decoded[i])
         squared = plus_product(squared, error, error)
-        cross = plus_product(cross, np.float64(x[i]), error)
+        power = plus_product(power, np.float64(decoded[i]), np.float64(decoded[i]))
         magnitude = abs(error)
         absolute += magnitude
         # The bits of non-negative floats order like the floats, and integer maxima vectorise.
         largest = max(largest, np.float64(magnitude).view(np.int64))
     total[0] += squared
     total[1] += absolute
-    total[2] += cross
+    total[2] += power
     total[3] = max(total[3], np.int64(largest).view(np.float64))
 
 
@@ -417,7 +417,7 @@ def all_error_sums(x, size, fitted, grids, totals):
 
 @jit
 def difference_sums(x, decoded, sums):
-    """`error_sums` for two arrays [n]: sums = (sum e^2, sum |e|, sum x*e, max |e|)."""
+    """`error_sums` for two arrays [n]: sums = (sum e^2, sum |e|, sum decoded^2, max |e|)."""
     sums[:4] = 0.0
     for start in range(0, x.shape[0], TILE):  # sums of sums: a long one would lose digits to its own size
         add_differences(x[start : start + TILE], decoded[start : start + TILE], sums)
@@ -437,15 +437,15 @@ def fold_sums(sums, total):
 
     NumPy takes as long for this as `error_sums` does for groups of 32 values, and does not let other threads run.
     """
-    squared, absolute, cross, largest, clipped = total[0], total[1], total[2], total[3], total[4]
+    squared, absolute, power, largest, clipped = total[0], total[1], total[2], total[3], total[4]
     for r in range(sums.shape[0]):
         for j in range(sums.shape[1]):
             squared += sums[r, j, 0]
             absolute += sums[r, j, 1]
-            cross += sums[r, j, 2]
+            power += sums[r, j, 2]
             largest = max(largest, sums[r, j, 3])
             clipped += sums[r, j, 4]
-    total[0], total[1], total[2], total[3], total[4] = squared, absolute, cross, largest, clipped
+    total[0], total[1], total[2], total[3], total[4] = squared, absolute, power, largest, clipped
 
 
 @fast

@@ -96,13 +96,9 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def error_figures(signal: Signal, sums: np.ndarray) -> dict[str, Any]:
-    """The error half of a report from (sum e^2, sum |e|, sum x*e, max |e|)."""
-    squared, absolute, cross, largest = (float(value) for value in sums[:4])
+    """The error half of a report from (sum e^2, sum |e|, sum decoded^2, max |e|)."""
+    squared, absolute, decoded_power, largest = (float(value) for value in sums[:4])
     mse = squared / signal.size
-    decoded_power = max(signal.power - 2 * cross + squared, 0.0)
-    norm = math.sqrt(signal.power) * math.sqrt(decoded_power)
-    # Without an error it is 1, which the product of two roots may miss by a rounding.
-    cosine = (signal.power - cross) / norm if norm > 0 and squared > 0 else float(squared == 0)
     return {
         "mse": mse,
         "rmse": math.sqrt(mse),
@@ -110,8 +106,20 @@ def error_figures(signal: Signal, sums: np.ndarray) -> dict[str, Any]:
         "max_abs_error": largest,
         "sqnr_db": decibels(signal.power, squared),
         "psnr_db": decibels(signal.peak**2, mse),
-        "cosine": min(max(cosine, -1.0), 1.0),
+        "cosine": cosine_of(math.sqrt(signal.power), math.sqrt(decoded_power), squared),
     }
+
+
+def cosine_of(length: float, other: float, squared: float) -> float:
+    """Cosine of the angle between vectors of these lengths, with this squared distance: the law of cosines.
+
+    As what is missing to 1, which loses no digits where hardly anything is. Nor does it where the other vector is a
+    millionth of this one, its outliers clipped; a sum of x * e there drowns all that is left in rounding.
+    """
+    if not (length and other):
+        return float(squared == 0)
+    missing = (squared - (length - other) ** 2) / (2 * length * other)
+    return min(max(1 - missing, -1.0), 1.0)
 
 
 def fold(parts: np.ndarray) -> np.ndarray:

@@ -146,7 +146,7 @@ def decode(codes: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def error_sums(values: np.ndarray, p: Parameters, codes: Codes) -> np.ndarray:
-    """(sum e^2, sum |e|, sum x*e, max |e|, clipped) of encoding and decoding; e = x - decoded."""
+    """(sum e^2, sum |e|, sum decoded^2, max |e|, clipped) of encoding and decoding; e = x - decoded."""
     with np.errstate(over="ignore"):
         unclipped = np.rint((values - np.float32(p.offset)) / np.float32(p.scale)).astype(np.float64) + p.zero_point
     q = usable(p, codes)
@@ -155,10 +155,9 @@ def error_sums(values: np.ndarray, p: Parameters, codes: Codes) -> np.ndarray:
 
 
 def difference_sums(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """(sum e^2, sum |e|, sum x*e, max |e|), exactly rounded sums of float64 terms."""
-    x = values.astype(np.float64)
-    e = x - decoded
-    return np.array([math.fsum(e * e), math.fsum(np.abs(e)), math.fsum(x * e), np.abs(e).max(initial=0)])
+    """(sum e^2, sum |e|, sum decoded^2, max |e|), exactly rounded sums of float64 terms."""
+    e = values.astype(np.float64) - decoded
+    return np.array([math.fsum(e * e), math.fsum(np.abs(e)), sum_of_squares(decoded), np.abs(e).max(initial=0)])
 
 
 def fold_sums(groups: np.ndarray) -> np.ndarray:

@@ -72,8 +72,20 @@ def test_figures_are_those_of_the_formulas():
     assert found.sqnr_db == pytest.approx(10 * np.log10(np.sum(a**2) / np.sum(e**2)), rel=1e-12)
     assert found.psnr_db == pytest.approx(10 * np.log10(np.abs(a).max() ** 2 / np.mean(e**2)), rel=1e-12)
     cosine = np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
-    assert found.cosine == pytest.approx(cosine, rel=1e-9)
+    assert found.cosine == pytest.approx(cosine, rel=1e-12)
     assert (found.clipped_fraction, found.nbytes, found.compression_ratio) == (None, None, None)
+
+
+@pytest.mark.parametrize("far", [0, 1e6, 1e12])
+@pytest.mark.parametrize("slug", ["int8-sym-tensor-percentile1_99", "int16-sym-tensor-minmax", "int2-sym-tensor-mse"])
+def test_the_cosine_is_right_though_clipped_values_outweigh_all_that_is_left(far, slug):
+    x, config = np.append(tensor((4095,)), np.float32(far)), ql.QuantConfig.parse(slug)
+    decoded = ql.fake_quantize(x, config)
+    a, b = (values.astype(np.float64) / np.linalg.norm(values.astype(np.float64)) for values in (x, decoded))
+    # The law of cosines adds up sums as large as the square of the longer vector.
+    longer = np.linalg.norm(x.astype(np.float64)) / np.linalg.norm(decoded.astype(np.float64))
+    for found in (ql.evaluate(x, config), ql.measure(x, decoded)):
+        assert found.cosine == pytest.approx(a @ b, abs=1e-14 * max(longer, 1))
 
 
 def test_nothing_lost_is_infinite_decibels():
