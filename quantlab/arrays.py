@@ -70,13 +70,18 @@ def check_array(x: object, what: str = "the tensor") -> np.ndarray:
         raise EmptyTensorError(f"{what} has shape {x.shape} and no elements: nothing can be quantized")
     if x.ndim > MAX_DIMENSIONS:
         raise ShapeError(f"{what} has {x.ndim} dimensions: at most {MAX_DIMENSIONS} are supported")
-    repeated = any(stride == 0 and length > 1 for stride, length in zip(x.strides, x.shape, strict=True))
-    if repeated and x.nbytes > BROADCAST_BYTES:
+    if is_huge_broadcast(x):
         raise LimitError(
             f"{what} is a broadcast view that would take {x.nbytes:,} bytes once written out: the limit is "
             f"{BROADCAST_BYTES:,}; pass x.copy() if that is what you want"
         )
     return x
+
+
+def is_huge_broadcast(x: np.ndarray) -> bool:
+    """Whether it is a view that repeats values, and would take more than `BROADCAST_BYTES` once written out."""
+    repeats = any(stride == 0 and length > 1 for stride, length in zip(x.strides, x.shape, strict=True))
+    return repeats and x.nbytes > BROADCAST_BYTES
 
 
 def as_float32(x: object, what: str = "the tensor") -> np.ndarray:

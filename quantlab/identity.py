@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import BROADCAST_BYTES
+from .arrays import is_huge_broadcast
 from .errors import Cancelled
 
 HOUSE = Path(__file__).parent
@@ -34,7 +34,7 @@ def fingerprint(raw: Any, cancel: Callable[[], bool] | None = None) -> bytes | N
     """
     if isinstance(raw, np.generic):
         raw = np.asarray(raw)
-    if not isinstance(raw, np.ndarray) or raw.dtype.hasobject or (_repeats(raw) and raw.nbytes > BROADCAST_BYTES):
+    if not isinstance(raw, np.ndarray) or raw.dtype.hasobject or is_huge_broadcast(raw):
         return None
     digest = hashlib.sha256(f"{raw.dtype.newbyteorder('=').name} {raw.shape}".encode())
     for part in _parts(raw):
@@ -43,11 +43,6 @@ def fingerprint(raw: Any, cancel: Callable[[], bool] | None = None) -> bytes | N
         little = part.astype(part.dtype.newbyteorder("<"), order="C", copy=False)
         digest.update(little.reshape(-1).view(np.uint8).data)
     return digest.digest()
-
-
-def _repeats(x: np.ndarray) -> bool:
-    """Whether it is a view that repeats values."""
-    return any(stride == 0 and length > 1 for stride, length in zip(x.strides, x.shape, strict=True))
 
 
 def _parts(x: np.ndarray) -> Iterable[np.ndarray]:
