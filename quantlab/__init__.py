@@ -29,6 +29,7 @@ from .errors import (
     StoreError,
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
+from .formats.manifest import VERSION
 from .granularity import PerChannel, PerGroup, PerTensor
 from .kernelcache import survive_damage
 from .metrics import METRICS, ErrorReport, evaluate, measure
@@ -38,7 +39,7 @@ from .store import ResultStore, SweepRecord
 from .sweep import sweep
 from .tensor import QuantizedTensor, fake_quantize, quantize
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Numba would raise from the first call of a kernel whose file a crash has cut.
 survive_damage()

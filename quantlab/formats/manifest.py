@@ -12,11 +12,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from ..config import QuantConfig
-from ..dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, CastFormat
+from ..dtypes import DTYPES, MAPPINGS, CastFormat
 from ..errors import CheckpointError, LimitError, QuantlabError
 from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
-from ..packing import packed_size
-from ..tensor import source_itemsize
+from ..tensor import PartSpec, part_specs, source_itemsize
 from .base import FLOATS, MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
 from .files import shown
 
@@ -85,34 +84,24 @@ def describe(
 ) -> dict[str, Any]:
     """The manifest's part about one tensor. Raises ShapeError if the configuration does not fit the shape."""
     kind, mapping = DTYPES[config.dtype], MAPPINGS[config.mapping]
-    count = math.prod(shape)
-    arrays = {"packed": _array(prefix, "packed", "uint8", (packed_size(count, kind.bits),), bfloat16)}
-    formula, groups = "q", None
-    if kind.has_scale:
-        formula, groups = mapping.formula, layout(config.granularity, shape)
-        dtype, scale_shape = SCALE_DTYPES[config.scale_dtype].dtype.name, config.granularity.scale_shape(shape)
-        arrays["scale"] = _array(prefix, "scale", dtype, scale_shape, bfloat16)
-        if mapping.has_zero_point:
-            length = packed_size(math.prod(scale_shape), kind.bits)
-            arrays["zero_point"] = _array(prefix, "zero_point", "uint8", (length,), bfloat16)
-        if mapping.has_offset:
-            arrays["offset"] = _array(prefix, "offset", dtype, scale_shape, bfloat16)
+    arrays = {part: _array(f"{prefix}.{part}", spec, bfloat16) for part, spec in part_specs(shape, config).items()}
     code_type = kind.dtype.name if isinstance(kind, CastFormat) else "signed" if mapping.signed else "unsigned"
     return {
         "name": name,
         "shape": list(shape),
         "source_dtype": source_dtype,
         "config": _config(config),
-        "codes": {"bits": kind.bits, "count": count, "type": code_type},
-        "groups": groups,
-        "formula": f"x = {formula}",
+        "codes": {"bits": kind.bits, "count": math.prod(shape), "type": code_type},
+        "groups": layout(config.granularity, shape) if kind.has_scale else None,
+        "formula": f"x = {mapping.formula if kind.has_scale else 'q'}",
         "arrays": arrays,
     }
 
 
-def _array(prefix: str, part: str, dtype: str, shape: tuple[int, ...], bfloat16: str) -> dict[str, Any]:
+def _array(name: str, spec: PartSpec, bfloat16: str) -> dict[str, Any]:
+    dtype = spec.dtype.name
     stored_as = bfloat16 if dtype == "bfloat16" else dtype
-    return {"array": f"{prefix}.{part}", "dtype": dtype, "stored_as": stored_as, "shape": list(shape)}
+    return {"array": name, "dtype": dtype, "stored_as": stored_as, "shape": list(spec.shape)}
 
 
 def _config(config: QuantConfig) -> dict[str, Any]:
