@@ -17,7 +17,7 @@ HOUSE = Path(__file__).parent
 NO_FIGURES = {
     "__init__", "__main__", "cluster", "database", "errors", "estimate", "identity", "kernelcache", "observer", "pool",
     "readahead", "recipe", "rehearsal", "shipping", "slices", "sources", "statistics", "store", "storedrows",
-    "storedrun", "sweep", "tables",
+    "storedrun", "sweep", "tables", "wording",
 }  # fmt: skip
 LIBRARIES = ("numpy", "ml_dtypes", "numba", "llvmlite")  # they round and compile
 STEP = 16 << 20  # bytes hashed between two looks at Cancel

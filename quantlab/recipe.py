@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from .config import PRESETS, QuantConfig
 from .errors import ConfigError, QuantlabError
 from .formats.base import FLOATS, Checkpoint, TensorSpec
-from .formats.files import shown
 from .granularity import PerChannel
 from .tensor import packed_nbytes
+from .wording import shown
 
 WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more, none of `LEFT_ALONE`
 # What quantizers leave alone by habit: small, or felt by the whole model. Compared with the lower-case name.

@@ -16,7 +16,6 @@ from .arrays import as_values
 from .config import QuantConfig
 from .errors import Cancelled, CheckpointError, QuantlabError
 from .formats import FORMATS, Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
-from .formats.files import shown
 from .formats.layout import Layout
 from .formats.outgoing import Outgoing
 from .granularity import Groups
@@ -27,6 +26,7 @@ from .rehearsal import copied
 from .slices import measure_slices
 from .sweep import COLUMNS, labels
 from .tensor import QuantizedTensor, encode, fit, source_itemsize
+from .wording import shown
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import pool
 from .errors import EmptyTensorError, ShapeError
+from .wording import counted
 
 OUTLIER_SIGMAS = 6.0  # a Gaussian has two such values in a billion
 DEAD = 2.0**-24  # of the tensor's largest magnitude: what a float32 next to it would round away
@@ -286,7 +287,7 @@ def _outliers(figures: TensorStatistics, channels: ChannelStatistics | None) -> 
     extreme = max(figures.minimum, figures.maximum, key=lambda value: abs(value - figures.mean))
     far = abs(extreme - figures.mean) / figures.std
     return (
-        f"Outliers: {_count(count, 'value')} ({_percent(figures.outliers)}) lie more than {OUTLIER_SIGMAS:g} standard "
+        f"Outliers: {counted(count, 'value')} ({_percent(figures.outliers)}) lie more than {OUTLIER_SIGMAS:g} standard "
         f"deviations from the mean; the farthest, {extreme:.4g}, is {far:.3g} away. With one scale for the whole "
         f"tensor, they set the step for all the others."
     )
@@ -363,7 +364,3 @@ _RULES = (_outliers, _heavy_tails, _one_sided, _many_zeros, _beyond_half, _dead_
 def _percent(share: float) -> str:
     """A share as a percentage with three digits that count."""
     return f"{100 * share:.3g} %"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -14,11 +14,11 @@ from . import pool
 from .config import QuantConfig
 from .database import Database
 from .errors import Cancelled, QuantlabError, StoreError
-from .formats.files import shown
 from .identity import engine_version, files_stamp, fingerprint
 from .sources import TensorSource
 from .storedrows import as_bytes, as_text, kept, rows_of
 from .sweep import OnRows, Progress, Row, Runner, SweepRequest
+from .wording import shown
 
 
 @dataclass

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from lines above its own; modules on one line do not know each other.
 # "quantlab" is the package's __init__, which gathers the public names.
 LAYERS = [
-    {"quantlab.errors", "quantlab.samples"},
+    {"quantlab.errors", "quantlab.samples", "quantlab.wording"},
     {"quantlab.database"},
     {"quantlab.kernels", "quantlab.pool"},
     {"quantlab.arrays", "quantlab.kernelcache", "quantlab.readahead", "quantlab.sources"},

@@ -9,13 +9,13 @@ import pandas as pd
 from .. import statistics
 from ..errors import QuantlabError
 from ..formats import Checkpoint, TensorSpec, open_checkpoint
-from ..formats.files import size_text
 from ..recipe import select
 from ..sweep import shape_text
 from ..tables import json_text, to_csv
+from ..wording import counted, size_text
 from .options import add_file, add_tensors, command, examples
 from .output import write_stdout
-from .terminal import Bar, counted, figure, shortened, show_table
+from .terminal import Bar, figure, shortened, show_table
 
 FIGURES = ("minimum", "maximum", "mean", "std", "kurtosis", "zeros", "outliers")
 HEADERS = ["tensor", "type", "shape", "elements", "bytes"]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ExportError
-from ..formats.files import shown
 from ..formats.output import write_whole
+from ..wording import shown
 
 
 def checked_out(out: str) -> Path:

@@ -8,12 +8,12 @@ import pandas as pd
 
 from ..errors import ExportError
 from ..formats import FORMATS
-from ..formats.files import shown, size_text
 from ..recipe import Assignment, Item
 from ..shipping import Shipment
 from ..sweep import shape_text
 from ..tables import json_text, whole_bytes
-from .terminal import counted, figure, note, show_table
+from ..wording import counted, shown, size_text
+from .terminal import figure, note, show_table
 
 SHOWN_NAMES = 8
 

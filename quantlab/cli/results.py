@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from ..tables import WRITERS, common_tensors, measured, total
+from ..wording import counted
 from .options import OUT_HELP, UsageError
 from .output import checked_out, write_file, write_stdout
-from .terminal import counted, figure, note, show_table
+from .terminal import figure, note, show_table
 
 HEADERS = ["SQNR dB", "bits/wt", "ratio"]
 MORE = ["max error", "clipped %"]  # where there is room for them

@@ -13,16 +13,16 @@ from ..database import FOLDER_VARIABLE
 from ..errors import ClusterError, ConfigError, check_integer
 from ..estimate import Estimate, duration, estimate
 from ..formats import Checkpoint, open_checkpoint
-from ..formats.files import shown, size_text
 from ..formats.remote import public
 from ..recipe import select
 from ..store import ResultStore
 from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
 from ..tables import json_text
+from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
 from .options import add_file, add_tensors, command, examples, one
 from .results import COLUMNS_HELP, add_results, deliver, destination, tell_refused
-from .terminal import Bar, counted, note
+from .terminal import Bar, note
 
 TEXT = f"""\
 The options make a grid: every dtype with every mapping, granularity, calibration and scale dtype.

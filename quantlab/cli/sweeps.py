@@ -7,10 +7,11 @@ from typing import Any
 from ..errors import ConfigError
 from ..store import ResultStore, SweepRecord
 from ..tables import json_text
+from ..wording import counted
 from .options import UsageError, command, examples
 from .results import COLUMNS_HELP, add_results, deliver, destination, tell_refused
 from .sweep import FOLDER_HELP
-from .terminal import counted, note, show_table
+from .terminal import note, show_table
 
 ACTIONS = ("list", "show", "delete")
 USAGE = "quantlab sweeps [list | show ID | delete ID ...] [options]"

@@ -77,11 +77,6 @@ def figure(value: float, spec: str) -> str:
     return "-" if math.isnan(value) else format(value, spec)
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 tensor`, `1,200 tensors`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 class Bar:
     """A progress bar on stderr, on a terminal only: call it with (done, total, what is being done)."""
 

@@ -7,9 +7,10 @@ from typing import Any
 from ..formats import open_checkpoint
 from ..shipping import remeasure
 from ..tables import json_text
+from ..wording import counted
 from .options import add_file, command, examples
 from .report import records, show_figures
-from .terminal import Bar, counted
+from .terminal import Bar
 
 TEXT = f"""\
 Reads a file that quantlab wrote, all of it, and refuses one whose manifest and arrays contradict

@@ -8,8 +8,8 @@ import re
 
 from ..errors import ConfigError, check_integer, check_number
 from ..formats import Checkpoint
-from ..formats.files import shown
 from ..sweep import Streamed, SweepRequest
+from ..wording import shown
 from .connection import Connection, dask
 from .work import Work
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from ..errors import Cancelled, ClusterError
 from ..formats.remote import INSTALL
+from ..wording import counted
 from .task import Result, Task, perform, versions
 from .work import Part
 
@@ -117,8 +118,7 @@ class Connection:
         self._quiet.close()
 
     def __str__(self) -> str:
-        count = len(self._workers)
-        return f"{count} worker{'' if count == 1 else 's'}"
+        return counted(len(self._workers), "worker")
 
     @property
     def flying(self) -> int:

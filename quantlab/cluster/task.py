@@ -13,10 +13,10 @@ from ..arrays import as_values
 from ..config import QuantConfig
 from ..errors import Cancelled, CheckpointError, ClusterError, QuantlabError
 from ..formats import Checkpoint, open_checkpoint
-from ..formats.files import shown
 from ..identity import engine_version, fingerprint, reader_version
 from ..metrics import PieceSums, group_sums
 from ..sweep import Row, SweepRequest, by_granularity, stream
+from ..wording import shown
 
 OPEN_FILES = 4  # checkpoints that a worker keeps open between tasks
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from ..config import QuantConfig
 from ..errors import ClusterError, QuantlabError
 from ..formats import Checkpoint
-from ..formats.files import shown
 from ..granularity import row_step
 from ..metrics import ErrorReport, PieceSums, joined, outcomes
 from ..sweep import Row, SweepRequest, by_granularity, figures, labels
+from ..wording import shown
 from .task import Place, Result, Task
 
 RETRIES = 2  # times that a task is sent again after an error that may pass

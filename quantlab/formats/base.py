@@ -16,7 +16,8 @@ import numpy as np
 from ..arrays import MAX_DIMENSIONS, NARROW_FLOATS, as_float32, raise_non_finite
 from ..config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
-from .files import CHUNK, InputFile, Stream, as_text, shown
+from ..wording import as_text, shown
+from .files import CHUNK, InputFile, Stream
 from .prequantized import noted
 
 if TYPE_CHECKING:

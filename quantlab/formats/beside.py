@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ExportError
+from ..wording import size_text
 from .base import Checkpoint
-from .files import size_text
 from .folder import member
 
 MAX_COMPANION = 64 << 20

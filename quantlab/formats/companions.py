@@ -8,7 +8,8 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError, LimitError
-from .files import InputFile, reason, shown
+from ..wording import shown
+from .files import InputFile, reason
 
 MAX_FILES = 500  # every one of them stays open
 

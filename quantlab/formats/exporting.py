@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from ..errors import Cancelled, ExportError, QuantlabError
 from ..tensor import QuantizedTensor
+from ..wording import shown
 from .base import MAX_NAME, Checkpoint, FileFormat, Source, Tensors
-from .files import InputFile, shown
+from .files import InputFile
 from .manifest import is_text
 from .output import write_whole
 

@@ -6,7 +6,6 @@ while a view of it is alive kills the process with SIGBUS.
 
 import errno
 import hashlib
-import math
 import os
 import stat
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from .. import pool
 from ..errors import CheckpointError
+from ..wording import as_text, shown
 
 CHUNK = 4 << 20  # bytes per read: large against the cost of a call, small against a cache and against a second
 SAMPLE = 1 << 16  # bytes that an identity looks at, three times
@@ -28,37 +28,6 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFLNK: "a symbolic link",
 }
-
-
-def shown(name: object, limit: int = 80) -> str:
-    """A name that came out of a file, as it may stand in a message: quoted, control characters escaped, cut.
-
-    >>> shown("fc1.weight")
-    "'fc1.weight'"
-    """
-    text = ascii(name) if not str(name).isprintable() else repr(name)
-    return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
-
-
-def as_text(name: str) -> str:
-    r"""A file's name as text that can be written anywhere: what is not UTF-8 in it becomes a replacement character.
-
-    >>> as_text("mod\udcffel.npy").isprintable()
-    True
-    """
-    return name.encode(errors="surrogatepass").decode(errors="replace")
-
-
-def size_text(count: int) -> str:
-    """A number of bytes for people: 12 bytes, 34.5 kB, 1.2 GB (powers of 1000).
-
-    >>> size_text(12), size_text(34_500), size_text(1_200_000_000)
-    ('12 bytes', '34.5 kB', '1.2 GB')
-    """
-    if count < 1000:
-        return f"{count} bytes"
-    power = min(int(math.log10(count)) // 3, 6)
-    return f"{count / 1000**power:.{1 if power < 6 else 2}{'f' if power < 6 else 'g'}} {' kMGTPE'[power]}B"
 
 
 class InputFile:

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError, LimitError
+from ..wording import shown
 from . import foreign, safetensors, torchzip, ziparchive
 from .base import Checkpoint, Entry, StoredCheckpoint
-from .files import InputFile, reason, shown
+from .files import InputFile, reason
 from .jsonscan import Scanner
 from .remote import RemoteFile, beside, public
 

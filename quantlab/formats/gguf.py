@@ -10,8 +10,9 @@ from functools import partial
 import numpy as np
 
 from ..errors import CheckpointError
+from ..wording import shown
 from .base import Entry, StoredCheckpoint, TensorSpec
-from .files import InputFile, Stream, shown
+from .files import InputFile, Stream
 from .ggufheader import MAGIC, Header, Info, Kind
 
 BATCH = 1 << 16  # values decoded at a time: what the decoders put aside meanwhile is several times as large

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, LimitError
+from ..wording import shown, size_text
 from .base import MAX_NAME, MAX_TENSORS, shape_fault
-from .files import InputFile, shown, size_text
+from .files import InputFile
 from .window import Window
 
 MAGIC = b"GGUF"

@@ -16,8 +16,9 @@ from ..config import QuantConfig
 from ..errors import ExportError
 from ..slices import VALUES, slices
 from ..tensor import QuantizedTensor, dtype_named
+from ..wording import shown
 from .base import Checkpoint, OnBytes
-from .files import CHUNK, InputFile, Stream, shown
+from .files import CHUNK, InputFile, Stream
 from .gguf import GGUFCheckpoint, open_file
 from .ggufheader import DEFAULT_ALIGNMENT, KINDS, MAGIC, MAX_DIMENSIONS, MAX_TENSOR_NAME
 from .outgoing import Outgoing

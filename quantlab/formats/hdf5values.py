@@ -11,8 +11,9 @@ from h5py import h5d, h5p, h5s
 
 from ..arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
+from ..wording import shown, size_text
 from .base import as_bytes
-from .files import InputFile, Stream, shown, size_text
+from .files import InputFile, Stream
 from .hdf5chunks import COMPRESSORS, FILTERS, SHUFFLE, Chunks
 from .pieces import Pieces
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from ..errors import CheckpointError, LimitError
-from .files import shown
+from ..wording import shown
 
 # Possessive quantifiers (++, *+): a failed match gives up at once instead of trying every shorter one.
 _SPACE = rb"[ \t\r\n]*+"

@@ -23,10 +23,11 @@ from ..errors import ExportError
 from ..metrics import ErrorReport, measure
 from ..slices import measure_parts, measure_slices
 from ..tensor import PartSpec, QuantizedTensor
+from ..wording import shown
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
 from .beside import companions, read_config
 from .exporting import OnProgress, Progress, check_any_quantized, check_not_source
-from .files import InputFile, shown
+from .files import InputFile
 from .outgoing import Outgoing
 from .output import sync_folder, system_errors, write_whole
 from .packed import same_bits

@@ -16,8 +16,8 @@ from ..dtypes import DTYPES, MAPPINGS, CastFormat
 from ..errors import CheckpointError, LimitError, QuantlabError
 from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ..tensor import PartSpec, part_specs, source_itemsize
+from ..wording import shown
 from .base import FLOATS, MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
-from .files import shown
 
 VERSION = "0.1.0"  # of quantlab, as in pyproject.toml
 FORMAT_VERSION = 1

@@ -14,8 +14,9 @@ from pathlib import PurePath
 import numpy as np
 
 from ..errors import CheckpointError, LimitError
+from ..wording import shown, size_text
 from .base import Checkpoint, Entry, StoredCheckpoint, TensorSpec, shape_fault
-from .files import InputFile, Stream, shown, size_text
+from .files import InputFile, Stream
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000  # bytes; NumPy's own limit for headers that are not trusted

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..errors import CheckpointError, ExportError
 from ..tensor import dtype_named, part_specs
+from ..wording import shown
 from . import npy, packed, ziparchive
 from .base import Checkpoint, Entry, OnBytes, Source, StoredCheckpoint, Tensors
-from .files import InputFile, shown
+from .files import InputFile
 from .manifest import MAX_MANIFEST, START, compose
 from .outgoing import Outgoing
 from .output import little_endian_bytes, write_bytes

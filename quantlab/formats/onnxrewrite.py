@@ -11,10 +11,11 @@ from typing import BinaryIO
 from ..config import QuantConfig
 from ..errors import ExportError
 from ..granularity import PerChannel, PerGroup
+from ..wording import shown, size_text
 from . import onnxwrite
 from .base import Checkpoint, OnBytes
 from .companions import Companions
-from .files import InputFile, shown, size_text
+from .files import InputFile
 from .onnx import open_file
 from .onnxoutline import Outline, Part, made
 from .onnxtensor import KINDS

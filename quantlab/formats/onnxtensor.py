@@ -14,9 +14,10 @@ import numpy as np
 from ..arrays import MAX_DIMENSIONS
 from ..errors import CheckpointError, LimitError
 from ..packing import packed_size, unpack
+from ..wording import shown
 from .base import MAX_NAME, Entry, TensorSpec, shape_fault
 from .companions import Companions
-from .files import Stream, shown
+from .files import Stream
 from .protobuf import BYTES, LONGEST, NUMBER, Joined, Varints, Wire
 
 MAX_PLACES = 16  # external data has a location, an offset, a length and a checksum

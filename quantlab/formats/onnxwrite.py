@@ -19,8 +19,9 @@ from ..dtypes import MAPPINGS, SCALE_DTYPES
 from ..errors import ExportError
 from ..granularity import PerChannel, PerGroup
 from ..tensor import QuantizedTensor, part_specs
+from ..wording import shown, size_text
 from .base import Checkpoint, OnBytes
-from .files import InputFile, shown, size_text
+from .files import InputFile
 from .onnx import open_file
 from .outgoing import Outgoing, rounded
 from .output import little_endian_bytes, write_bytes

@@ -12,8 +12,8 @@ from ..dtypes import CastCodec
 from ..errors import CheckpointError, ExportError, NonFiniteError
 from ..slices import slices
 from ..tensor import QuantizedTensor
+from ..wording import shown, size_text
 from .base import BLOCK, Checkpoint, OnBytes, Tensors, TensorSpec, all_finite
-from .files import shown, size_text
 from .manifest import Described, parse
 from .outgoing import Outgoing
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import LimitError
-from .files import shown
+from ..wording import shown
 
 MAX_OPCODES = 1_000_000  # a tensor takes about 40, and a million less than a second
 MAX_CONTAINERS = 100_000  # lists, dictionaries, tuples and what calls make: a tensor takes 7

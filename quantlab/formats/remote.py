@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import CheckpointError
-from .files import InputFile, as_text, shown
+from ..wording import as_text, shown
+from .files import InputFile
 
 # Places that hold bytes. fsspec knows more: some of them follow what is written in a file, or run a program.
 PLACES = (

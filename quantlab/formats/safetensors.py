@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ExportError, LimitError
 from ..tensor import PartSpec, dtype_named, part_specs
+from ..wording import shown, size_text
 from . import packed
 from .base import (
     MAX_NAME,
@@ -28,7 +29,7 @@ from .base import (
     TensorSpec,
     shape_fault,
 )
-from .files import InputFile, Stream, shown, size_text
+from .files import InputFile, Stream
 from .jsonscan import Scanner
 from .manifest import compose
 from .outgoing import Outgoing

@@ -6,7 +6,7 @@ Each function takes the path that the code is to name, and where the export lies
 import os
 from pathlib import Path
 
-from .files import shown
+from ..wording import shown
 from .onnxinputs import Input, inputs_of
 
 Place = str | os.PathLike[str]

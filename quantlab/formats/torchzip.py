@@ -20,9 +20,10 @@ import numpy as np
 
 from ..arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
+from ..wording import shown, size_text
 from . import ziparchive
 from .base import Entry, StoredCheckpoint, TensorSpec, as_bytes, shape_fault
-from .files import InputFile, Stream, shown, size_text
+from .files import InputFile, Stream
 from .pieces import Pieces
 from .torchpickle import FLOAT4_PAIRS, WAY_OUT, View, read_views
 from .ziparchive import Member

@@ -13,8 +13,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..errors import CheckpointError, LimitError
+from ..wording import shown, size_text
 from .base import MAX_NAME
-from .files import InputFile, Stream, shown, size_text
+from .files import InputFile, Stream
 
 MAGIC = b"PK\x03\x04"
 EMPTY_MAGIC = b"PK\x05\x06"  # an archive without members is nothing but its end record

@@ -25,6 +25,7 @@ from quantlab.recipe import Assignment
 from quantlab.shipping import Shipment, same_figures, ship
 from quantlab.ui import jobs, sources
 from quantlab.ui.cache import Key
+from quantlab.wording import counted
 
 KEPT = 16  # downloads
 BUDGET = 16 * 2**30  # bytes of them; the newest is kept whatever its size
@@ -151,8 +152,7 @@ def start(
     swept : the table of a sweep of the same file, if there is one: its figures are then those to be met.
     """
     target = None if folder is None else target_in(folder, name)
-    count = len(assignment.taken)
-    label = f"{count:,} tensor{'' if count == 1 else 's'} to {safe_name(name)}"
+    label = f"{counted(len(assignment.taken), 'tensor')} to {safe_name(name)}"
 
     def work(progress: jobs.Progress, cancel: Callable[[], bool]) -> Written:
         download, path = (None, target) if target else store().place(name)

@@ -14,6 +14,7 @@ from quantlab.samples import SAMPLE_DESCRIPTION, SAMPLE_NAME
 from quantlab.statistics import TensorStatistics
 from quantlab.ui import cache, jobs, sources, state, text, widgets
 from quantlab.ui.help import about
+from quantlab.wording import counted
 
 WAYS = ("Upload", "On this computer", "Sample")
 CHARTED = 2000  # rows that still get a histogram: beyond, the table would be megabytes
@@ -37,7 +38,7 @@ def summary(session: state.Session) -> None:
     specs = [checkpoint.spec(name) for name in checkpoint.names]
     facts = [
         checkpoint.format,
-        f"{len(specs):,} tensor{'' if len(specs) == 1 else 's'}",
+        counted(len(specs), "tensor"),
         f"{text.count(sum(spec.size for spec in specs))} values",
         text.size(sum(spec.nbytes for spec in specs)),
         ", ".join(sorted({spec.dtype for spec in specs})),

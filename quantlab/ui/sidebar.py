@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from quantlab.ui import state, text
+from quantlab.wording import counted
 
 _CHOICES = 2000  # names that a drop-down still handles; beyond, the Open page's search is the way
 _STYLE = """<style>
@@ -36,7 +37,7 @@ def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
             st.caption("No file is open")
             return
         count = len(session.checkpoint.names)
-        st.caption(f"{text.plain(session.title)} · {count:,} tensor{'' if count == 1 else 's'}")
+        st.caption(f"{text.plain(session.title)} · {counted(count, 'tensor')}")
         if session.chosen is not None:
             _tensor(session)
 

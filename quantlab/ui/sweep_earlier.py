@@ -10,7 +10,7 @@ from quantlab.config import QuantConfig
 from quantlab.errors import QuantlabError
 from quantlab.store import ResultStore, SweepRecord
 from quantlab.ui import state, sweep_job, sweep_store, text, widgets
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 LISTED = 8  # sweeps on a page of the list
 

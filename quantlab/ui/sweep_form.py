@@ -10,7 +10,7 @@ from quantlab.config import QuantConfig
 from quantlab.errors import LimitError
 from quantlab.formats import Checkpoint
 from quantlab.ui import state, sweep_plan, text
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
 SCOPES = ("All", "Some", "This one")

@@ -15,7 +15,7 @@ from quantlab.store import ResultStore
 from quantlab.sweep import Row, Runner, SweepRequest, stream, table
 from quantlab.ui import jobs, state, sweep_plan, sweep_store
 from quantlab.ui.sweep_results import Results
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 Rows = list[Row]
 

@@ -15,7 +15,7 @@ from quantlab.plots.damage import AS_IN_FILE, MEAN, Figures
 from quantlab.plots.scales import better, title
 from quantlab.ui import text
 from quantlab.ui.opening import matching
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 ROWS = 60  # tensors on a page of the map: more than a screen, and few enough to be sent twice a second
 COLUMNS = 150

@@ -10,7 +10,7 @@ from quantlab.estimate import Cost, Estimate, Kind, duration, peak_bytes, second
 from quantlab.formats import TensorSpec
 from quantlab.sweep import check_grid
 from quantlab.ui import text
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 
 def check(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> None:

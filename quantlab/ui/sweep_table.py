@@ -15,7 +15,7 @@ from quantlab.plots.scales import best_first, better, title
 from quantlab.tables import TOTAL
 from quantlab.ui import state, sweep_data
 from quantlab.ui.help import about
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 SHOWN = 100_000  # rows; a much longer table loses search and selection
 FILTERS = {"dtype": "Number format", "mapping": "Mapping", "granularity": "Granularity", "calibration": "Calibration"}

@@ -20,7 +20,7 @@ from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_map, sweep_
 from quantlab.ui.help import about
 from quantlab.ui.sweep_results import Results
 from quantlab.ui.sweep_table import FILTERS
-from quantlab.ui.text import counted
+from quantlab.wording import counted
 
 OVERLAID = 6  # error histograms in one figure
 LISTED = 2000  # tensors in a drop-down

@@ -96,11 +96,6 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 tensor`, `1,200 tensors`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def shape(lengths: tuple[int, ...]) -> str:
     """A shape for a reader: `128 × 64 × 3`, and `scalar` for ().
 
