@@ -22,6 +22,8 @@ NARROW_FLOATS = frozenset(
     )
 )
 
+FLOATS = frozenset(dtype.name for dtype in NARROW_FLOATS) | {"float64"}  # all that can be quantized, by NumPy's name
+
 
 def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
     """What widens the bit patterns (uint8) of an 8-bit float into float32."""
@@ -61,7 +63,9 @@ def check_array(x: object, what: str = "the tensor") -> np.ndarray:
         raise DTypeError(
             f"{what} is a {type(x).__name__}: give a NumPy array of floats, such as np.asarray(x, np.float32)"
         )
-    if x.dtype.newbyteorder("=") not in NARROW_FLOATS and x.dtype.newbyteorder("=") != np.float64:
+    if isinstance(x, np.ma.MaskedArray):
+        raise DTypeError(f"{what} is a masked array: quantized tensors have no mask, so give its .filled(0) or .data")
+    if x.dtype.name not in FLOATS:
         raise DTypeError(
             f"{what} has dtype {x.dtype}: float32, float16, bfloat16, float64 and float8 can be quantized; "
             "convert it with .astype(np.float32) if its values are weights"

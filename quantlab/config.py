@@ -35,17 +35,8 @@ class QuantConfig:
     pow2_scale: bool = False
 
     def __post_init__(self) -> None:
-        check_known("dtype", self.dtype, DTYPES)
-        check_known("mapping", self.mapping, MAPPINGS)
-        check_known("scale_dtype", self.scale_dtype, SCALE_DTYPES)
-        if not isinstance(self.granularity, tuple(GRANULARITIES.values())):
-            raise ConfigError(
-                f"granularity is {self.granularity!r}: give PerTensor(), PerChannel(axis) or PerGroup(size)"
-            )
-        if not isinstance(self.calibration, Calibration):
-            raise ConfigError(f"calibration is {self.calibration!r}: give an instance such as MinMax() or MSE()")
-        if not isinstance(self.pow2_scale, bool):
-            raise ConfigError(f"pow2_scale is {self.pow2_scale!r}: give True or False")
+        for field in fields(self):
+            check_option(field.name, getattr(self, field.name))
         if not DTYPES[self.dtype].configurable:
             self._fold()
         self.calibration.check(self.codec)
@@ -104,6 +95,31 @@ class QuantConfig:
         )
 
 
+NAMED: dict[str, Iterable[str]] = {"dtype": DTYPES, "mapping": MAPPINGS, "scale_dtype": SCALE_DTYPES}
+TYPED: dict[str, tuple[tuple[type, ...], str]] = {
+    "granularity": (tuple(GRANULARITIES.values()), "PerTensor(), PerChannel(axis) or PerGroup(size)"),
+    "calibration": ((Calibration,), "an instance such as MinMax() or MSE()"),
+    "pow2_scale": ((bool,), "True or False"),
+}
+
+
+def check_option(name: str, value: object) -> None:
+    """Raise ConfigError unless a configuration's field `name` may have this value."""
+    if name in NAMED:
+        check_known(name, value, NAMED[name])
+    elif not isinstance(value, TYPED[name][0]):
+        raise ConfigError(f"{name} is {value!r}: give {TYPED[name][1]}")
+
+
+def check_config(config: object) -> None:
+    """Raise ConfigError unless `config` is a configuration; a slug is not one yet."""
+    if not isinstance(config, QuantConfig):
+        raise ConfigError(
+            f"the configuration is {str(repr(config))[:80]}: give a QuantConfig, such as "
+            "QuantConfig.parse('int4-sym-g128-mse')"
+        )
+
+
 SLUG = re.compile(
     r"(?P<dtype>[a-z0-9]+)-(?P<mapping>[a-z]+)-(?P<granularity>[a-z]+-?\d*)-(?P<calibration>[a-z][a-z0-9._]*)"
     r"(?:-s(?P<scale>fp32|fp16|bf16))?(?P<pow2>-pow2)?"
@@ -158,17 +174,13 @@ def combinations(
         listed("scale_dtypes", scale_dtypes),
         listed("pow2_scales", pow2_scales),
     ]
-    # An unknown name is a mistake, not a combination that does not work.
-    for name, registry, values in (
-        ("dtype", DTYPES, axes[0]),
-        ("mapping", MAPPINGS, axes[1]),
-        ("scale_dtype", SCALE_DTYPES, axes[4]),
-    ):
+    names = [field.name for field in fields(QuantConfig)]
+    # What no configuration may have is a mistake, not a combination that does not work.
+    for name, values in zip(names, axes, strict=True):
         for value in values:
-            check_known(name, value, registry)
+            check_option(name, value)
     configs: dict[QuantConfig, None] = {}
     refusals: dict[str, None] = {}
-    names = [field.name for field in fields(QuantConfig)]
     for options in itertools.product(*axes):
         try:
             configs[QuantConfig(**dict(zip(names, options, strict=True)))] = None

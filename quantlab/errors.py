@@ -22,7 +22,9 @@ is a bug of quantlab.
 """
 
 import difflib
+import numbers
 from collections.abc import Iterable
+from typing import Any
 
 
 class QuantlabError(Exception):
@@ -109,7 +111,7 @@ def check_integer(what: str, value: object, lowest: int, highest: int) -> int:
 
 def check_number(what: str, value: object, lowest: float, highest: float) -> float:
     """`value` as a float in [lowest, highest]; ConfigError for anything else, NaN included."""
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+    number: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else float("nan")
     if not lowest <= number <= highest:
         raise ConfigError(f"{what} is {value!r}: give a number from {lowest:g} to {highest:g}")
     return float(number) + 0.0  # -0.0 + 0.0 is 0.0: equal numbers, equal names

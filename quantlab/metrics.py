@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import kernels, pool
-from .arrays import as_float32, as_values, widened
-from .config import QuantConfig
+from .arrays import as_float32, as_values, raise_non_finite, widened
+from .config import QuantConfig, check_config
 from .dtypes import SUMS, cut, total_error_sums
 from .errors import ConfigError, QuantlabError, ShapeError
 from .granularity import PIECE, Groups, PerTensor, Piece
@@ -281,6 +281,7 @@ def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
     >>> evaluate(np.float32([3, 4]), QuantConfig(dtype="fp16")).sqnr_db  # nothing is lost
     inf
     """
+    check_config(config)
     values = as_values(x)
     groups = config.granularity.to_groups(values)
     outcome = evaluate_each(values, groups, [config], np.asarray(x).nbytes)[0]
@@ -299,7 +300,9 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
         raise ShapeError(
             f"cannot compare shape {original.shape} with shape {decoded.shape}: give two of the same shape"
         )
-    extents = [PerTensor().to_groups(array).extents for array in (original, decoded)]
+    lo, hi = PerTensor().to_groups(original).extents
+    if not np.isfinite(PerTensor().to_groups(decoded).batch_extents(1)).all():
+        raise_non_finite(decoded, "the decoded tensor")
     flat, flat_hat = original.reshape(-1), decoded.reshape(-1)
 
     def part(start: int) -> tuple[float, np.ndarray]:
@@ -309,7 +312,6 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
         return kernels.sum_of_squares(values), sums
 
     parts = pool.run(part, range(0, flat.size, PIECE))
-    lo, hi = extents[0]
     signal = Signal(flat.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
     return ErrorReport(**error_figures(signal, fold(np.stack([sums for _, sums in parts]))))
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from .arrays import as_float32
 from .calibration import EMA, MinMax
-from .config import QuantConfig
+from .config import QuantConfig, check_config
 from .dtypes import DTYPES, IntegerCodec
-from .errors import CalibrationRequiredError, ConfigError, LimitError, ShapeError
+from .errors import CalibrationRequiredError, ConfigError, LimitError, ShapeError, check_integer
 from .granularity import Groups, PerGroup, PerTensor
 from .kernels import Fitted
 from .tensor import QuantizedTensor, encode, quantize
@@ -27,12 +27,13 @@ class Observer:
     """
 
     def __init__(self, config: QuantConfig, max_bytes: int = DEFAULT_BUDGET) -> None:
+        check_config(config)
         if DTYPES[config.dtype].block:
             raise ConfigError(
                 f"{config} chooses the scale of a block from that block alone: use quantize(), or an int dtype"
             )
         self.config = config
-        self.max_bytes = max_bytes
+        self.max_bytes = check_integer("max_bytes", max_bytes, 0, 1 << 62)
         self.batches = 0
         self._layout: tuple[int, ...] | None = None
         self._range: tuple[np.ndarray, np.ndarray] | None = None
@@ -134,6 +135,7 @@ class DynamicQuantizer:
     """
 
     def __init__(self, config: QuantConfig) -> None:
+        check_config(config)
         if not isinstance(config.granularity, PerTensor):
             raise ConfigError(
                 f"dynamic quantization is per tensor, but {config} is {config.granularity}: use PerTensor(), or "

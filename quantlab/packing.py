@@ -35,7 +35,10 @@ def pack(codes: np.ndarray, bits: int, order: str = "low-first") -> np.ndarray:
     """
     bits = check_integer("bits", bits, 1, 16)
     check_known("order", order, ORDERS)
-    codes = np.asarray(codes)
+    try:
+        codes = np.asarray(codes)
+    except ValueError:
+        raise PackingError("codes are a list that makes no array: its parts differ in length") from None
     if codes.dtype.kind not in "iu":
         raise PackingError(f"codes have dtype {codes.dtype}: only integers can be packed")
     flat = codes.reshape(-1)

@@ -14,9 +14,10 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from .arrays import FLOATS
 from .config import PRESETS, QuantConfig
 from .errors import ConfigError, QuantlabError
-from .formats.base import FLOATS, Checkpoint, TensorSpec
+from .formats.base import Checkpoint, TensorSpec
 from .granularity import PerChannel
 from .tensor import packed_nbytes
 from .wording import shown

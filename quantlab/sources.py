@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import check_known
+from .errors import DTypeError, check_known
 
 
 class TensorSource(Protocol):
@@ -57,11 +57,16 @@ class ArraySource:
 
 
 def as_source(source: Source) -> TensorSource:
-    """An array, a mapping of arrays or a checkpoint as what a checkpoint is to a sweep."""
+    """An array, a mapping of arrays or a checkpoint as what a checkpoint is to a sweep. DTypeError for what is none."""
     if isinstance(source, Mapping):
         return ArraySource(source)
-    if isinstance(source, np.ndarray) or not hasattr(source, "raw"):
-        return ArraySource({"tensor": source})  # type: ignore[dict-item]
+    if isinstance(source, (np.ndarray, np.floating)):
+        return ArraySource({"tensor": source})
+    if not hasattr(source, "raw"):
+        raise DTypeError(
+            f"the source is a {type(source).__name__}: give an array, a mapping of names to arrays, or a checkpoint, "
+            "which open_checkpoint(path) makes of a file"
+        )
     return source
 
 
@@ -70,7 +75,7 @@ def checked_names(source: TensorSource, tensors: Iterable[str] | None) -> list[s
     known = list(source.names)
     if tensors is None:
         return known
-    found, legal = list(dict.fromkeys(tensors)), frozenset(known)
+    found, legal = list(dict.fromkeys([tensors] if isinstance(tensors, str) else tensors)), frozenset(known)
     for name in found:
         if name not in legal:
             check_known("tensor", name, known)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import pool
 from .arrays import as_values
-from .config import QuantConfig
+from .config import QuantConfig, check_config, listed
 from .dtypes import DTYPES
 from .errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer
 from .granularity import Granularity
@@ -202,10 +202,12 @@ def check_grid(
 
 def checked_configs(configs: Iterable[QuantConfig]) -> list[QuantConfig]:
     """The configurations, each once. ConfigError if there is none, or something else among them."""
-    found = list(dict.fromkeys(configs))
-    if not found or not all(isinstance(config, QuantConfig) for config in found):
-        raise ConfigError("configs must be one or more QuantConfig: build them with grid(), or QuantConfig.parse(slug)")
-    return found
+    found = listed("configs", configs)
+    for config in found:
+        check_config(config)
+    if not found:
+        raise ConfigError("configs is empty: give one or more QuantConfig, such as grid()")
+    return list(dict.fromkeys(found))
 
 
 @dataclass

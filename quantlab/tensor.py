@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 
 from . import packing
-from .arrays import as_values
-from .config import QuantConfig
+from .arrays import FLOATS, as_values
+from .config import QuantConfig, check_config
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, IntegerCodec, cut, fit_ranges
-from .errors import EmptyTensorError, NonFiniteError, PackingError, ShapeError
+from .errors import DTypeError, EmptyTensorError, NonFiniteError, PackingError, ShapeError
 from .granularity import STREAM, Groups
 from .kernels import Fitted
 
@@ -48,6 +48,11 @@ class QuantizedTensor:
     offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        check_config(self.config)
+        if self.source_dtype not in FLOATS:
+            raise DTypeError(f"source_dtype is {self.source_dtype!r}: give one of {', '.join(sorted(FLOATS))}")
+        if not isinstance(self.shape, tuple) or not all(type(length) is int for length in self.shape):
+            raise ShapeError(f"shape is {self.shape!r}: give a tuple of whole numbers")
         if not all(length > 0 for length in self.shape):
             raise EmptyTensorError(f"a tensor of shape {self.shape} has no elements: nothing can be quantized")
         check_bytes("codes", self.packed, packing.packed_size(self.size, self.config.codec.bits))
@@ -67,8 +72,11 @@ class QuantizedTensor:
                 raise ShapeError(f"{self.config} has no {name}, but one was given")
             return
         dtype = SCALE_DTYPES[self.config.scale_dtype].dtype
-        if values is None or values.dtype != dtype or values.shape != self.scale_shape:
-            given = "none was given" if values is None else f"{values.dtype} of shape {values.shape} was given"
+        arrays = np.ndarray, np.generic  # arithmetic makes a scalar of an array without dimensions
+        if not isinstance(values, arrays) or values.dtype != dtype or values.shape != self.scale_shape:
+            given = (
+                f"{values.dtype} of shape {values.shape} was given" if isinstance(values, arrays) else "none was given"
+            )
             raise ShapeError(
                 f"{self.config} on shape {self.shape} has a {name} of {dtype} {self.scale_shape}, but {given}"
             )
@@ -246,6 +254,7 @@ def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
     >>> q.codes.tolist(), q.nbytes
     ([[-7, 3], [2, 7]], 6)
     """
+    check_config(config)
     values = as_values(x)
     groups = config.granularity.to_groups(values)
     return encode(groups, fit(groups, config), config, values.shape, np.asarray(x).dtype.name)

@@ -35,6 +35,11 @@ def test_what_is_no_array_of_floats_is_refused_by_its_type(x):
     assert named in str(refused.value)
 
 
+def test_a_mask_is_not_passed_over():
+    with pytest.raises(ql.DTypeError, match="masked array"):
+        ql.evaluate(np.ma.masked_array(np.float32([1, 2]), mask=[True, False]), ql.QuantConfig())
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0)])
 def test_nothing_cannot_be_quantized(shape):
     with pytest.raises(ql.EmptyTensorError, match="no elements"):

@@ -1,5 +1,6 @@
 """Configurations: names and objects are inverses, and wrong ones cannot be built."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,26 @@ def test_a_bad_configuration_cannot_be_built(options):
         ql.QuantConfig(**options)
 
 
+MISTAKES = [
+    {"dtypes": ["int4", "int44"]},
+    {"mappings": "asymmetric"},
+    {"granularities": [32]},
+    {"granularities": ["x3"]},
+    {"calibrations": [ql.MSE]},
+    {"calibrations": ["least"]},
+    {"scale_dtypes": ["fp8"]},
+    {"pow2_scales": [1]},
+    {"pow2_scales": True},
+    {"dtypes": None},
+]
+
+
+@pytest.mark.parametrize("options", MISTAKES, ids=str)
+def test_a_grid_leaves_out_combinations_and_no_mistakes(options):
+    with pytest.raises(ql.ConfigError):
+        ql.grid(**options)
+
+
 @pytest.mark.parametrize("size", [0, -2, -1, 3.0, 10**12, True, "32", None])
 def test_a_group_size_that_is_none_is_refused(size):
     with pytest.raises(ql.ConfigError, match="group_size is"):
@@ -131,6 +152,13 @@ def test_an_axis_that_is_none_is_refused(axis):
 def test_percentiles_without_a_range_are_refused(ends):
     with pytest.raises(ql.ConfigError):
         ql.Percentile(*ends)
+
+
+@pytest.mark.parametrize("number", [np.float32(99.5), np.float64(99.5), np.int64(99), 99])
+def test_a_number_of_any_type_is_a_percentile(number):
+    config = ql.QuantConfig(calibration=ql.Percentile(0, number))
+    assert type(config.calibration.upper) is float
+    assert ql.QuantConfig.parse(config.slug) == config
 
 
 @pytest.mark.parametrize("bins", [0, 1, 10**9, 2048.0, True])

@@ -123,6 +123,15 @@ def test_shapes_must_agree():
         ql.measure(np.ones(3, np.float32), np.ones(4, np.float32))
 
 
+def test_the_array_that_is_not_finite_is_named():
+    x, broken = tensor((3, 4)), tensor((3, 4))
+    broken[1, 2] = np.inf
+    with pytest.raises(ql.NonFiniteError, match=r"^the tensor holds 0 NaN and 1 infinite .*\(1, 2\)"):
+        ql.measure(broken, x)
+    with pytest.raises(ql.NonFiniteError, match=r"^the decoded tensor holds 0 NaN and 1 infinite .*\(1, 2\)"):
+        ql.measure(x, broken)
+
+
 def test_errors_per_group_add_up_to_the_whole():
     x = tensor((12, 1000))
     for config in (config for config in CONFIGS if not isinstance(config.calibration, ql.Entropy)):

@@ -67,6 +67,12 @@ def test_values_are_kept_up_to_the_budget():
     assert observer.batches == 1
 
 
+@pytest.mark.parametrize("budget", [-1, 1.5, "1000", None])
+def test_a_budget_that_is_none_is_refused(budget):
+    with pytest.raises(ql.ConfigError, match="max_bytes is"):
+        ql.Observer(ql.QuantConfig(), max_bytes=budget)
+
+
 def test_a_batch_may_be_reused_by_the_caller():
     batch = BATCHES[0].copy()
     observer = observed(ql.QuantConfig(calibration=ql.MSE()), [batch])

@@ -70,10 +70,15 @@ def test_bytes_that_do_not_add_up_are_an_error(count):
         ql.unpack(b"\x12", 4, count, signed=False)
 
 
-@pytest.mark.parametrize("codes", [np.float32([1]), np.array(["a"]), np.array([True])])
+@pytest.mark.parametrize("codes", [np.float32([1]), np.array(["a"]), np.array([True]), [2**70]])
 def test_only_integers_are_packed(codes):
     with pytest.raises(ql.PackingError, match="only integers"):
         ql.pack(codes, 4)
+
+
+def test_a_list_that_makes_no_array_is_refused():
+    with pytest.raises(ql.PackingError, match="differ in length"):
+        ql.pack([[1], [2, 3]], 4)
 
 
 @pytest.mark.parametrize("bits", [0, 17, -1, 2.5, True, "8", None])

@@ -76,6 +76,16 @@ def test_sources_of_every_kind(sample_path):
         assert frame["sqnr_db"][0] == ql.evaluate(checkpoint.raw("conv2.weight"), ql.QuantConfig()).sqnr_db
 
 
+@pytest.mark.parametrize("source", [None, "model.safetensors", [TENSORS["a"]], 1.0])
+def test_a_source_that_is_none_is_refused(source):
+    with pytest.raises(ql.DTypeError, match=r"the source is a .*: give an array"):
+        sweep(source, CONFIGS)
+
+
+def test_one_name_is_not_its_letters():
+    assert sweep({"ab": TENSORS["a"], "a": TENSORS["c"]}, CONFIGS[:1], "ab")["tensor"].tolist() == ["ab"]
+
+
 def test_equal_configurations_count_once():
     assert len(sweep(TENSORS["a"], [ql.QuantConfig()] * 3)) == 1
 
@@ -119,9 +129,9 @@ def test_cancel_is_asked_between_configurations_of_one_piece():
     assert len(asked) == len(configs)
 
 
-@pytest.mark.parametrize("configs", [[], ["int8"], [None]])
+@pytest.mark.parametrize("configs", [[], ["int8"], [None], None, ql.QuantConfig()], ids=str)
 def test_configurations_that_are_none_are_refused(configs):
-    with pytest.raises(ql.ConfigError, match="QuantConfig"):
+    with pytest.raises(ql.ConfigError, match=r"give .*(QuantConfig|list)"):
         sweep(TENSORS, configs)
 
 

@@ -1,5 +1,7 @@
 """Quantized tensors: held as the bytes that are exported, decoded by the formula that is written down."""
 
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -110,6 +112,24 @@ def parts(q, **changes):
     return ql.QuantizedTensor(q.config, changes.pop("shape", q.shape), q.source_dtype, **{**values, **changes})
 
 
+WITH_A_CONFIG = {
+    "quantize": lambda config: ql.quantize(X, config),
+    "fake_quantize": lambda config: ql.fake_quantize(X, config),
+    "evaluate": lambda config: ql.evaluate(X, config),
+    "Observer": ql.Observer,
+    "DynamicQuantizer": ql.DynamicQuantizer,
+    "QuantizedTensor": lambda config: ql.QuantizedTensor(config, (4,), "float32", np.zeros(4, np.uint8)),
+    "sweep": lambda config: ql.sweep(X, [config]),
+}
+
+
+@pytest.mark.parametrize("config", ["int8-sym-tensor-minmax", None, ql.QuantConfig, {"dtype": "int8"}], ids=str)
+@pytest.mark.parametrize("call", WITH_A_CONFIG)
+def test_what_is_no_configuration_is_refused_by_name(call, config):
+    with pytest.raises(ql.ConfigError, match=r"the configuration is .*: give a QuantConfig"):
+        WITH_A_CONFIG[call](config)
+
+
 BROKEN = {
     "too few codes": lambda q: parts(q, packed=q.packed[:-1]),
     "codes of another type": lambda q: parts(q, packed=q.packed.view(np.int8)),
@@ -124,6 +144,10 @@ BROKEN = {
     "a scale that is NaN": lambda q: parts(q, scale=q.scale * np.float32(np.nan)),
     "too few zero points": lambda q: parts(q, packed_zero_point=q.packed_zero_point[:-1]),
     "no zero points": lambda q: parts(q, packed_zero_point=None),
+    "scales that are no array": lambda q: parts(q, scale=[1.0] * 6),
+    "a shape that is a list": lambda q: parts(q, shape=[*q.shape]),
+    "a shape of fractions": lambda q: parts(q, shape=(6.0, 5, 10)),
+    "a source of no known type": lambda q: dataclasses.replace(q, source_dtype="float33"),
     "offsets as well": lambda q: parts(q, offset=q.scale),
 }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
-from ..arrays import MAX_DIMENSIONS, NARROW_FLOATS, as_float32, raise_non_finite
+from ..arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
 from ..config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from ..wording import as_text, shown
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_TENSORS = 100_000  # per file; whole published checkpoints have about as many, in hundreds of files
 MAX_NAME = 4096  # characters
-FLOATS = frozenset(dtype.name for dtype in NARROW_FLOATS) | {"float64"}
 BLOCK = 1 << 18  # values checked at a time: a mask of a whole tensor would be a quarter of its size
 
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
+from ..arrays import FLOATS
 from ..config import QuantConfig
 from ..dtypes import DTYPES, MAPPINGS, CastFormat
 from ..errors import CheckpointError, LimitError, QuantlabError
 from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ..tensor import PartSpec, part_specs, source_itemsize
 from ..wording import shown
-from .base import FLOATS, MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
+from .base import MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
 
 VERSION = "0.1.0"  # of quantlab, as in pyproject.toml
 FORMAT_VERSION = 1

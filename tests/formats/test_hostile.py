@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab import QuantConfig, quantize
-from quantlab.errors import CheckpointError, EmptyTensorError, LimitError, QuantlabError
-from quantlab.formats import export, open_checkpoint
+from quantlab.errors import CheckpointError, EmptyTensorError, ExportError, LimitError, QuantlabError
+from quantlab.formats import export, load_packed, open_checkpoint
 from quantlab.formats.npz import MANIFEST
 
 from .hostile import (
@@ -108,6 +108,15 @@ def test_only_a_regular_file_is_opened(kind, tmp_path):
     }[kind]
     with pytest.raises(CheckpointError, match=word):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x.npy", ["x.npy"]])
+def test_what_is_no_path_is_refused(path):
+    for call in (open_checkpoint, load_packed):
+        with pytest.raises(CheckpointError, match="give a path"):
+            call(path)
+    with pytest.raises(ExportError, match="give a path"):
+        export(path, {"w": quantize(np.ones(2, np.float32), QuantConfig())})
 
 
 def test_a_file_that_may_not_be_read_is_refused(tmp_path):
