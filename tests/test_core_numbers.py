@@ -121,22 +121,60 @@ def test_mse_is_as_good_as_a_grid_of_200_ranges(dtype, mapping, draw):
     assert group_errors(x, searching).sum() <= 1.001 * np.min(grid, axis=0).sum()
 
 
-def test_mse_finds_the_far_smaller_range_where_clipping_an_outlier_pays():
-    """At 4 bits an outlier of 50 sigma costs less clipped than the step that it would force on 4095 others."""
-    x = np.append(np.random.default_rng(0).standard_normal(4095), 50).astype(np.float32)
-    searched, plain = (ql.quantize(x, config(dtype="int4", calibration=c)) for c in (ql.MSE(), ql.MinMax()))
-    assert plain.scale / searched.scale > 7
-    assert ql.measure(x, searched.dequantize()).mse < 0.6 * ql.measure(x, plain.dequantize()).mse
+def gaussian_and_an_outlier(sigma):
+    """4095 Gaussian values of a standard deviation, and one of 1e6: float32 [4096]."""
+    return np.append(sigma * np.random.default_rng(0).standard_normal(4095), 1e6).astype(np.float32)
 
 
-@pytest.mark.parametrize("dtype", ["int4", "int8", "int16"])
-def test_mse_keeps_an_outlier_whose_clipping_would_cost_more_than_all_else(dtype):
-    """Clipping 1e6 to A costs (1e6 - A)^2, while losing 4095 standard normal values costs about 4095."""
-    x = np.append(np.random.default_rng(0).standard_normal(4095), 1e6).astype(np.float32)
-    searched = ql.evaluate(x, config(dtype=dtype, calibration=ql.MSE()))
-    assert searched.mse <= ql.evaluate(x, config(dtype=dtype)).mse
-    clipped = np.append(x[:-1], np.float32(100))
-    assert searched.mse < ql.measure(x, clipped).mse
+def least_error_by_brute_force(x, bits):
+    """The least squared error over 6000 symmetric ranges, 0.1 percent apart, by plain arithmetic in float64."""
+    x, highest = x.astype(np.float64), 2 ** (bits - 1) - 1
+    scales = np.geomspace(x.max() / 500, x.max(), 6000) / highest
+    return min(np.square(x - s * np.clip(np.rint(x / s), -highest - 1, highest)).sum() for s in scales)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mapping", "factor"),
+    [
+        ("int2", "symmetric", 40),
+        ("int3", "symmetric", 20),
+        ("int4", "symmetric", 7),
+        ("int2", "affine", 15),
+        ("int3", "affine", 6),
+        ("int4", "affine", 2.4),
+    ],
+)
+def test_mse_is_better_than_min_max_and_finds_the_far_smaller_range_for_an_outlier_of_1e6(dtype, mapping, factor):
+    """Where clipping it pays: among 4095 values of a standard deviation of 2e4, of which min-max loses nearly all.
+
+    Symmetric, at 4 bits: its step is 1e6/7, so that they round to 0, which costs 4095 * 2e4^2 = 1.6e12; clipping the
+    outlier to 1e5 costs 0.8e12, and next to nothing for the others.
+    """
+    x = gaussian_and_an_outlier(2e4)
+    searched, plain = (config(dtype=dtype, mapping=mapping, calibration=c) for c in (ql.MSE(), ql.MinMax()))
+    assert ql.quantize(x, plain).scale / ql.quantize(x, searched).scale > factor
+    found = ql.evaluate(x, searched).mse
+    assert found < 0.75 * ql.evaluate(x, plain).mse
+    if mapping == "symmetric":
+        assert found * x.size <= 1.001 * least_error_by_brute_force(x, int(dtype[3:]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sigma"), [("int2", 1), ("int4", 1), ("int8", 1), ("int16", 1), ("int8", 2e4), ("int16", 2e4)]
+)
+def test_mse_keeps_an_outlier_of_1e6_whose_clipping_would_cost_more_than_all_else(dtype, sigma):
+    """Among standard normal values it is never worth clipping, at whatever number of bits.
+
+    Losing all 4095 of them costs about 4095, and clipping 1e6 to A costs (1e6 - A)^2: the range of least error is
+    nearly the whole one, and a far smaller one would be far worse than min-max. The same holds at 8 bits with a
+    standard deviation of 2e4: 4095 errors of at most half a step, 1e6/254, come to 6e10; clipping to 1e5 costs 8e11.
+    """
+    x = gaussian_and_an_outlier(sigma)
+    searched, plain = (config(dtype=dtype, calibration=c) for c in (ql.MSE(), ql.MinMax()))
+    assert ql.quantize(x, searched).scale > 0.9 * ql.quantize(x, plain).scale
+    found = ql.evaluate(x, searched).mse
+    assert found <= ql.evaluate(x, plain).mse
+    assert found * x.size <= 1.001 * least_error_by_brute_force(x, int(dtype[3:]))
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
