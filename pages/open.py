@@ -7,6 +7,7 @@ from quantlab.ui import opening, state, text
 session = state.current()
 
 st.title("Open", anchor=False)
+st.caption("Choose a file and see its tensors.")
 opening.choose_source(session)
 
 if session.opened is None:

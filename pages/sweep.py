@@ -19,6 +19,7 @@ session = state.current()
 job, record = jobs.get(session.job), sweep_store.record_of(session.job)
 
 st.title("Sweep", anchor=False)
+st.caption("Measures every configuration of a grid: its error, and the bytes that an export writes.")
 if session.opened is None:
     state.say_why_none(session)
 else:

@@ -6,21 +6,24 @@ import streamlit as st
 
 from quantlab.ui import sidebar, state, text, widgets
 
-TITLES = {  # page -> title, icon, what it is for
-    "open": ("Open", ":material/folder_open:", "Choose a file and see its tensors."),
-    "inspect": ("Inspect", ":material/query_stats:", "One tensor: its figures, its histogram, its channels."),
-    "sweep": ("Sweep", ":material/grid_on:", "Measure a grid of configurations on the tensors."),
-    "compare": ("Compare", ":material/compare_arrows:", "Two to four configurations side by side."),
-    "export": ("Export", ":material/save_alt:", "Write packed results to a file."),
+HERE = Path(__file__).parent
+TITLES = {  # page -> title, icon
+    "open": ("Open", ":material/folder_open:"),
+    "inspect": ("Inspect", ":material/query_stats:"),
+    "sweep": ("Sweep", ":material/grid_on:"),
+    "compare": ("Compare", ":material/compare_arrows:"),
+    "export": ("Export", ":material/save_alt:"),
 }
 
-st.set_page_config(page_title="quantlab", page_icon=":material/stairs:", layout="wide")
-st.logo(Path(__file__).with_name("logo.svg"), size="large")
+# A file of ours: the browser would fetch one of Streamlit's icons from Google, at every page.
+st.set_page_config(page_title="quantlab", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.logo(HERE / "logo.svg", size="large")
 
 # The links carry the whole view, so one can be copied, or opened in another tab; Streamlit's own menu would drop it.
+# They have no tooltips: one lies over the links above its own, and takes their clicks.
 pages = {
-    name: st.Page(state.page_path(name), title=title, icon=icon, help=help, url_path=name, default=name == "open")
-    for name, (title, icon, help) in TITLES.items()
+    name: st.Page(state.page_path(name), title=title, icon=icon, url_path=name, default=name == "open")
+    for name, (title, icon) in TITLES.items()
 }
 page = st.navigation(list(pages.values()), position="hidden")
 session = state.restore()

@@ -15,9 +15,9 @@ from quantlab.wording import counted
 _CHOICES = 2000  # names that a drop-down still handles; beyond, the Open page's search is the way
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-inline: clamp(1rem, 3vw, 4rem); }
-.st-key-links-above { display: none; }
+:has(> .st-key-links-above) { display: none; }
 @media (max-width: 768px) {
-    .st-key-links-above { display: flex; }
+    :has(> .st-key-links-above) { display: flex; }
     .st-key-links-beside { display: none; }
 }
 @media (max-width: 480px) { .st-key-links-above :has(> [data-testid="stIconMaterial"]) { display: none; } }

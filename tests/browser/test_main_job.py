@@ -21,6 +21,11 @@ def test_a_deep_link_on_a_fresh_server_is_served_with_navigation_and_the_sample(
     expect(page.get_by_test_id("stSidebar").get_by_role("link", name="Inspect")).to_be_visible()
     expect(page.get_by_text("Silero VAD").first).to_be_visible()
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+    links = page.get_by_test_id("stSidebar").get_by_role("link")
+    links.get_by_text("Sweep").hover()
+    page.wait_for_timeout(500)  # whatever appears beside a link that is pointed at must not cover the others
+    links.get_by_text("Inspect").click(timeout=10_000)
+    expect(page.get_by_role("heading", name="stft_conv.weight")).to_be_visible()
 
 
 def test_open_sweep_look_compare_export_and_read_the_file_back(server: str, page: Page, tmp_path):
