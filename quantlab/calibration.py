@@ -15,7 +15,7 @@ import numpy as np
 from . import kernels
 from .dtypes import Codec, IntegerCodec
 from .errors import ConfigError, check_integer, check_known, check_number
-from .granularity import Groups
+from .granularity import Groups, Piece
 from .ranging import SEARCHED, Calibration, Range
 from .search import MSE, Exact, Octav
 from .selection import order_statistics, tail_means
@@ -138,10 +138,10 @@ class Entropy(Calibration):
         if signed:
             lo, hi = np.zeros_like(lo), np.maximum(np.abs(lo), np.abs(hi))
 
-        def windows(part: Groups, at: tuple) -> list[np.ndarray]:
-            counts = np.zeros((*part.shape, self.bins), np.int64)
-            part.combine(lambda x, size, here: counts_of(x, size, lo[at][here], hi[at][here]), np.add, counts)
-            return [end for count in levels for end in window(counts, count, lo[at], hi[at])]
+        def windows(part: Groups, piece: Piece) -> list[np.ndarray]:
+            counts, low, high = np.zeros((*part.shape, self.bins), np.int64), lo[piece.at], hi[piece.at]
+            part.combine(lambda x, size, at: counts_of(x, size, low[at], high[at]), np.add, counts)
+            return [end for count in levels for end in window(counts, count, low, high)]
 
         def window(counts: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> Range:
             left, right = np.empty(low.shape, np.int64), np.empty(low.shape, np.int64)

@@ -119,7 +119,7 @@ class IntegerCodec:
         """`fit_range`; with `pow2_scale`, the power of two near the plain scale that has the least squared error."""
         if not self.pow2_scale:
             return self.fit_range(lo, hi)
-        return Fitted(*groups.solve(lambda part, at: self._fit_power_of_two(part, lo[at], hi[at])))
+        return Fitted(*groups.solve(lambda part, piece: self._fit_power_of_two(part, lo[piece.at], hi[piece.at])))
 
     def _fit_power_of_two(self, groups: GroupsLike, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         plain, grid, storage = self.fit_range(lo, hi), self.grid, self.scale_type.storage
@@ -217,7 +217,7 @@ class BlockCodec(IntegerCodec):
     def fit(self, groups: Any, lo: np.ndarray, hi: np.ndarray) -> Fitted:
         """The rounded scale and offset of every block. ShapeError, ConfigError: the tensor cannot be held."""
         self.check_shape(groups.tensor.shape)
-        scale, offset = groups.solve(lambda part, at: self._choose(part.matrix, part.size)[1:])
+        scale, offset = groups.solve(lambda part, _: self._choose(part.matrix, part.size)[1:])
         with np.errstate(over="ignore"):
             rounded = [values.astype(self.scale_type.dtype).astype(np.float32) for values in (scale, offset)]
         if not all(np.isfinite(values).all() for values in rounded):

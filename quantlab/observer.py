@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .arrays import as_float32
+from .arrays import as_float32, as_values
 from .calibration import EMA, MinMax
 from .config import QuantConfig, check_config
 from .dtypes import DTYPES, IntegerCodec
@@ -103,15 +103,14 @@ class Observer:
         return codec.fit(None, *self._range)
 
     def quantize(self, x: np.ndarray) -> QuantizedTensor:
-        """Quantize a tensor with the parameters observed. Raises ShapeError if its layout is another."""
+        """Quantize a tensor with the parameters observed, in one pass. Raises ShapeError if its layout is another."""
         fitted = self.params()
-        single = as_float32(x)
+        single = as_values(x)
         groups = self.config.granularity.to_groups(single)
         if self.config.codec.has_scale and groups.shape != fitted.scale.shape:
             raise ShapeError(
                 f"a tensor of shape {single.shape} needs {groups.shape} scales, the observer has {fitted.scale.shape}"
             )
-        groups.extents  # refuses NaN and infinity  # noqa: B018
         return encode(groups, fitted, self.config, single.shape, np.asarray(x).dtype.name)
 
 

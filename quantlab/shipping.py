@@ -138,7 +138,6 @@ class Quantizer:
             x, source_dtype = as_values(raw), raw.dtype.name
             del raw  # what had to be converted takes enough room by itself
             groups = config.granularity.to_groups(x)
-            groups.extents  # refuses NaN and infinity  # noqa: B018
             fitted = self._fit(name, groups, config)
             q = encode(groups, fitted, config, x.shape, source_dtype)
             if name not in self.rows:

@@ -8,12 +8,12 @@ from functools import cached_property
 import ml_dtypes
 import numpy as np
 
-from . import packing
+from . import packing, pool
 from .arrays import FLOATS, as_values
 from .config import QuantConfig, check_config
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, IntegerCodec, cut, fit_ranges
 from .errors import DTypeError, EmptyTensorError, NonFiniteError, PackingError, ShapeError
-from .granularity import STREAM, Groups
+from .granularity import STREAM, Groups, Piece
 from .kernels import Fitted
 
 
@@ -204,12 +204,12 @@ def fit(groups: Groups, config: QuantConfig) -> Fitted:
     if isinstance(codec, CastCodec) or not DTYPES[config.dtype].configurable:
         return codec.fit(groups, *groups.extents)
 
-    def solver(part: Groups, at: tuple) -> Fitted:
+    def solver(part: Groups, piece: Piece) -> Fitted:
         part.extents  # refuses NaN and infinity before anything else is found wrong, as `evaluate` does  # noqa: B018
         return config.calibration.fit(part, codec)
 
     # Part by part: ranges are float64 and take more room than what comes of them.
-    return Fitted(*groups.solve(solver))
+    return Fitted(*groups.solve(solver, STREAM))
 
 
 def shares_ranges(config: QuantConfig) -> bool:
@@ -227,7 +227,7 @@ def fit_together(groups: Groups, configs: Sequence[QuantConfig]) -> Fitted:
     codecs = [config.codec for config in configs if isinstance(config.codec, IntegerCodec)]
     calibration = configs[0].calibration
 
-    def solver(part: Groups, at: tuple) -> Fitted:
+    def solver(part: Groups, piece: Piece) -> Fitted:
         part.extents  # as above  # noqa: B018
         ranges = calibration.ranges(part, codecs)
         if not calibration.needs_codec:
@@ -257,16 +257,49 @@ def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
     check_config(config)
     values = as_values(x)
     groups = config.granularity.to_groups(values)
-    return encode(groups, fit(groups, config), config, values.shape, np.asarray(x).dtype.name)
+    fitted, codes = fit_and_encode(groups, config)
+    return packed_tensor(codes, fitted, config, values.shape, np.asarray(x).dtype.name)
+
+
+def fit_and_encode(groups: Groups, config: QuantConfig) -> tuple[Fitted, np.ndarray]:
+    """(parameters, codes like the matrix of `groups`). Values are read once, but for groups too large for a piece."""
+    codes = np.empty(groups.matrix.shape, config.codec.code_dtype)
+
+    def task(part: Groups, piece: Piece) -> Fitted:
+        fitted = fit(part, config)
+        encode_into(codes[piece.rows, piece.cols], part, fitted, config)
+        return fitted
+
+    return Fitted(*groups.solve(task, STREAM)), codes
+
+
+def encode_into(codes: np.ndarray, groups: Groups, fitted: Fitted, config: QuantConfig) -> None:
+    """Write the codes of values under parameters that were fitted before; `codes` is like the matrix of `groups`.
+
+    Raises NonFiniteError.
+    """
+
+    def task(piece: Piece) -> None:
+        x = groups.finite_block(piece)
+        config.codec.encode(x, groups.size, cut(fitted, piece.at), codes[piece.rows, piece.cols])
+
+    pool.run(task, groups.pieces(STREAM))
 
 
 def encode(
     groups: Groups, fitted: Fitted, config: QuantConfig, shape: tuple[int, ...], source_dtype: str
 ) -> QuantizedTensor:
-    """The quantized tensor of values (as groups) under parameters that were fitted before."""
+    """The quantized tensor of values (as groups) under parameters that were fitted before. Raises NonFiniteError."""
+    codes = np.empty(groups.matrix.shape, config.codec.code_dtype)
+    encode_into(codes, groups, fitted, config)
+    return packed_tensor(codes, fitted, config, shape, source_dtype)
+
+
+def packed_tensor(
+    codes: np.ndarray, fitted: Fitted, config: QuantConfig, shape: tuple[int, ...], source_dtype: str
+) -> QuantizedTensor:
+    """The quantized tensor of codes, as a matrix of groups, and their parameters."""
     codec, granularity = config.codec, config.granularity
-    codes = np.empty(groups.matrix.shape, codec.code_dtype)
-    groups.each(lambda x, size, p: codec.encode(x, size, cut(fitted, p.at), codes[p.rows, p.cols]), STREAM)
     packed = packing.pack_fitting(granularity.from_groups(codes, shape).reshape(-1), codec.bits)
     if not codec.has_scale:
         return QuantizedTensor(config, shape, source_dtype, packed)

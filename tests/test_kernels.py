@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from quantlab import kernels
 from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat, fit_ranges, total_error_sums
@@ -62,6 +63,7 @@ def sums_close(found: np.ndarray, exact: np.ndarray, magnitude: np.ndarray, n: i
 PARTS = {
     "round_trip",
     "decode_nearest",
+    "nearest_code",
     "difference",
     "plus_product",
     "add_differences",
@@ -439,6 +441,11 @@ def test_extents_show_what_is_not_finite(bad):
     x = kinds(100)["gaussian"]
     x[37] = bad
     assert not np.isfinite(kernels.extent(x)).all()
+
+
+@given(x=hnp.arrays(np.float32, st.integers(1, 100), elements=st.floats(width=32)))
+def test_one_value_that_is_not_finite_is_seen(x):
+    assert kernels.all_finite(x[None]) == reference.all_finite(x)
 
 
 @each_kind

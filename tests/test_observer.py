@@ -1,5 +1,6 @@
 """Calibration over batches equals calibration of all batches together."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -98,3 +99,24 @@ def test_min_max_needs_no_values_to_be_kept(pow2):
     observer = observed(ql.QuantConfig(pow2_scale=pow2))
     assert not observer._kept
     assert np.isfinite(observer.quantize(BATCHES[2]).dequantize()).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("slug", ["int8-sym-tensor-minmax", "int4-aff-ch0-mse", "int8-sym-g8-minmax"])
+def test_what_is_not_finite_is_refused_although_the_scales_are_known(slug, dtype):
+    observer = ql.Observer(ql.QuantConfig.parse(slug))
+    x = np.random.default_rng(0).standard_normal((6, 40)).astype(dtype)
+    observer.update(x)
+    known = observer.quantize(x)
+    x[4, 5], x[5, 0] = np.nan, np.inf
+    with pytest.raises(ql.NonFiniteError, match=r"1 NaN and 1 infinite values of 240, the first at index \(4, 5\)"):
+        observer.quantize(x)
+    x[4, 5] = x[5, 0] = 0
+    assert observer.quantize(x).packed[:100].tolist() == known.packed[:100].tolist()
+
+
+def test_float64_beyond_float32_is_refused_although_the_scales_are_known():
+    observer = ql.Observer(ql.QuantConfig())
+    observer.update(np.ones(10, np.float32))
+    with pytest.raises(ql.NonFiniteError, match="beyond the range of float32"):
+        observer.quantize(np.array([1.0, 1e300]))

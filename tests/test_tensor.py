@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import quantlab as ql
+from quantlab import granularity as layouts
 from quantlab.granularity import PerChannel, PerGroup
 
 X = np.random.default_rng(4).standard_normal((6, 5, 10)).astype(np.float32)
@@ -76,6 +77,18 @@ def test_an_int4_tensor_takes_half_a_byte_per_weight():
 def test_scales_have_the_shape_that_is_written_down(granularity, shape, scales):
     x = np.ones(shape, np.float32)
     assert ql.quantize(x, ql.QuantConfig(granularity=granularity)).scale.shape == scales
+
+
+@pytest.mark.parametrize("slug", ["int4-aff-g32-minmax", "int8-sym-ch0-percentile", "int8-uni-g100-minmax", "q8_0"])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_rows_are_quantized_alike_alone_and_in_a_tensor_of_many_pieces(slug, dtype):
+    config, rows = ql.QuantConfig.parse(slug), 120
+    x = np.random.default_rng(1).standard_normal((4 * rows, 3200)).astype(dtype)
+    assert x.size > layouts.STREAM
+    whole = ql.quantize(x, config)
+    parts = [ql.quantize(x[r : r + rows], config) for r in range(0, 4 * rows, rows)]
+    np.testing.assert_array_equal(whole.packed, np.concatenate([part.packed for part in parts]))
+    np.testing.assert_array_equal(whole.scale, np.concatenate([part.scale for part in parts]))
 
 
 @pytest.mark.parametrize(
