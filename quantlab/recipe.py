@@ -54,10 +54,12 @@ class Rule:
     @classmethod
     def parse(cls, text: str) -> "Rule":
         """The rule of `GLOB=SLUG`, `GLOB=copy`, `GLOB=skip`, or one of these without a glob. Raises ConfigError."""
-        pattern, _, word = text.rpartition("=")
-        if word in (SKIP, COPY):
+        pattern, equals, word = text.rpartition("=")
+        config = None if word in (SKIP, COPY) else QuantConfig.parse(word.replace(f"-{OWN}-", f"-{FIRST.slug}-"))
+        if equals and not pattern:
+            raise ConfigError(f"the rule {shown(text)} has no glob before the =: write *{text} for every tensor")
+        if config is None:
             return cls(pattern, None, word == COPY)
-        config = QuantConfig.parse(word.replace(f"-{OWN}-", f"-{FIRST.slug}-"))
         by_name = word in PRESETS and config.granularity == FIRST
         return cls(pattern, config, follows=f"-{OWN}-" in word or by_name)
 

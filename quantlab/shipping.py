@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -196,7 +197,7 @@ def remeasure_as(
 
 
 def remeasure(
-    path: Path,
+    path: str | os.PathLike[str],
     source: Checkpoint | None = None,
     *,
     on_progress: OnProgress | None = None,

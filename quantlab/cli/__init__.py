@@ -6,7 +6,6 @@ was refused, 2 wrong usage, 130 interrupted.
 """
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import QuantlabError
+from ..formats.files import reason
 from . import export, info, quantize, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
-from .terminal import complain, prepare_streams
+from .terminal import complain, discard_stdout, prepare_streams
 
 INTERRUPTED, TERMINATED, CLOSED = 130, 143, 141  # 128 + SIGINT, SIGTERM, SIGPIPE, as shells report them
 
@@ -58,20 +58,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # as a program: let a termination clean up as an interruption does
         signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = _run(parser().parse_args(argv))
+        code = _run(argv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return CLOSED
+    except OSError as error:
+        if error.filename is not None:  # not of stdout: nobody may let those of files through
+            raise
+        discard_stdout()
+        complain(f"cannot write to stdout: {reason(error)}")
+        return 1
     except KeyboardInterrupt:
         complain("interrupted; no half-written file is left")
         return INTERRUPTED
-    except SystemExit as stop:  # argparse has said what is wrong, or shown what was asked for
-        return stop.code if isinstance(stop.code, int) else 0
     return code
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        return _done(args)
+    except SystemExit as stop:  # argparse has said what is wrong, or shown what was asked for
+        return stop.code if isinstance(stop.code, int) else 0
+
+
+def _done(args: argparse.Namespace) -> int:
     try:
         args.run(args)
     except UsageError as error:

@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
     if not args.out and not args.dry_run:
         raise UsageError("say where to write with -o OUT, or look first with --dry-run")
     format = chosen_format(args) if args.out or args.format else ""
-    path = checked_out(args.out) if args.out else None
+    path = checked_out(args.out, FORMATS[format].folder) if args.out else None
     with open_checkpoint(args.file) as checkpoint:
         others = args.others or ("copy" if format and FORMATS[format].layout else "leave")
         rules = [Rule("*", None, copy=True)] * (others == "copy") + list(rules)

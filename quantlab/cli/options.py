@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ..calibration import CALIBRATIONS
 from ..config import PRESETS
 from ..dtypes import DTYPES, MAPPINGS
-from ..errors import QuantlabError
+from ..errors import ConfigError, QuantlabError
 from ..formats import FORMATS
 
 Parsed = TypeVar("Parsed")
@@ -85,7 +85,7 @@ def add_file(parser: argparse.ArgumentParser, help: str = FILE_HELP) -> None:
 
 def add_tensors(parser: argparse.ArgumentParser, help: str = TENSORS_HELP) -> None:
     """--tensors GLOB ..."""
-    parser.add_argument("--tensors", metavar="GLOB", nargs="+", action="extend", default=[], help=help)
+    parser.add_argument("--tensors", metavar="GLOB", nargs="+", action="extend", type=one(glob), default=[], help=help)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +114,21 @@ def chosen_format(args: argparse.Namespace) -> str:
 
 def several(parse: Callable[[str], Parsed]) -> Callable[[str], list[Parsed]]:
     """An argparse type: one value or more, separated by commas, each read by `parse`."""
-    return one(lambda text: [parse(part) for part in text.split(",") if part])
+
+    def parts(text: str) -> list[Parsed]:
+        found = [parse(part) for part in text.split(",") if part]
+        if not found:
+            raise ConfigError(f"{text!r} holds no value")
+        return found
+
+    return one(parts)
+
+
+def glob(text: str) -> str:
+    """A glob for names of tensors. ConfigError if it is empty, as a variable of a shell may be by mistake."""
+    if not text:
+        raise ConfigError("'' is no name and no glob: write * for all tensors")
+    return text
 
 
 def one(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:

@@ -1,19 +1,26 @@
 """Where results go: a file that appears whole or not at all, or stdout."""
 
+import os
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ExportError
-from ..formats.output import write_whole
+from ..formats.output import final_place, system_errors, write_whole
 from ..wording import shown
 
 
-def checked_out(out: str) -> Path:
-    """Where to write, before anything is computed for it. ExportError if there is no such folder."""
+def checked_out(out: str, folder: bool = False) -> Path:
+    """Where to write, before anything is computed for it: a file, or a new `folder`. ExportError if it cannot be."""
     path = Path(out)
-    if not path.absolute().parent.is_dir():
+    home = path.absolute().parent
+    if not home.is_dir():
         raise ExportError(f"cannot write {shown(out)}: there is no folder {shown(str(path.parent))}")
+    if not os.access(home, os.W_OK):
+        raise ExportError(f"cannot write {shown(out)}: nothing may be written into {shown(str(path.parent))}")
+    if not folder:
+        with system_errors(path):
+            final_place(path)
     return path
 
 

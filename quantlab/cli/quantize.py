@@ -6,7 +6,7 @@ from typing import Any
 
 from ..recipe import WEIGHTS, Rule
 from .export import execute
-from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, one
+from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, glob, one
 
 TEXT = f"""\
 Without --tensors, every floating-point tensor of two dimensions or more is quantized. Others
@@ -41,7 +41,9 @@ def add(commands: Any) -> None:
         "--config", metavar="SLUG", type=one(Rule.parse), required=True, help="a slug or the name of a preset"
     )
     add_tensors(parser)
-    parser.add_argument("--skip", metavar="GLOB", nargs="+", action="extend", default=[], help="tensors to leave out")
+    parser.add_argument(
+        "--skip", metavar="GLOB", nargs="+", action="extend", type=one(glob), default=[], help="tensors to leave out"
+    )
     add_output(parser)
 
 

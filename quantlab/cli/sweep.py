@@ -13,6 +13,7 @@ from ..database import FOLDER_VARIABLE
 from ..errors import ClusterError, ConfigError, check_integer
 from ..estimate import Estimate, duration, estimate
 from ..formats import Checkpoint, open_checkpoint
+from ..formats.exporting import check_not_source
 from ..formats.remote import public
 from ..recipe import select
 from ..store import ResultStore
@@ -109,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
     configs, refusals = chosen(args)
     writer, path = destination(args)
     with open_checkpoint(args.file) as checkpoint:
+        if path:
+            check_not_source(path, checkpoint)
         names = select(checkpoint, args.tensors)
         specs = [checkpoint.spec(name) for name in names]
         check_grid(len(configs), [spec.size for spec in specs], args.max_rows, args.max_evaluations)

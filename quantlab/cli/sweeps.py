@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("show takes the ID of one sweep: quantlab sweeps lists them")
     if args.action == "delete" and not args.ids:
         raise UsageError("delete takes the IDs of one sweep or more: quantlab sweeps lists them")
+    if not all(args.ids):
+        raise UsageError("'' is the ID of no sweep: quantlab sweeps lists them")
     writer, path = destination(args)
     if args.action != "show" and (path or args.each or writer not in (None, "json")):
         raise UsageError("a table to show or write is that of one sweep: quantlab sweeps show ID")

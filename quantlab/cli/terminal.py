@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import time
@@ -17,10 +18,22 @@ BAR = "{percentage:3.0f}% {bar:24} {elapsed}<{remaining} {desc}"
 
 
 def prepare_streams() -> None:
-    """Let any text be written to any terminal: what its encoding lacks is written as an escape."""
+    """Let any text be written to any terminal: what its encoding lacks is written as an escape.
+
+    A stream that the caller has closed leads nowhere.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a stream that something else has put in place
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def discard_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere: Python would fail at it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(sentence: str) -> None:

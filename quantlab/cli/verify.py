@@ -1,7 +1,6 @@
 """quantlab verify: read a packed file back, check it, and measure it."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..formats import open_checkpoint
@@ -37,10 +36,10 @@ def run(args: argparse.Namespace) -> None:
     """Read, check and measure."""
     with Bar() as bar:
         if args.source is None:
-            found = remeasure(Path(args.file), on_progress=bar)
+            found = remeasure(args.file, on_progress=bar)
         else:
             with open_checkpoint(args.source) as source:
-                found = remeasure(Path(args.file), source, on_progress=bar)
+                found = remeasure(args.file, source, on_progress=bar)
     if args.json:
         print(json_text({"file": args.file, "tensors": records(found)}))
         return

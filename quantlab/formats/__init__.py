@@ -201,7 +201,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, al
     CheckpointError : it cannot be opened, or is not what it claims to be.
     LimitError : it exceeds a budget, such as the number of tensors.
     """
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or path == "":
         raise CheckpointError(f"cannot open {path!r}: give a path as text or as a pathlib.Path")
     if is_url(path):
         return _open_url(str(path), name, alone)
@@ -294,7 +294,7 @@ def export_outgoing(
     They are made a second time to compare the file with, so the whole takes twice the time of quantizing.
     """
     check_known("export format", format, [name for name, known in FORMATS.items() if known.writable])
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or path == "":
         raise ExportError(f"cannot write to {path!r}: give a path as text or as a pathlib.Path")
     write = export_layout if FORMATS[format].layout else write_verified
     write(Path(path), tensors, FORMATS[format], source, on_progress, cancel)

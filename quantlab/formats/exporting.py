@@ -108,4 +108,4 @@ def check_not_source(path: Path, source: Checkpoint | None) -> None:
         except (OSError, ValueError):
             continue
         if same:
-            raise ExportError(f"{shown(path.name)} is the file that the tensors come from: export to another name")
+            raise ExportError(f"{shown(path.name)} is the file that the tensors come from: write to another name")

@@ -33,7 +33,7 @@ def write_whole(
     refuses: no such folder, no permission, no space.
     """
     with system_errors(path):
-        final = _target(Path(path))
+        final = final_place(Path(path))
         temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
         descriptor = os.open(temporary, _FLAGS, 0o666)
         try:
@@ -62,8 +62,8 @@ def write_bytes(target: IO[bytes], data: memoryview, on_bytes: Callable[[int], N
         on_bytes(len(piece))
 
 
-def _target(path: Path) -> Path:
-    """The place behind all links. Only a regular file may be replaced there: never a device, a pipe or a folder."""
+def final_place(path: Path) -> Path:
+    """The place behind all links. ExportError for a device, a pipe or a folder: only a regular file may be replaced."""
     try:
         final = path.resolve()
         mode = os.lstat(final).st_mode

@@ -178,8 +178,9 @@ def test_the_table_marks_what_nothing_else_beats(run, model):
 
 
 def test_a_table_is_written_whole_or_not_at_all(run, model, tmp_path):
-    ran = run("sweep", model, "--config", "fp16", "--csv", tmp_path / "missing" / "out.csv")
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    for place in (tmp_path / "missing" / "out.csv", tmp_path):
+        ran = run("sweep", model, "--config", "fp16", "--csv", place)
+        assert (ran.code, ran.err.count("\n")) == (1, 1)  # before anything was computed
     run("sweep", model, "--config", "fp16", "--csv", tmp_path / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.npz", "out.csv"]
 
@@ -312,10 +313,18 @@ def test_the_format_can_be_named_in_place_of_the_suffix(run, model, tmp_path):
         assert opened.format == "quantlab safetensors"
 
 
-def test_the_source_is_never_replaced(run, model):
+@pytest.mark.parametrize(
+    "call",
+    [["quantize", "-o"], ["export", "-o"], ["sweep", "--csv"], ["sweep", "--json"], ["sweep", "--parquet"]],
+    ids=" ".join,
+)
+def test_the_source_is_never_replaced(run, model, call):
     before = model.read_bytes()
-    ran = run("quantize", model, "--config", "fp16", "-o", model)
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    (model.parent / "link").symlink_to(model)
+    for place in (model, model.parent / "link"):
+        ran = run(call[0], model, "--config", "fp16", call[1], place, *["--format", "npz"] * (call[1] == "-o"))
+        assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+        assert "is the file that the tensors come from" in ran.err
     assert model.read_bytes() == before
 
 

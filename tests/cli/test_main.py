@@ -96,6 +96,9 @@ def test_a_file_whose_name_is_no_text_is_read_and_written_like_any_other(run, tm
         ["quantize", "FILE", "--config", "fp16"], ["quantize", "FILE", "--config", "fp16", "-o", "x.bin"],
         ["quantize", "FILE", "-o", "x.npz"], ["export", "FILE", "--config", "*=", "-o", "x.npz"],
         ["export", "FILE", "--config", "fp16", "-o", "x.npz", "--format", "zip"],
+        ["export", "FILE", "--config", "=fp16", "-o", "x.npz"], ["info", "FILE", "--tensors", ""],
+        ["quantize", "FILE", "--config", "fp16", "--skip", "", "-o", "x.npz"],
+        ["sweep", "FILE", "--config", ""], ["sweep", "FILE", "--calibration", ","],
     ],
 )  # fmt: skip
 def test_wrong_usage_is_told_with_the_usage(run, model, call):
@@ -207,6 +210,25 @@ def test_a_reader_that_has_seen_enough_is_no_error(model):
     assert process.wait(60) == 141
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("call", [["info"], ["info", "--csv"], ["sweep"], ["sweep", "--csv", "-"]], ids=" ".join)
+def test_a_disk_that_is_full_is_said_in_one_line(model, call):
+    command = [sys.executable, "-m", "quantlab", call[0], str(model), *call[1:]]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "quantlab: cannot write to stdout: no space left on device"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_streams_that_are_closed_are_no_error(model, tmp_path, closed):
+    shell = f'"{sys.executable}" -m quantlab quantize "{model}" --config fp16 -o "{tmp_path}/out.npz" {closed}'
+    done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert (tmp_path / "out.npz").exists()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -94,12 +95,12 @@ def test_a_deleted_sweep_is_gone(run, kept):
     assert f"no sweep '{kept}'" in missing.err
 
 
-def test_an_id_that_is_that_of_several_sweeps_is_refused(run, model, kept):
-    for slug in ("fp16", "bf16", "q8_0"):
-        run("sweep", model, "--config", slug, "--store", "--tensors", "fc1.weight")
-    ran = run("sweeps", "show", "")
+def test_an_id_that_is_that_of_several_sweeps_is_refused(run, kept, monkeypatch):
+    records = [SimpleNamespace(id=id) for id in ("abc1", "abd2", "b3")]
+    monkeypatch.setattr("quantlab.cli.sweeps.ResultStore.sweeps", lambda store: records)
+    ran = run("sweeps", "delete", "ab")
     assert ran.code == 1
-    assert "4 sweeps have ids that begin with ''" in ran.err
+    assert "2 sweeps have ids that begin with 'ab'" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,7 @@ def test_an_id_that_is_that_of_several_sweeps_is_refused(run, model, kept):
         (["show"], "the ID of one sweep"),
         (["show", "a", "b"], "the ID of one sweep"),
         (["delete"], "IDs of one sweep or more"),
+        (["delete", ""], "'' is the ID of no sweep"),
         (["--csv", "-"], "that of one sweep"),
         (["delete", "a", "--json", "x"], "that of one sweep"),
         (["forget"], "invalid choice"),

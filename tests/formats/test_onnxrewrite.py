@@ -330,7 +330,7 @@ def test_tensors_that_the_model_does_not_have_are_refused(path, tmp_path):
             ql.export(tmp_path / "small.onnx", {"fc": q}, "onnx", source=source)
         with pytest.raises(ql.ExportError, match="has shape"):
             ql.export(tmp_path / "small.onnx", {"matmul.w": q}, "onnx", source=source)
-        with pytest.raises(ql.ExportError, match="export to another name"):
+        with pytest.raises(ql.ExportError, match="write to another name"):
             ql.export(path, {"gemm.w": q}, "onnx", source=source)
 
 
