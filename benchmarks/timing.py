@@ -8,7 +8,7 @@ from typing import Any
 
 Call = Callable[[], Any]
 FEWEST, MOST = 3, 25  # rounds, whatever the budget says
-PAUSE = 0.02  # seconds before a call: idle threads of torch and onnxruntime spin for a while, and take a core
+PAUSE = 0.06  # seconds before a call: idle threads of torch and onnxruntime spin on for 33 ms here, and take a core
 
 
 @dataclass(frozen=True)
