@@ -140,9 +140,12 @@ class IntegerCodec:
         groups.combine(lambda x, size, at: self.error_sums(x, size, cut(fitted, at)), np.add, out)
         return out[..., 0]
 
-    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray) -> None:
-        """Write the codes of x (float32 [rows, cols]) into `codes` (same shape, `code_dtype`)."""
-        kernels.encode(x, size, fitted, self.grid, codes)
+    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray, check: bool = False) -> bool:
+        """Write the codes of x (float32 [rows, cols]) into `codes` (same shape, `code_dtype`).
+
+        False if there was `check` for NaN and infinity, and x holds one: what was written then means nothing.
+        """
+        return kernels.encode(x, size, fitted, self.grid, check, codes)
 
     def decode(self, codes: np.ndarray, size: int, fitted: Fitted, x: np.ndarray) -> None:
         """Write the values of `codes` into x (float32)."""
@@ -184,9 +187,10 @@ class CastCodec:
         """Nothing to fit: empty parameters of the right shape."""
         return Fitted(*(np.zeros(lo.shape, np.float32) for _ in Fitted._fields))
 
-    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray) -> None:
-        """Write the bit patterns of x into `codes` (uint16)."""
+    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray, check: bool = False) -> bool:
+        """Write the bit patterns of x into `codes` (uint16). Returns what `IntegerCodec.encode` does."""
         codes.view(self.dtype)[...] = np.clip(x, -self.limit, self.limit)
+        return not check or bool(np.isfinite(x).all())
 
     def decode(self, codes: np.ndarray, size: int, fitted: Fitted, x: np.ndarray) -> None:
         """Write the values of the bit patterns into x (float32)."""
@@ -240,9 +244,10 @@ class BlockCodec(IntegerCodec):
         self.rule(x, size, np.float32(grid.qmin), np.float32(grid.qmax), codes, scale, offset)
         return codes, scale, offset
 
-    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray) -> None:
-        """Write the codes of x into `codes`; they follow from x alone."""
+    def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray, check: bool = False) -> bool:
+        """Write the codes of x into `codes`; they follow from x alone. Returns what `IntegerCodec.encode` does."""
         codes[...] = self._choose(x, size)[0]
+        return not check or bool(np.isfinite(x).all())
 
     def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
         """As `IntegerCodec.error_sums`. Nothing is clipped: the rules use the whole range of codes."""

@@ -131,12 +131,10 @@ class Groups:
         """The values of a piece: float32 [rows, cols] in C order."""
         return widened(self.matrix[piece.rows, piece.cols])
 
-    def finite_block(self, piece: Piece) -> np.ndarray:
-        """`block`, finite: known where the extremes are, else looked at. Raises NonFiniteError."""
-        block = self.block(piece)
-        if self._extents is None and not kernels.all_finite(block):
-            raise_non_finite(self.tensor)
-        return block
+    @property
+    def is_known_finite(self) -> bool:
+        """Whether the extremes, and so NaN and infinity, have been looked for."""
+        return self._extents is not None
 
     @property
     def is_plain(self) -> bool:

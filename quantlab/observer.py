@@ -38,6 +38,7 @@ class Observer:
         self._layout: tuple[int, ...] | None = None
         self._range: tuple[np.ndarray, np.ndarray] | None = None
         self._kept: list[Groups] = []
+        self._fitted: Fitted | None = None  # until the next batch
 
     def update(self, batch: np.ndarray) -> None:
         """Take in one batch (as `quantize` takes a tensor).
@@ -56,6 +57,7 @@ class Observer:
                 f"a batch of shape {x.shape} does not go with the earlier ones under {self.config.granularity}: "
                 f"their layout is {self._layout}, this one's {layout}"
             )
+        self._fitted = None
         if self._streams:
             self._range = self._merged(lo, hi)
         else:
@@ -88,8 +90,16 @@ class Observer:
 
     def params(self) -> Fitted:
         """(scale, zero_point, offset), float32 [rows, groups per row]. Raises CalibrationRequiredError without data."""
+        return Fitted(*(values.copy() for values in self._params()))
+
+    def _params(self) -> Fitted:
         if not self.batches:
             raise CalibrationRequiredError("the observer has seen no data: call update(batch) at least once first")
+        if self._fitted is None:
+            self._fitted = self._fit()
+        return self._fitted
+
+    def _fit(self) -> Fitted:
         codec = self.config.codec
         if not self._streams and isinstance(codec, IntegerCodec):
             return self.config.calibration.fit(joined(self._kept), codec)
@@ -104,7 +114,7 @@ class Observer:
 
     def quantize(self, x: np.ndarray) -> QuantizedTensor:
         """Quantize a tensor with the parameters observed, in one pass. Raises ShapeError if its layout is another."""
-        fitted = self.params()
+        fitted = self._params()
         single = as_values(x)
         groups = self.config.granularity.to_groups(single)
         if self.config.codec.has_scale and groups.shape != fitted.scale.shape:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from . import packing, pool
-from .arrays import FLOATS, as_values
+from .arrays import FLOATS, as_values, raise_non_finite
 from .config import QuantConfig, check_config
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, IntegerCodec, cut, fit_ranges
 from .errors import DTypeError, EmptyTensorError, NonFiniteError, PackingError, ShapeError
@@ -280,9 +280,11 @@ def encode_into(codes: np.ndarray, groups: Groups, fitted: Fitted, config: Quant
     """
 
     def task(piece: Piece) -> None:
-        x = groups.finite_block(piece)
-        config.codec.encode(x, groups.size, cut(fitted, piece.at), codes[piece.rows, piece.cols])
+        part = codes[piece.rows, piece.cols]
+        if not config.codec.encode(groups.block(piece), groups.size, cut(fitted, piece.at), part, check):
+            raise_non_finite(groups.tensor)
 
+    check = not groups.is_known_finite
     pool.run(task, groups.pieces(STREAM))
 
 

@@ -314,11 +314,6 @@ def extents(values: np.ndarray, batches: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p.min(initial=lo) for p in parts]), np.array([p.max(initial=hi) for p in parts])
 
 
-def all_finite(values: np.ndarray) -> bool:
-    """Neither NaN nor infinity."""
-    return bool(np.isfinite(values).all())
-
-
 def ordered_keys(values: np.ndarray) -> np.ndarray:
     """Integers 0 .. 2^32-1 that order as the floats do, -0.0 before 0.0."""
     bits = values.view(np.uint32).astype(np.int64)

@@ -64,6 +64,7 @@ PARTS = {
     "round_trip",
     "decode_nearest",
     "nearest_code",
+    "largest_bits",
     "difference",
     "plus_product",
     "add_differences",
@@ -206,7 +207,7 @@ def test_codes_and_values_are_those_of_the_formulas(mapping, kind, layout, bits)
     (x, size), codes = matrix_of(kind, layout), Codes(mapping, bits)
     fitted = fitted_matrix(x, size, mapping, bits, "fp32")
     found, values = np.empty(x.shape, codes.dtype), np.empty(x.shape, np.float32)
-    kernels.encode(x, size, fitted, MAPPINGS[mapping].grid(bits), found)
+    assert kernels.encode(x, size, fitted, MAPPINGS[mapping].grid(bits), True, found)
     kernels.decode(found, size, fitted, values)
     coded, decoded = reference.groups_of(found, size), reference.groups_of(values, size)
     for r, row in enumerate(reference.groups_of(x, size)):
@@ -443,9 +444,18 @@ def test_extents_show_what_is_not_finite(bad):
     assert not np.isfinite(kernels.extent(x)).all()
 
 
-@given(x=hnp.arrays(np.float32, st.integers(1, 100), elements=st.floats(width=32)))
-def test_one_value_that_is_not_finite_is_seen(x):
-    assert kernels.all_finite(x[None]) == reference.all_finite(x)
+@given(
+    x=hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 3), st.sampled_from([1, 40, 3000])), elements=st.floats(width=32)
+    ),
+    size=st.sampled_from([7, 32, 128, 5000]),
+)
+def test_values_that_are_not_finite_are_seen_while_they_are_encoded(x, size):
+    size, codes = min(size, x.shape[1]), np.empty(x.shape, np.int8)
+    ones = np.ones((x.shape[0], -(-x.shape[1] // size)), np.float32)
+    fitted, grid = kernels.Fitted(ones, 0 * ones, 0 * ones), MAPPINGS["symmetric"].grid(8)
+    assert kernels.encode(x, size, fitted, grid, True, codes) == np.isfinite(x).all()
+    assert kernels.encode(x, size, fitted, grid, False, codes)
 
 
 @each_kind

@@ -120,3 +120,14 @@ def test_float64_beyond_float32_is_refused_although_the_scales_are_known():
     observer.update(np.ones(10, np.float32))
     with pytest.raises(ql.NonFiniteError, match="beyond the range of float32"):
         observer.quantize(np.array([1.0, 1e300]))
+
+
+def test_parameters_are_those_of_the_batches_so_far_whatever_was_done_with_earlier_ones():
+    observer = ql.Observer(ql.QuantConfig(calibration=ql.MSE()))
+    for batch in BATCHES:
+        observer.update(batch)
+        observer.quantize(batch)
+        observer.params().scale[:] = 1e9
+    again = observed(ql.QuantConfig(calibration=ql.MSE()))
+    np.testing.assert_array_equal(observer.params().scale, again.params().scale)
+    np.testing.assert_array_equal(observer.quantize(BATCHES[0]).packed, again.quantize(BATCHES[0]).packed)
