@@ -42,7 +42,7 @@ def error_histograms(histograms: Mapping[str, Histogram], log: bool = False) -> 
     fig = figure(traces, "Error of a weight, original − decoded", "Share of weights per bin (%)", height=400)
     if log:
         lowest = min((100 / counts.sum() for _, counts in histograms.values() if counts.sum()), default=1e-4)
-        fig.update_yaxes(type="log", range=[np.log10(lowest) - 0.3, 2.1], exponentformat="power", dtick=1)
+        fig.update_yaxes(type="log", range=[np.log10(lowest) - 0.3, 2.1], tickformat="~g", dtick=1)
     return fig
 
 
@@ -139,7 +139,8 @@ def byte_split(parts: Mapping[str, Mapping[str, int]]) -> go.Figure:
         for name in names
     ]
     fig = figure(traces, "Bytes", "", barmode="stack", bargap=0.35, height=52 * len(slugs) + 110)
-    fig.update_layout(legend_traceorder="normal")
+    # A share that does not fit into its piece is left to the hover and the table.
+    fig.update_layout(legend_traceorder="normal", uniformtext={"minsize": 10, "mode": "hide"})
     return fig.update_yaxes(type="category", autorange="reversed", title_text=None, showgrid=False)
 
 

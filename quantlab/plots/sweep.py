@@ -234,7 +234,7 @@ def compression_bars(frame: pd.DataFrame, source: str) -> go.Figure:
     if not np.allclose(against_fp32, rows["compression_ratio"]):
         traces.insert(0, _bars(rows, against_fp32, "against fp32", faded(GREY, 0.55)))
     fig = figure(
-        traces, "Times smaller, measured on the packed bytes", "", barmode="group", bargap=0.25, bargroupgap=0.05,
+        traces, "Times smaller (×)", "", barmode="group", bargap=0.25, bargroupgap=0.05,
         height=(18 + 12 * len(traces)) * len(rows) + 90,
     )  # fmt: skip
     fig.update_layout(legend_traceorder="reversed", margin_t=TOOLBAR, dragmode=False)
@@ -252,6 +252,8 @@ def _bars(rows: pd.DataFrame, ratio: pd.Series, name: str, color: str) -> go.Bar
         customdata=rows[["config", "tensor"]],
         text=[f"{value:.2f} ×" for value in ratio],
         textposition="auto",
+        textfont={"size": 11},
+        constraintext="none",
         hovertext=_hover(rows, "nbytes"),
         hovertemplate="%{hovertext}<extra></extra>",
         cliponaxis=False,

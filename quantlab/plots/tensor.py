@@ -15,7 +15,7 @@ def value_histogram(histogram: Histogram, levels: Levels | None = None, log: boo
     """How often values occur, with the levels of a quantization grid over them.
 
     The grid's lines are thinned to at most `DRAWN_LEVELS` in view, and what lies beyond the outermost level, where
-    values are clipped, is shaded.
+    values are clipped, is shaded if there are any.
     """
     low, high = float(histogram.edges[0]), float(histogram.edges[-1])
     traces = [] if levels is None else _grid_traces(levels, low, high)
@@ -28,14 +28,15 @@ def value_histogram(histogram: Histogram, levels: Levels | None = None, log: boo
     )
     fig.update_xaxes(range=[low, high])
     if levels is not None:
-        _shade_clipped(fig, levels, low, high)
+        for start, end in clipped_ranges(histogram, levels):
+            fig.add_vrect(start, end, fillcolor=faded(GREY, 0.2), line_width=0, layer="below")
     if log:
         top = np.log10(max(histogram.counts.max(), 1))
         # From below one value, so that a bin with a single one still shows.
         fig.update_yaxes(
             type="log",
             range=[-0.3, top + 0.1],
-            dtick=1,
+            dtick="D2" if top < 1.5 else 1,  # between 1 and 30 the powers of ten alone leave next to no numbers
             title_text="values per bin (log)",
             selector={"overlaying": None},
         )
@@ -47,6 +48,16 @@ def thinned(levels: np.ndarray, low: float, high: float, most: int = DRAWN_LEVEL
     seen = levels[(levels >= low) & (levels <= high)]
     every = max(1, -(-seen.size // most))
     return seen[::every], every
+
+
+def clipped_ranges(histogram: Histogram, levels: Levels) -> list[tuple[float, float]]:
+    """Where the histogram has bins of values that are clipped, that is more than half a step beyond the last level."""
+    edges, counts = histogram.edges, histogram.counts
+    low, high = float(edges[0]), float(edges[-1])
+    first, last = float(levels.values[0]) - levels.step / 2, float(levels.values[-1]) + levels.step / 2
+    below, above = counts[edges[1:] <= first], counts[edges[:-1] >= last]
+    found = [(low, min(first, high))] if below.any() else []
+    return [*found, (max(last, low), high)] if above.any() else found
 
 
 def channel_band(channels: ChannelStatistics, marked: np.ndarray | None = None) -> go.Figure:
@@ -101,13 +112,6 @@ def _grid_traces(levels: Levels, low: float, high: float) -> list[go.Scatter]:
             name=f"{what} of {levels.config}",
         )
     ]
-
-
-def _shade_clipped(fig: go.Figure, levels: Levels, low: float, high: float) -> None:
-    first, last = float(levels.values[0]), float(levels.values[-1])
-    for start, end in ((low, min(first, high)), (max(last, low), high)):
-        if start < end:
-            fig.add_vrect(start, end, fillcolor=faded(GREY, 0.2), line_width=0, layer="below")
 
 
 def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray, name: str, color: str) -> list[go.Scatter]:

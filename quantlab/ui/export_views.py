@@ -59,7 +59,9 @@ def preview(found: Plan) -> None:
                 st.caption("An ONNX model is written again as a whole: what is left out here is copied all the same.")
             _others(assignment.copied)
     if assignment.left:
-        with st.expander(f"{counted(len(assignment.left), 'tensor')} not in the file", icon=":material/block:"):
+        left = sum(item.spec.nbytes for item in assignment.left)
+        label = f"{counted(len(assignment.left), 'tensor')} not in the file, {text.size(left)}"
+        with st.expander(label, icon=":material/block:"):
             _others(assignment.left)
     if found.refusals:
         more = f" The same goes for {len(found.refusals) - 1:,} more." if len(found.refusals) > 1 else ""
@@ -80,8 +82,8 @@ def _planned(items: Sequence[Item]) -> None:
     )
     number = st.column_config.NumberColumn
     config = {
-        "Source": number(format="bytes"),
-        "Packed": number(format="bytes"),
+        "Source": number("Source (bytes)", format="localized"),
+        "Packed": number("Packed (bytes)", format="localized"),
         "Compression": number(format="%.2f ×"),
     }
     st.dataframe(frame, hide_index=True, column_config=config, height=min(38 + 35 * len(frame), TABLE_HEIGHT))

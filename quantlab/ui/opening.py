@@ -108,7 +108,10 @@ def _draw_table(session: state.Session, job: jobs.Job, names: list[str]) -> None
     frame = table(session.checkpoint, names, job.result or job.partial or {})
     if len(names) > CHARTED:
         frame = frame.drop(columns="histogram")
-    if frame["note"].isna().all():
+    noted = frame["note"].notna()
+    if (without := int((noted & frame["std"].isna()).sum())) > 0:
+        st.caption(f"{counted(without, 'tensor')} without figures: the last column says why.")
+    if not noted.any():
         frame = frame.drop(columns="note")
     event = st.dataframe(
         frame, key="tensors", on_select="rerun", selection_mode="single-row", hide_index=True, placeholder="–",
@@ -140,16 +143,16 @@ def _column_config(names: list[str]) -> dict[str, Any]:
     return {
         # Wide enough for the names: they share their beginnings, and differ at the end.
         "tensor": column.TextColumn("Tensor", pinned=True, width=min(max(30 + 7 * longest, 100), 320)),
-        "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=100),
-        "shape": column.TextColumn("Shape", width=104),
-        "dtype": column.TextColumn("Type", width=70),
-        "nbytes": column.NumberColumn("Size", format="bytes", help="Bytes in the file's own type.", width=74),
-        "minimum": column.NumberColumn("Min", format="%.4g", width=78),
-        "maximum": column.NumberColumn("Max", format="%.4g", width=78),
-        "std": column.NumberColumn("Std", format="%.3g", help=about("std"), width=74),
-        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis"), width=78),
-        "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros"), width=72),
-        "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers"), width=84),
+        "histogram": column.BarChartColumn("Histogram", help=about("histogram"), width=110),
+        "shape": column.TextColumn("Shape", width=96),
+        "dtype": column.TextColumn("Type", width=64),
+        "nbytes": column.NumberColumn("Bytes", format="localized", help="In the file's own type.", width=88),
+        "minimum": column.NumberColumn("Min", format="%.4g", width=76),
+        "maximum": column.NumberColumn("Max", format="%.4g", width=76),
+        "std": column.NumberColumn("Std", format="%.3g", help=about("std"), width=72),
+        "kurtosis": column.NumberColumn("Kurtosis", format="%.4g", help=about("kurtosis"), width=74),
+        "zeros": column.NumberColumn("Zeros", format="%.3g %%", help=about("zeros"), width=96),
+        "outliers": column.NumberColumn("Outliers", format="%.3g %%", help=about("outliers"), width=88),
         "note": column.TextColumn("Note", width=300),
     }
 

@@ -19,7 +19,8 @@ from quantlab.wording import counted
 
 SHOWN = 100_000  # rows; a much longer table loses search and selection
 FILTERS = {"dtype": "Number format", "mapping": "Mapping", "granularity": "Granularity", "calibration": "Calibration"}
-FORMATS = {"dB": "%.2f", "bits": "%.3f", "x": "%.2f", "bytes": "bytes", "share": "percent", "": "scientific"}
+FORMATS = {"dB": "%.2f", "bits": "%.3f", "x": "%.2f", "bytes": "localized", "share": "%.3g", "": "%.4g"}
+OWN_FORMATS = {"cosine": "%.6f", "mse": "%.3e"}  # squares of small errors are smaller still
 
 
 def open_in_compare(session: state.Session | None, slugs: Sequence[str], tensor: str) -> None:
@@ -49,6 +50,7 @@ def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame
     front = plots.pareto_front(shown["bits_per_weight"], shown["sqnr_db"], True)
     # The table has a download button of its own, so its text must be safe for spreadsheets too.
     told = tables.without_formulas(shown)
+    told["clipped_fraction"] *= 100  # percent
     if not everything:
         told.insert(1, "front", ["★" if best else "" for best in front])
     st.caption("A click on a cell opens its configuration in Compare. Tick two to four rows to open them together.")
@@ -96,9 +98,9 @@ def columns(frame: pd.DataFrame) -> dict[str, Any]:
         config[name] = column.TextColumn(label, help=about(name))
     for name, metric in METRICS.items():
         if name in frame:
-            unit = "%.6f" if name == "cosine" else FORMATS[metric.unit]
-            head = metric.label if metric.unit in ("bytes", "share") else title(name)
-            config[name] = column.NumberColumn(head, help=f"{metric.help} {better(metric).capitalize()}.", format=unit)
+            unit = OWN_FORMATS.get(name, FORMATS[metric.unit])
+            told = f"{about(name) or metric.help} {better(metric).capitalize()}."
+            config[name] = column.NumberColumn(title(name), help=told, format=unit)
     return config
 
 

@@ -82,7 +82,9 @@ def test_the_sample_shows_every_tensor_with_its_figures(sample_path):
 
 
 def test_tensors_without_figures_say_why_and_keep_nobody_else_from_theirs(folder):
-    table = rows(started(file=str(folder / "model.safetensors")))
+    at = started(file=str(folder / "model.safetensors"))
+    table = rows(at)
+    assert any("3 tensors without figures" in caption.value for caption in at.caption)
     assert "1 NaN and 1 infinite" in table["note"]["broken"]
     assert "int64" in table["note"]["positions"]
     assert "no elements" in table["note"]["nothing"]

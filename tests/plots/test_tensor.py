@@ -6,7 +6,7 @@ import pytest
 from quantlab.config import QuantConfig
 from quantlab.plots.levels import levels
 from quantlab.plots.style import CONFIG
-from quantlab.plots.tensor import DRAWN_CHANNELS, DRAWN_LEVELS, channel_band, thinned, value_histogram
+from quantlab.plots.tensor import DRAWN_CHANNELS, DRAWN_LEVELS, channel_band, clipped_ranges, thinned, value_histogram
 from quantlab.statistics import describe, describe_channels
 from quantlab.tensor import quantize
 
@@ -45,13 +45,20 @@ def test_levels_are_lines_and_never_a_smear(x, slug):
     assert ("every" in lines.name) == (found.values.size > DRAWN_LEVELS)
 
 
+def test_a_constant_is_not_clipped():
+    x = np.full((8, 8), 0.3, np.float32)
+    grid = levels(x, quantize(x, QuantConfig()))[0]
+    assert clipped_ranges(describe(x).histogram, grid) == []
+
+
 def test_what_is_clipped_is_shaded(x):
     clipping = quantize(x, QuantConfig.parse("int4-sym-tensor-percentile5_95"))
     fig = value_histogram(describe(x).histogram, levels(x, clipping)[0])
-    found = levels(x, clipping)[0].values
+    found = levels(x, clipping)[0]
+    beyond = found.step / 2  # the nearest code of what lies closer is the last one
     assert [(shape.x0, shape.x1) for shape in fig.layout.shapes] == [
-        (pytest.approx(x.min()), pytest.approx(found[0])),
-        (pytest.approx(found[-1]), pytest.approx(x.max())),
+        (pytest.approx(x.min()), pytest.approx(found.values[0] - beyond)),
+        (pytest.approx(found.values[-1] + beyond), pytest.approx(x.max())),
     ]
 
 
