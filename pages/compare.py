@@ -4,7 +4,7 @@ import streamlit as st
 
 from quantlab.ui import compare_views, state
 
-session = state.require_tensor()
+session = state.require_weights()
 
 st.title("Compare", anchor=False)
 compare_views.tensor_line(session)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from quantlab.ui import cache, inspecting, state, widgets
 
-session = state.require_tensor()
+session = state.require_weights()
 
 inspecting.header(session)
 with widgets.boundary():

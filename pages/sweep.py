@@ -48,7 +48,7 @@ elif session.job:
     st.info(
         "The server no longer keeps the sweep of this link: look among the earlier ones.", icon=":material/history:"
     )
-elif session.opened is not None:
+elif session.opened is not None and possible:
     st.info("Run the sweep to see error, size and compression of every configuration here.", icon=":material/grid_on:")
 
 if results:

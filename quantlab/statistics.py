@@ -6,7 +6,9 @@ copy of the tensor is made.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -110,9 +112,10 @@ class ChannelStatistics:
             ratio = self.amax / np.median(self.amax)
         return np.where(np.isfinite(ratio), ratio, np.nan)
 
-    def worst(self, count: int = 10) -> np.ndarray:
-        """Indices of the channels with the largest crest factors, worst first; dead channels are not among them."""
-        order = np.argsort(-np.nan_to_num(self.crest, nan=-1.0), kind="stable")
+    def worst(self, count: int = 10, by: Literal["range", "crest"] = "crest") -> np.ndarray:
+        """Indices of the channels with the largest magnitudes, or crest factors; the worst first, and no dead ones."""
+        figures = {"range": self.amax, "crest": np.nan_to_num(self.crest, nan=-1.0)}[by]
+        order = np.argsort(-figures, kind="stable")
         return order[~np.isin(order, self.dead)][:count]
 
 
@@ -205,7 +208,7 @@ def describe_channels(x: np.ndarray, axis: int = 0) -> ChannelStatistics:
     return ChannelStatistics(axis % x.ndim, *np.concatenate(parts, axis=1))
 
 
-def channel_histograms(x: np.ndarray, axis: int, channels: np.ndarray, bins: int = 32) -> list[Histogram]:
+def channel_histograms(x: np.ndarray, axis: int, channels: Iterable[int], bins: int = 32) -> list[Histogram]:
     """Histograms of some channels along `axis`, each over its own range."""
     rows = (np.ascontiguousarray(_channels(x, axis)[channel]) for channel in channels)
     return [histogram(row, float(row.min()), float(row.max()), bins) for row in rows]

@@ -132,11 +132,13 @@ def test_a_scalar_has_no_channels():
 
 def test_dead_channels_are_found_and_are_never_the_worst():
     x = RNG.standard_normal((8, 100)).astype(np.float32)
+    x[7] *= 50
     x[2], x[5] = 0, DEAD / 2 * np.abs(x).max()
     x[6, 3] = 50
     channels = describe_channels(x)
     np.testing.assert_array_equal(channels.dead, [2, 5])
     assert channels.worst(1) == [6]
+    assert channels.worst(1, "range") == [7]
     assert not {2, 5} & set(channels.worst(8))
     assert np.isnan(channels.crest[2])
     assert "2 of 8 along axis 0 are" in " ".join(findings(describe(x), channels))

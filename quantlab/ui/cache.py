@@ -7,7 +7,7 @@ read-only.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import streamlit as st
@@ -23,7 +23,7 @@ from quantlab.ui import jobs, sources
 from quantlab.ui.jobs import Job, Progress
 
 Key = tuple[str, int, int]
-TABLE_BINS = 32  # bins of the small histograms of the table
+TABLE_BINS = 24  # bins of the small histograms of the table: bars of two pixels and more
 PUBLISHED_EVERY = 0.5  # seconds between partial results
 
 
@@ -69,9 +69,11 @@ def value_histogram(key: Key, checkpoint: Checkpoint, tensor: str, central: bool
     return _value_histogram(key, tensor, central, checkpoint)
 
 
-def worst_channels(key: Key, checkpoint: Checkpoint, tensor: str, axis: int, count: int) -> list[Histogram]:
-    """Histograms of the `count` channels along `axis` with the largest crest factors, worst first."""
-    return _worst_channels(key, tensor, axis, count, checkpoint)
+def channel_histograms(
+    key: Key, checkpoint: Checkpoint, tensor: str, axis: int, channels: Iterable[int]
+) -> list[Histogram]:
+    """Histograms of a few of the channels along `axis`, in the order given."""
+    return _channel_histograms(key, tensor, axis, tuple(map(int, channels)), checkpoint)
 
 
 def group_levels(
@@ -126,9 +128,10 @@ def _value_histogram(key: Key, tensor: str, central: bool, _checkpoint: Checkpoi
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _worst_channels(key: Key, tensor: str, axis: int, count: int, _checkpoint: Checkpoint) -> list[Histogram]:
-    worst = _channel_statistics(key, tensor, axis, _checkpoint).worst(count)
-    return statistics.channel_histograms(values(key, _checkpoint, tensor), axis, worst, TABLE_BINS)
+def _channel_histograms(
+    key: Key, tensor: str, axis: int, channels: tuple[int, ...], _checkpoint: Checkpoint
+) -> list[Histogram]:
+    return statistics.channel_histograms(values(key, _checkpoint, tensor), axis, channels, TABLE_BINS)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

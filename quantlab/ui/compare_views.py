@@ -75,13 +75,18 @@ def invitation(session: state.Session) -> None:
 
 
 def sides(session: state.Session, tensor: str, configs: Sequence[QuantConfig]) -> list[Side]:
-    """What is known of every configuration; a sentence for each that does not go with the tensor."""
-    found = []
+    """What is known of every configuration; a sentence for those that do not go with the tensor."""
+    found: list[Side] = []
+    refused: dict[str, list[str]] = {}
     for config in configs:
         try:
             found.append(compare_data.side(session, tensor, config))
         except QuantlabError as error:
-            st.error(f"{text.plain(config)}: {text.sentence(error)}", icon=":material/block:")
+            refused.setdefault(text.sentence(error), []).append(text.plain(config))
+    for reason, which in refused.items():
+        # What all of them are refused for is a matter of the tensor.
+        named = f"{', '.join(which)}: " if len(which) < len(configs) else ""
+        st.error(named + reason, icon=":material/block:")
     return found
 
 

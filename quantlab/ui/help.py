@@ -4,11 +4,14 @@
 parameters are its keys where they have one, so that a form can look up whatever a registry offers.
 """
 
+from collections.abc import Iterable
+
 TERMS: dict[str, str] = {
     # What a configuration is made of
     "configuration": (
         "One way to store a tensor in fewer bits: a number format, how its codes are laid over the values (mapping), "
-        "which values share a scale (granularity), and which range the codes cover (calibration)."
+        "which values share a scale (granularity), and which range the codes cover (calibration). Its short name says "
+        "them in this order: `int4-sym-g128-mse`."
     ),
     "preset": "A configuration that people use by name. Choosing one fills in the fields; change them from there.",
     "dtype": (
@@ -22,12 +25,12 @@ TERMS: dict[str, str] = {
     ),
     "granularity": (
         "Which values share a scale. **tensor**: all of them. **channel**: those with the same index along an axis, "
-        "such as one output neuron. **group**: runs of neighbours within a row. The fewer share one, the finer the "
-        "steps and the more scales there are to store."
+        "such as one output neuron (`ch0`: along axis 0; `ch-1`: along the last). **group**: runs of neighbours within "
+        "a row (`g128`: of 128). The fewer share one, the finer the steps and the more scales there are to store."
     ),
     "calibration": (
         "Which range the codes cover. Everything up to the largest value costs coarse steps for all others; clipping "
-        "the rarest values buys finer steps. **minmax** clips nothing; the others choose how much to clip."
+        "the rarest values buys finer steps."
     ),
     "scale_dtype": (
         "How each scale is stored. 16 bits halve the cost of scales; codes are chosen with the rounded scale, so the "
@@ -47,16 +50,10 @@ TERMS: dict[str, str] = {
     # Calibrations
     "minmax": "From the smallest to the largest value: nothing is clipped, and one outlier sets everyone's step.",
     "percentile": "From one percentile to another, exactly: the rarest values on both ends are clipped.",
-    "entropy": "The range whose histogram loses the least information (KL divergence) when quantized, after TensorRT.",
+    "entropy": "The range whose histogram loses the least information (KL divergence), after TensorRT.",
     "mse": "The range of least squared error, found by search. Never worse than minmax.",
-    "octav": (
-        "The range at which rounding and clipping are in balance, by OCTAV's iteration: nearly as good as mse, and "
-        "several times as fast."
-    ),
-    "exact": (
-        "The least squared error that any scale and zero point give, in every group. Scales may be negative: the one "
-        "code more below 0 then serves the side that needs it. For small groups; not for the uniform mapping."
-    ),
+    "octav": "The range that balances rounding and clipping (OCTAV): nearly as good as mse, several times as fast.",
+    "exact": "The least squared error of any scale, negative ones too, and zero point. For small groups, not uniform.",
     "movavg": "From the mean of the smallest values to the mean of the largest: softer than minmax.",
     "ema": "Ranges of successive batches, averaged with weights that fade: what training frameworks track.",
     # Figures of a tensor
@@ -72,11 +69,15 @@ TERMS: dict[str, str] = {
         "larger, the more of the codes lie where hardly any value does."
     ),
     "relative_range": "The channel's largest magnitude over that of the median channel.",
-    "dead": "A channel whose values are all zero, or too small to matter next to the tensor's largest.",
     "histogram": "How many values fall into each of equal bins from the smallest to the largest.",
     "levels": (
         "The values that codes can stand for. Each weight moves to the nearest one; what lies beyond the outermost "
         "is clipped to it."
+    ),
+    "worst": (
+        "**Range**: the largest magnitude. With one scale for the whole tensor, it sets everyone's step. "
+        "**Crest factor**: the largest magnitude over the root mean square. Where it is large, even a scale of the "
+        "channel's own leaves few codes to most of its values."
     ),
     # Figures of a result
     "sqnr_db": (
@@ -92,3 +93,9 @@ TERMS: dict[str, str] = {
 def about(term: str) -> str | None:
     """The explanation of a term; None where there is none, so that a widget shows no question mark."""
     return TERMS.get(term)
+
+
+def about_each(term: str, options: Iterable[str]) -> str | None:
+    """The explanation of a term, and of each of its options that has one."""
+    lines = [f"- **{option}**: {TERMS[option]}" for option in options if option in TERMS]
+    return "\n".join([TERMS[term], "", *lines]) if lines else about(term)

@@ -1,5 +1,8 @@
 """The parts of the Inspect page: a tensor's figures, its values under a quantization grid, its channels."""
 
+from typing import Literal
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -13,6 +16,7 @@ from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about
 
 WORST = 10
+WORST_BY: dict[str, Literal["range", "crest"]] = {"Range": "range", "Crest factor": "crest"}
 RANGES = ("All", "Central 99 %")
 CARD = 120  # pixels: seven cards in a row beside the sidebar, two on a phone
 
@@ -55,7 +59,7 @@ def oddities(found: TensorStatistics, channels: ChannelStatistics | None) -> Non
         st.success("Nothing odd: no outliers, no dead channels, no lopsided range.", icon=":material/check_circle:")
         return
     # The words before the colon are the finding's name.
-    parts = (sentence.partition(": ") for sentence in sentences)
+    parts = (text.minus(sentence).partition(": ") for sentence in sentences)
     lines = [f"**{name}:** {text.plain(rest)}" if rest else text.plain(name) for name, _, rest in parts]
     st.warning("\n\n".join(lines), icon=":material/troubleshoot:")
 
@@ -79,7 +83,7 @@ def values_tab(session: state.Session) -> None:
     widgets.chart(
         plots.value_histogram(histogram, levels, log), "values", f"Histogram of the values of {session.tensor}"
     )
-    st.caption(_legend(config, levels, group, histogram))
+    st.caption(_legend(config, levels, group, histogram), help=about("levels"))
 
 
 def channels_tab(session: state.Session) -> None:
@@ -89,20 +93,25 @@ def channels_tab(session: state.Session) -> None:
         st.info("A scalar has no channels.", icon=":material/inbox:")
         return
     own = session.spec.channel_axis
-    axis = st.selectbox(
-        "Channels along", range(len(shape)), format_func=lambda i: f"axis {i} ({shape[i]:,} channels)",
-        # Tensors of the other kind begin with their own axis, not with the one that was chosen for these.
-        key=f"axis{own}" if own else "axis",
-        help=about("axis"), width=240, bind="query-params", index=own,
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        axis = st.selectbox(
+            "Channels along", range(len(shape)), format_func=lambda i: f"axis {i} ({shape[i]:,} channels)",
+            # Tensors of the other kind begin with their own axis, not with the one that was chosen for these.
+            key=f"axis{own}" if own else "axis",
+            help=about("axis"), width=240, bind="query-params", index=own,
+        )  # fmt: skip
+        by = st.segmented_control(
+            "Worst by", list(WORST_BY), default="Range", required=True, key="worst", bind="query-params",
+            help=about("worst"),
+        )  # fmt: skip
     channels = cache.channel_statistics(session.key, session.checkpoint, session.tensor, axis)
-    worst = channels.worst(WORST)
+    worst = channels.worst(WORST, WORST_BY[by])
     widgets.chart(
         plots.channel_band(channels, worst), "band", f"Range of the channels of {session.tensor} along axis {axis}"
     )
-    histograms = cache.worst_channels(session.key, session.checkpoint, session.tensor, axis, WORST)
-    st.markdown("**Worst channels**, those with the largest crest factor", help=about("crest"))
-    st.dataframe(_worst_table(channels, histograms), hide_index=True, column_config=_WORST_COLUMNS)
+    histograms = cache.channel_histograms(session.key, session.checkpoint, session.tensor, axis, worst)
+    st.markdown(f"**Worst channels**, those with the largest {by.lower()}")
+    st.dataframe(_worst_table(channels, worst, histograms), hide_index=True, column_config=_WORST_COLUMNS)
 
 
 def main_axis(spec: TensorSpec) -> int | None:
@@ -141,7 +150,7 @@ def _legend(config: QuantConfig, levels: Levels | None, group: str | None, shown
         return f"No grid is drawn: {config} does not go with this tensor."
     low, high = text.number(float(levels.values[0])), text.number(float(levels.values[-1]))
     told = f"{levels.values.size:,} levels from {low} to {high}, a step of {text.number(levels.step)} apart."
-    if shown.edges[0] < levels.values[0] - levels.step / 2 or shown.edges[-1] > levels.values[-1] + levels.step / 2:
+    if plots.clipped_ranges(shown, levels):
         told += " What lies on grey is clipped to the outermost level."
     if levels.groups == 1:
         return told
@@ -149,8 +158,7 @@ def _legend(config: QuantConfig, levels: Levels | None, group: str | None, shown
     return f"{whose}: {told}" + ("" if group else " Every other group has finer steps of its own.")
 
 
-def _worst_table(channels: ChannelStatistics, histograms: list[Histogram]) -> pd.DataFrame:
-    worst = channels.worst(WORST)
+def _worst_table(channels: ChannelStatistics, worst: np.ndarray, histograms: list[Histogram]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "channel": worst,

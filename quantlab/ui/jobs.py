@@ -265,5 +265,5 @@ def _headline(job: Job) -> str:
         return f"**{text.plain(job.label)}** waits for its turn: {RUNNING_PER_KIND} others run"
     left = job.seconds_left
     pace = f"about {duration(left)} left" if left is not None else "estimating the time left"
-    at = text.plain(text.shortened(job.step.at, 64))
+    at = text.plain(text.shortened(job.step.at, 96))
     return " · ".join(part for part in (f"**{text.plain(job.label)}**", f"{job.fraction:.0%}", pace, at) if part)

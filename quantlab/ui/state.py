@@ -21,7 +21,7 @@ none of the names above.
 For pages::
 
     session = require_checkpoint()      # Session with an open checkpoint, or the page says why not and stops
-    session = require_tensor()          # the same, with a tensor that is in the checkpoint
+    session = require_weights()         # the same, with a tensor of it that can be quantized
     session = current()                 # whatever there is
     session.checkpoint, session.tensor, session.spec    # an error with a sentence where there is none
     session.key                         # (path, size, mtime_ns): what caches are keyed by, with tensor and slug
@@ -132,14 +132,24 @@ def say_why_none(session: Session) -> None:
     st.page_link(page_path("open"), label="Choose a file", icon=":material/folder_open:")
 
 
-def require_tensor() -> Session:
-    """The session with its open checkpoint and chosen tensor; without them the page says why and stops."""
+def require_weights() -> Session:
+    """The session with its open checkpoint and a tensor of weights; without them the page says why and stops."""
     session = require_checkpoint()
     if session.chosen is None:
         st.info(f"{text.plain(session.title)} holds no tensor.", icon=":material/inbox:")
         st.page_link(page_path("open"), label="Choose another file", icon=":material/folder_open:")
         st.stop()
+    if not holds_weights(session.spec):
+        st.title(text.plain(session.tensor), anchor=False)
+        what = f"{session.spec.dtype} values, and only floats are quantized" if session.spec.size else "no elements"
+        st.info(f"This tensor has {what}. Choose another one in the sidebar.", icon=":material/pin:")
+        st.stop()
     return session
+
+
+def holds_weights(spec: TensorSpec) -> bool:
+    """Whether a tensor has values that can be quantized, as far as the file says."""
+    return "float" in spec.dtype and spec.size > 0
 
 
 def open_sample() -> None:

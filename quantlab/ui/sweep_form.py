@@ -8,7 +8,6 @@ import streamlit as st
 
 from quantlab.config import QuantConfig
 from quantlab.errors import LimitError
-from quantlab.formats import Checkpoint
 from quantlab.ui import state, sweep_plan, text
 from quantlab.wording import counted
 
@@ -18,7 +17,8 @@ SCOPES = ("All", "Some", "This one")
 
 def tensor_form(session: state.Session) -> list[str]:
     """Which tensors to sweep: all that hold floats, those of names and patterns, or the current one."""
-    usable = [name for name in session.checkpoint.names if sweepable(session.checkpoint, name)]
+    checkpoint = session.checkpoint
+    usable = [name for name in checkpoint.names if state.holds_weights(checkpoint.spec(name))]
     left, right = st.columns([1, 2], vertical_alignment="top")
     scope = left.segmented_control(
         "Tensors", SCOPES, default="All", required=True, key="scope", bind="query-params", persist_state="session",
@@ -29,16 +29,10 @@ def tensor_form(session: state.Session) -> list[str]:
         return [name for name in usable if name == session.chosen]
     if scope == "Some":
         return _some(right, usable)
-    other = len(session.checkpoint.names) - len(usable)
+    other = len(checkpoint.names) - len(usable)
     without = f"; {counted(other, 'other')} without float values left out" if other else ""
     right.caption(f"{counted(len(usable), 'tensor')} of {text.plain(session.title)}{without}")
     return usable
-
-
-def sweepable(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether a tensor holds values that can be quantized."""
-    spec = checkpoint.spec(name)
-    return "float" in spec.dtype and spec.size > 0
 
 
 def _some(place: Any, usable: list[str]) -> list[str]:

@@ -38,8 +38,8 @@ def told(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> str:
     return (
         f"**{counted(found.configs, 'configuration')}** × {counted(found.tensors, 'tensor')} of "
         f"{text.count(found.values)} weights = {text.count(found.evaluations)} evaluations, "
-        f"**about {duration(found.seconds)}** on this computer, and at most {text.size(found.peak_bytes)} of memory "
-        "with all that the server holds already"
+        f"**about {duration(found.seconds)}** on this computer. The server then holds at most "
+        f"{text.size(found.peak_bytes)} of memory."
     )
 
 

@@ -117,7 +117,7 @@ def filling(session: state.Session, results: Results) -> None:
 
 def metrics_help() -> str:
     """Every metric in a line."""
-    return "\n".join(f"- **{metric.label}**: {metric.help}" for metric in METRICS.values())
+    return "\n".join(f"- **{metric.label}**: {about(name) or metric.help}" for name, metric in METRICS.items())
 
 
 def _filters(place: Any, frame: pd.DataFrame) -> pd.DataFrame:
@@ -166,11 +166,16 @@ def views(session: state.Session | None, results: Results, frame: pd.DataFrame, 
 def _say_common(frame: pd.DataFrame) -> None:
     """Say over which tensors a total is, where that is not all of them."""
     common, measured = len(tables.common_tensors(frame)), frame["tensor"].nunique()
-    if common < measured:
-        st.caption(
-            f"Totals are over the {common} of {measured} tensors that every configuration here accepts: only over the "
-            "same weights can they be compared. A filter that leaves out what refuses tensors includes more of them."
-        )
+    if common == measured:
+        return
+    told = (
+        f"Totals are over the {common} of {measured} tensors that every configuration here accepts: only over the "
+        "same weights can they be compared. A filter that leaves out what refuses tensors includes more of them."
+    )
+    if 2 * common < measured:
+        st.warning(told, icon=":material/filter_alt:")
+    else:
+        st.caption(told)
 
 
 def _follow(session: state.Session | None, event: Any) -> None:
@@ -229,7 +234,7 @@ def histograms(session: state.Session | None, rows: pd.DataFrame, tensor: str) -
     first = list(dict.fromkeys([best[0], best[len(best) // 2], best[-1]]))
     chosen = left.multiselect(
         "Configurations", slugs, first, max_selections=OVERLAID, key="overlaid",
-        bind="query-params", help=about("configuration"),
+        bind="query-params", wrap=True, help=about("configuration"),
     )  # fmt: skip
     log = right.toggle(
         "Logarithmic", True, key="log-errors", bind="query-params", help="Shows the rare large errors too."

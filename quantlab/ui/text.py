@@ -4,6 +4,7 @@ import math
 import re
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$:&-])")
+_MINUS = re.compile(r"(?<!\S)-(?=\d)|(?<=\de)-(?=\d)")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -54,6 +55,15 @@ def number(value: float, digits: int = 4) -> str:
     else:
         written = f"{value:.{digits}g}"
     return written.replace("-", "\N{MINUS SIGN}")
+
+
+def minus(text: str) -> str:
+    """A sentence with real minus signs before its negative numbers and exponents.
+
+    >>> minus("from -0.5 to 1e-05 in the pre-trained layer-2")
+    'from \N{MINUS SIGN}0.5 to 1e\N{MINUS SIGN}05 in the pre-trained layer-2'
+    """
+    return _MINUS.sub("\N{MINUS SIGN}", text)
 
 
 def percent(share: float) -> str:

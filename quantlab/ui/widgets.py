@@ -20,7 +20,7 @@ from quantlab.granularity import GRANULARITIES
 from quantlab.metrics import METRICS
 from quantlab.plots.style import CONFIG
 from quantlab.ui import jobs, state, text
-from quantlab.ui.help import about
+from quantlab.ui.help import about, about_each
 
 TOKENS = ("tensor", "ch0", "ch-1", "g32", "g64", "g128", "g256")  # granularities that a grid offers unasked
 FIELD, NUMBER_FIELD = 140, 120  # pixels
@@ -126,7 +126,9 @@ def grid_form(axes: Sequence[int] = (0,)) -> tuple[list[QuantConfig], list[str]]
 def _choice(place: Any, name: str, label: str, term: str, options: Iterable[str], default: list[str]) -> list[str]:
     """A multiselect whose choice is in the URL as `name`, and is remembered between visits to its page."""
     _recall(name)
-    chosen = place.multiselect(label, list(options), default, key=name, help=about(term), bind="query-params")
+    chosen = place.multiselect(
+        label, list(options), default, key=name, help=about(term), bind="query-params", wrap=True
+    )
     state.current().choices[name] = chosen
     return chosen
 
@@ -136,8 +138,8 @@ def _typed(place: Any, name: str, label: str, term: str, options: Iterable[str],
     _recall(name)
     more = [*st.session_state.get(name, []), *st.query_params.get_all(name)]
     chosen = place.multiselect(
-        label, list(dict.fromkeys([*options, *more])), default, key=name, help=about(term), bind="query-params",
-        accept_new_options=True, placeholder="Choose, or type one",
+        label, list(dict.fromkeys([*options, *more])), default, key=name, help=about_each(term, options),
+        bind="query-params", wrap=True, accept_new_options=True, placeholder="Choose, or type one",
     )  # fmt: skip
     state.current().choices[name] = chosen
     return chosen
@@ -175,8 +177,9 @@ def _fields(key: str, value: QuantConfig) -> QuantConfig:
 
 def _select(key: str, name: str, label: str, registry: Iterable[str], disabled: bool = False) -> str:
     return st.selectbox(
-        label, list(registry), key=f"{key}-{name}", help=about(name), disabled=disabled, width=FIELD, filter_mode=None
-    )
+        label, list(registry), key=f"{key}-{name}", help=about_each(name, registry), disabled=disabled, width=FIELD,
+        filter_mode=None,
+    )  # fmt: skip
 
 
 def _parameters(key: str, name: str, kind: type, disabled: bool) -> dict[str, Any]:

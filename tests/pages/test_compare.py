@@ -139,6 +139,7 @@ def test_a_tensor_that_cannot_be_quantized_says_why(model, tensor, words):
     at = page("compare", file=model, tensor=tensor, compare=THREE)
     assert not at.exception
     assert words in said(at)
+    assert len(at.error) + len(at.info) == 1  # once, and not for every configuration
 
 
 def test_a_configuration_that_the_tensor_refuses_is_said_and_the_others_are_compared(model):

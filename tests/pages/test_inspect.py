@@ -192,6 +192,8 @@ def test_channels_of_another_axis():
     at.selectbox(key="axis").select(1).run()
     assert not at.exception
     assert len(at.dataframe[0].value) == 10
+    assert at.dataframe[0].value["relative"].is_monotonic_decreasing
+    at.segmented_control(key="worst").select("Crest factor").run()
     assert at.dataframe[0].value["crest"].is_monotonic_decreasing
 
 

@@ -10,7 +10,7 @@ from quantlab.config import PRESETS, grid
 from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
 from quantlab.granularity import GRANULARITIES
 from quantlab.metrics import METRICS
-from quantlab.ui.help import TERMS
+from quantlab.ui.help import TERMS, about_each
 from quantlab.ui.text import number, percent, plain, sentence, size
 from quantlab.ui.widgets import fits, metric_text
 
@@ -135,6 +135,12 @@ def test_units_and_limits_of_figures():
 )
 def test_every_choice_has_its_explanation(parts):
     assert not [part for part in parts if part not in TERMS]
+
+
+def test_the_help_of_a_choice_explains_what_can_be_chosen():
+    told = about_each("calibration", CALIBRATIONS)
+    assert told is not None and all(TERMS[name] in told for name in ["calibration", *CALIBRATIONS])
+    assert about_each("mapping", MAPPINGS) == TERMS["mapping"]
 
 
 def test_a_strangers_text_is_never_markup():
