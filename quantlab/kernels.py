@@ -8,7 +8,8 @@ Kernels check nothing, release the GIL and run on one thread; `pool.run` spreads
 helpers, whose instructions keep strict IEEE order after inlining: reassociation must never touch `offset + q * scale`.
 Nor may "contract" be allowed where values are decoded: it reaches through the widening of a decoded value to the
 product that made it, and the error would be that of another value than the one that is shipped. `fused` allows it for
-adding a product to a sum, and nothing else: there it only spares a rounding.
+adding a product to a sum, and nothing else: there it only spares a rounding. `screening` allows it for errors that say
+which of many ranges are worth a look; what is chosen among those goes by errors without it.
 """
 
 import math
@@ -24,11 +25,25 @@ fast = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "n
 inlined = njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 inlined_fast = njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath={"reassoc", "nsz"})
 fused = njit(nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath={"reassoc", "nsz", "contract"})
+# The same for a kernel of its own, whose sums only say which of several ranges to look at.
+screening = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 INFINITE_BITS = np.uint32(0x7F800000)  # of a float32; NaN has more
 HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
-GLANCE = 512  # values after which a search asks whether a candidate has lost already
+GLANCE = 512  # values after which a search asks whether candidates have lost already
+WIDTH, LANES = 32, np.uint64(32)  # trials of a search that are made together, as the lanes of vectors
+FOUR, EIGHT = np.uint64(4) * LANES, np.uint64(8) * LANES
+ABREAST = 2048  # values of a group up to which a search takes LANES groups at a time
+# What a search knows of its lanes lies in rows of LANES in one array, at distances that the compiler knows: so it need
+# not ask whether what it writes is what it reads. Of a trial: two parts of its error, and how it encodes.
+TRIED, ALSO, SCALE, INVERSE, LOWEST, HIGHEST, OFFSET, TRIAL = (LANES * np.uint64(i) for i in range(8))
+# Of a group: the range given and its error, the best one yet and its error, and those to compare; where a round starts,
+# and what the whole share of a direction takes off there; extremes, and the ends that are worth no trial; the power of
+# two that makes it about 1.
+FULL_LO, FULL_HI, FULL_ERROR, LO, HI, BEST, NEW_LO, NEW_HI, NEW_ERROR = (LANES * np.uint64(i) for i in range(9))
+START_LO, START_HI, BELOW, ABOVE, SMALLEST, LARGEST, LEAST, MOST = (LANES * np.uint64(i) for i in range(9, 17))
+LIMIT, FACTOR, SUM_XQ, SUM_QQ, GROUP = (LANES * np.uint64(i) for i in range(17, 22))
 BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
 LOG_2, SQRT_HALF_BITS = math.log(2.0), 0x3FE6A09E667F3BCD
 COARSE = 128  # edges that a two-sided search tries first
@@ -73,6 +88,33 @@ class Sides(NamedTuple):
     most: np.ndarray  # largest scale whose outermost code is finite in float32
     farthest_down: float  # the most of `down`
     farthest_up: float
+
+
+class Plan(NamedTuple):
+    """Rounds of ranges to try around the best one yet."""
+
+    ways: np.ndarray  # float64 [directions, 3]: what a share takes off, as `list_ranges` takes it
+    shares: np.ndarray  # float64 [n], those of every direction from none to the most
+    slices: np.ndarray  # int64 [directions, 3]: the round that each belongs to, and which shares are its own
+
+
+class Trials(NamedTuple):
+    """Room for the ranges of one round of a group's search, in blocks of LANES."""
+
+    lo: np.ndarray  # float64 [n]
+    hi: np.ndarray
+    errors: np.ndarray
+    table: np.ndarray  # float32 [blocks * TRIAL]
+    values: np.ndarray  # float32 [largest group]: the group, times a power of two that makes it about 1
+
+
+class Tile(NamedTuple):
+    """Room for LANES groups of the same size, side by side."""
+
+    values: np.ndarray  # float32 [size * LANES]: value i of group k is at i * LANES + k
+    scaled: np.ndarray  # the same, times powers of two that make the groups about 1
+    state: np.ndarray  # float64 [GROUP]
+    table: np.ndarray  # float32 [TRIAL]
 
 
 class Work(NamedTuple):
@@ -507,84 +549,411 @@ def squared_error(values, scale, offset, lowest, highest):
 
 
 @jit
-def narrow(lo, hi, cut):
-    """[lo, hi] with cut[0] and cut[1] of its width taken off below and above, and cut[2] of either end's way to 0."""
-    center, width = min(max(lo, 0.0), hi), hi - lo
-    return lo + cut[0] * width + cut[2] * (center - lo), hi - cut[1] * width - cut[2] * (hi - center)
-
-
-@jit
-def range_error(values, smallest, largest, lo, hi, grid, storage, best):
-    """(error, cost): the squared error under a range, and what the costlier of the two extremes alone adds to it.
-
-    Where that, or that of the first values, is more than `best` the rest is not looked at, and the error is inf.
-    """
+def range_error(values, lo, hi, grid, storage):
+    """Squared error of values [n] under a range."""
     scale, zero_point, offset = fit(lo, hi, grid, storage)
     lowest, highest = bounds(scale, zero_point, offset, grid)
-    step, start = np.float32(scale), np.float32(offset)
-    below = smallest - np.float64(round_trip(smallest, step, start, lowest, highest)[1])
-    above = largest - np.float64(round_trip(largest, step, start, lowest, highest)[1])
-    cost = max(below * below, above * above)
-    error = 0.0 if cost <= best else np.inf
-    for first in range(0, values.shape[0], GLANCE):
-        if error > best:
-            return np.inf, cost
-        error += squared_error(values[first : first + GLANCE], step, start, lowest, highest)
-    return error, cost
+    return squared_error(values, np.float32(scale), np.float32(offset), lowest, highest)
+
+
+@inlined
+def power_above(amax):
+    """The power of two that takes a float32 > 0 to between 1 and 2, float64."""
+    return 1.0 / np.int64(np.float64(amax).view(np.int64) & 0x7FF0000000000000).view(np.float64)
+
+
+@inlined
+def reach_of(lo, hi, error, grid, storage):
+    """How far beyond a narrower range than [lo, hi] a value may lie, if it is not to cost more than `error` alone.
+
+    Codes reach a step beyond their range at most, and what scales and offsets are rounded by.
+    """
+    steps = 1.1 * (hi - lo) / grid.steps + grid.steps * storage.smallest
+    return steps + storage.epsilon * (hi - lo + max(abs(lo), abs(hi))) + 1.001 * math.sqrt(error)
+
+
+@inlined
+def taken_off(lo, hi, ways, d):
+    """What the whole share of a direction takes off below and above."""
+    center, width = min(max(lo, 0.0), hi), hi - lo
+    return ways[d, 0] * width + ways[d, 2] * (center - lo), ways[d, 1] * width + ways[d, 2] * (hi - center)
+
+
+@inlined
+def largest_share(lo, hi, below, above, least, most):
+    """The share of which [lo + share * below, hi - share * above] just reaches `least` and `most`."""
+    return min((least - lo) / below if below > 0.0 else np.inf, (hi - most) / above if above > 0.0 else np.inf)
+
+
+@inlined
+def fit_trial(lo, hi, factor, grid, storage, table, at):
+    """Write the parameters of a range, times `factor`, into a lane of a table."""
+    scale, zero_point, offset = fit(lo, hi, grid, storage)
+    lowest, highest = bounds(scale, zero_point, offset, grid)
+    step = scale * factor
+    table[at + SCALE], table[at + INVERSE] = step, 1.0 / step
+    table[at + LOWEST], table[at + HIGHEST] = lowest, highest
+    table[at + OFFSET] = offset * factor
+
+
+@fused
+def about_squared(value, table, at):
+    """About the squared error of a value in a lane: by the inverse of its scale, and with less rounding."""
+    distance = value - table[at + OFFSET]
+    code = min(max(np.rint(distance * table[at + INVERSE]), table[at + LOWEST]), table[at + HIGHEST])
+    error = distance - code * table[at + SCALE]
+    return error * error
+
+
+@screening
+def try_ranges(values, table, at):
+    """Set the errors of the trials at `at` of a table to those of values [n], summed in float32."""
+    end = np.uint64(values.shape[0])
+    whole = end & ~np.uint64(7)
+    for k in range(at, at + LANES):
+        table[k], table[ALSO + k] = np.float32(0), np.float32(0)
+    for start in range(np.uint64(0), whole, np.uint64(8)):
+        for k in range(at, at + LANES):
+            some, others = np.float32(0), np.float32(0)
+            for i in range(start, start + np.uint64(4)):
+                some += about_squared(values[i], table, k)
+                others += about_squared(values[i + np.uint64(4)], table, k)
+            table[k] += some
+            table[ALSO + k] += others
+    for i in range(whole, end):
+        for k in range(at, at + LANES):
+            table[k] += about_squared(values[i], table, k)
+    for k in range(at, at + LANES):
+        table[k] += table[ALSO + k]
 
 
 @jit
-def search_group(values, cuts, plan, grid, storage, found):
-    """Improve found = (error, lo, hi) of a group by narrower and wider ranges.
+def fit_trials(trials, count, factor, grid, storage):
+    """Write the parameters of the first `count` ranges, times `factor`, into the table; returns how many blocks."""
+    blocks = (np.uint64(count) + LANES - np.uint64(1)) // LANES
+    trials.lo[count : blocks * LANES], trials.hi[count : blocks * LANES] = trials.lo[0], trials.hi[0]
+    for block in range(blocks):
+        first, at = block * LANES, block * TRIAL
+        for k in range(LANES):
+            fit_trial(trials.lo[first + k], trials.hi[first + k], factor, grid, storage, trials.table, at + k)
+    return blocks
 
-    cuts : as `narrow` takes them, float64 [n, 3]; plan : int64 [directions, 3], each the round it belongs to and the
-    slice of cuts to try. Every round starts from the best range of those before. A direction ends where clipping an
-    extreme costs so much that going on would only cost more: rounded zero points may move a range by half a step.
+
+@jit
+def try_all(values, trials, blocks, best):
+    """Set the errors of so many blocks of trials to those of values [n]: float64 sums of float32 ones.
+
+    They become infinite as soon as the values so far cost more than `best` under all trials of a block.
+    """
+    errors, table = trials.errors, trials.table
+    errors[: blocks * LANES] = 0.0
+    for start in range(0, values.shape[0], GLANCE):
+        part = values[start : start + GLANCE]
+        for block in range(blocks):
+            first, at, least = block * LANES, block * TRIAL, np.inf
+            if errors[first] == np.inf:
+                continue
+            try_ranges(part, table, at)
+            for k in range(LANES):
+                errors[first + k] += np.float64(table[at + k])
+                least = min(least, errors[first + k])
+            if least > best:
+                errors[first : first + LANES] = np.inf
+
+
+@jit
+def scale_values(values, factor, out):
+    """out = values times `factor`, a float64; float32 [n]."""
+    for i in range(np.uint64(values.shape[0])):
+        out[i] = np.float64(values[i]) * factor
+
+
+@jit
+def list_ranges(lo, hi, plan, d, least, most, trials, count):
+    """Add [lo, hi] narrowed along direction d to the first `count` of `trials`, and return how many there are then.
+
+    Ranges that leave out `least` or `most` are not added, nor are those after them.
+    """
+    below, above = taken_off(lo, hi, plan.ways, d)
+    limit = largest_share(lo, hi, below, above, least, most)
+    for i in range(plan.slices[d, 1], plan.slices[d, 2]):
+        if plan.shares[i] > limit:
+            break
+        trials.lo[count], trials.hi[count] = lo + plan.shares[i] * below, hi - plan.shares[i] * above
+        count += 1
+    return count
+
+
+@jit
+def best_trial(values, trials, count, factor, grid, storage, best):
+    """(number of the best of the first `count` ranges of `trials`, its error); -1 if none is below `best`.
+
+    values : float32 [n], a group's times `factor`; errors are so times factor^2, as `best` is.
+    """
+    blocks = fit_trials(trials, count, factor, grid, storage)
+    try_all(values, trials, blocks, best)
+    chosen = -1
+    for k in range(count):
+        if trials.errors[k] < best:
+            chosen, best = k, trials.errors[k]
+    return chosen, best
+
+
+@jit
+def search_group(values, plan, grid, storage, lo, hi, error, trials):
+    """(lo, hi): the best range found for a group, around the one given, whose error is above 0.
+
+    The first two rounds start from the range given, others from the best range of those before. Ranges that leave out
+    an extreme by so much that this alone costs more than the best one are not tried.
     """
     smallest, largest = extent(values)
-    lo, hi, now = found[1], found[2], plan[0, 0]
-    for d in range(plan.shape[0]):
-        if plan[d, 0] != now:
-            lo, hi, now = found[1], found[2], plan[d, 0]
-        for k in range(plan[d, 1], plan[d, 2]):
-            new_lo, new_hi = narrow(lo, hi, cuts[k])
-            error, cost = range_error(values, smallest, largest, new_lo, new_hi, grid, storage, found[0])
-            if error < found[0]:
-                found[0], found[1], found[2] = error, new_lo, new_hi
-            elif math.sqrt(cost) > math.sqrt(found[0]) + 2.0 * (new_hi - new_lo) / grid.steps:
-                break
+    factor = power_above(max(abs(smallest), abs(largest)))
+    scaled = trials.values[: values.shape[0]]
+    scale_values(values, factor, scaled)
+    best, best_lo, best_hi, d = error * factor * factor, lo, hi, 0
+    while d < plan.slices.shape[0]:
+        now, count = plan.slices[d, 0], 0
+        if now > 1:
+            lo, hi = best_lo, best_hi
+        reach = reach_of(lo, hi, best / factor / factor, grid, storage)
+        while d < plan.slices.shape[0] and plan.slices[d, 0] == now:
+            count = list_ranges(lo, hi, plan, d, smallest + reach, largest - reach, trials, count)
+            d += 1
+        if count > 0:
+            chosen, best = best_trial(scaled, trials, count, factor, grid, storage, best)
+            if chosen >= 0:
+                best_lo, best_hi = trials.lo[chosen], trials.hi[chosen]
+    return best_lo, best_hi
+
+
+@inlined
+def refitted(lo, hi, a, b, grid, storage):
+    """[lo, hi] with the scale that is best for the codes it gives: a = sum x q, b = sum q^2. The same with offsets."""
+    zero_point = fit(lo, hi, grid, storage)[1]
+    scale = a / b if a > 0.0 and b > 0.0 else 0.0
+    below = -(zero_point if grid.has_zero_point == 1.0 else grid.steps / 2) * scale
+    changed = grid.has_offset == 0.0 and scale > 0.0
+    return below if changed else lo, below + grid.steps * scale if changed else hi
 
 
 @jit
-def refit_range(values, grid, storage, found):
-    """Improve found = (error, lo, hi) by the scale that is best for the codes it gives; no offset."""
-    smallest, largest = extent(values)
-    scale, zero_point, offset = fit(found[1], found[2], grid, storage)
+def trials_for(ranges, size):
+    """Trials for so many ranges of groups of up to `size` values."""
+    blocks = (np.uint64(ranges) + LANES - np.uint64(1)) // LANES
+    room, table = np.empty((3, blocks * LANES)), np.empty(blocks * TRIAL, np.float32)
+    return Trials(room[0], room[1], room[2], table, np.empty(size, np.float32))
+
+
+@jit
+def search_alone(values, plan, grid, storage, lo, hi, trials):
+    """(lo, hi): the range of least squared error that is found for a group, around the one given."""
+    full = range_error(values, lo, hi, grid, storage)
+    if full == 0.0:
+        return lo, hi
+    found_lo, found_hi = search_group(values, plan, grid, storage, lo, hi, full, trials)
+    error = range_error(values, found_lo, found_hi, grid, storage)
+    scale, zero_point, offset = fit(found_lo, found_hi, grid, storage)
     lowest, highest = bounds(scale, zero_point, offset, grid)
     a, b = projection(values, np.float32(scale), lowest, highest)
-    if a > 0.0 and b > 0.0:
-        lo = -(zero_point if grid.has_zero_point == 1.0 else grid.steps / 2) * (a / b)
-        hi = lo + grid.steps * (a / b)
-        error = range_error(values, smallest, largest, lo, hi, grid, storage, found[0])[0]
-        if error < found[0]:
-            found[0], found[1], found[2] = error, lo, hi
+    new_lo, new_hi = refitted(found_lo, found_hi, a, b, grid, storage)
+    new_error = range_error(values, new_lo, new_hi, grid, storage)
+    if new_error < error:
+        error, found_lo, found_hi = new_error, new_lo, new_hi
+    # A difference in the last digits is summation order, not a better range.
+    better = error < full * (1.0 - 1e-9)
+    return found_lo if better else lo, found_hi if better else hi
 
 
 @jit
-def search_ranges(x, size, cuts, plan, grid, storage, lo, hi):
-    """The ranges [lo, hi] (float64 [rows, groups], replaced) of least squared error that `search_group` finds."""
-    found = np.empty(3)
+def exact_errors(tile, count, lo_at, hi_at, error_at, grid, storage):
+    """Set errors of a tile to those of encoding and decoding its `count` values each, with the ranges named."""
+    values, state, table = tile.values, tile.state, tile.table
+    for k in range(LANES):
+        fit_trial(state[lo_at + k], state[hi_at + k], 1.0, grid, storage, table, k)
+        state[error_at + k] = 0.0
+    for i in range(count):
+        for k in range(LANES):
+            value = values[i * LANES + k]
+            scale, offset = table[SCALE + k], table[OFFSET + k]
+            decoded = round_trip(value, scale, offset, table[LOWEST + k], table[HIGHEST + k])[1]
+            error = difference(value, decoded)
+            state[error_at + k] += error * error
+
+
+@jit
+def refit_lanes(tile, count, grid, storage):
+    """Set the new ranges of a tile to the best ones, with the scales that are best for the codes they give."""
+    values, state, table = tile.values, tile.state, tile.table
+    for k in range(LANES):
+        fit_trial(state[LO + k], state[HI + k], 1.0, grid, storage, table, k)
+        state[SUM_XQ + k], state[SUM_QQ + k] = 0.0, 0.0
+    for i in range(count):
+        for k in range(LANES):
+            value = values[i * LANES + k]
+            code = np.float64(min(max(np.rint(value / table[SCALE + k]), table[LOWEST + k]), table[HIGHEST + k]))
+            state[SUM_XQ + k] += np.float64(value) * code
+            state[SUM_QQ + k] += code * code
+    for k in range(LANES):
+        state[NEW_LO + k], state[NEW_HI + k] = refitted(
+            state[LO + k], state[HI + k], state[SUM_XQ + k], state[SUM_QQ + k], grid, storage
+        )
+
+
+@screening
+def try_lanes(scaled, count, table):
+    """Set the errors of a tile's trials: each lane's range on its own `count` values, summed in float32."""
+    for k in range(LANES):
+        table[k], table[ALSO + k] = np.float32(0), np.float32(0)
+    whole, end = (count & ~np.uint64(7)) * LANES, count * LANES
+    for start in range(np.uint64(0), whole, EIGHT):
+        for k in range(start, start + LANES):
+            some, others = np.float32(0), np.float32(0)
+            for i in range(k, k + FOUR, LANES):
+                some += about_squared(scaled[i], table, k - start)
+                others += about_squared(scaled[i + FOUR], table, k - start)
+            table[k - start] += some
+            table[ALSO + k - start] += others
+    for start in range(whole, end, LANES):
+        for k in range(LANES):
+            table[k] += about_squared(scaled[start + k], table, k)
+    for k in range(LANES):
+        table[k] += table[ALSO + k]
+
+
+@jit
+def fill_lane(tile, k, values, lo, hi):
+    """Put a group and the range given for it into lane k of a tile."""
+    smallest, largest = extent(values)
+    factor = power_above(max(-smallest, largest, 2.0**-149))
+    state, own, scaled = tile.state, tile.values, tile.scaled
+    for i in range(np.uint64(values.shape[0])):
+        own[i * LANES + k] = values[i]
+        scaled[i * LANES + k] = np.float64(values[i]) * factor
+    state[SMALLEST + k], state[LARGEST + k], state[FACTOR + k] = smallest, largest, factor
+    state[FULL_LO + k], state[FULL_HI + k] = lo, hi
+
+
+@inlined
+def start_round(state, first, grid, storage):
+    """Start a round of the lanes of a tile: the first two from the range given, others from the best one yet."""
+    for k in range(LANES):
+        lo, hi = state[FULL_LO + k] if first else state[LO + k], state[FULL_HI + k] if first else state[HI + k]
+        error = state[BEST + k] / state[FACTOR + k] / state[FACTOR + k]
+        reach = reach_of(lo, hi, error, grid, storage)
+        state[START_LO + k], state[START_HI + k] = lo, hi
+        state[LEAST + k], state[MOST + k] = state[SMALLEST + k] + reach, state[LARGEST + k] - reach
+
+
+@inlined
+def start_direction(state, ways, d):
+    """What a direction takes off the lanes of a tile; returns the largest share that is worth a trial in any."""
+    for k in range(LANES):
+        lo, hi = state[START_LO + k], state[START_HI + k]
+        below, above = taken_off(lo, hi, ways, d)
+        state[LIMIT + k] = largest_share(lo, hi, below, above, state[LEAST + k], state[MOST + k])
+        state[BELOW + k], state[ABOVE + k] = below, above
+    limit = state[LIMIT]
+    for k in range(LANES):
+        limit = max(limit, state[LIMIT + k])
+    return limit
+
+
+@jit
+def search_direction(tile, count, shares, first, last, limit, grid, storage):
+    """Try the ranges of a direction, shares[first:last], in all lanes of a tile."""
+    state, table, scaled = tile.state, tile.table, tile.scaled
+    for i in range(first, last):
+        share = shares[i]
+        if share > limit:
+            break
+        for k in range(LANES):
+            lo = state[START_LO + k] + share * state[BELOW + k]
+            hi = state[START_HI + k] - share * state[ABOVE + k]
+            state[NEW_LO + k], state[NEW_HI + k] = lo, hi
+            fit_trial(lo, hi, state[FACTOR + k], grid, storage, table, k)
+        try_lanes(scaled, count, table)
+        for k in range(LANES):
+            error = np.float64(table[k])
+            better = error < state[BEST + k]
+            state[BEST + k] = error if better else state[BEST + k]
+            state[LO + k] = state[NEW_LO + k] if better else state[LO + k]
+            state[HI + k] = state[NEW_HI + k] if better else state[HI + k]
+
+
+@jit
+def search_tile(tile, count, plan, grid, storage):
+    """`search_alone` for the LANES groups of a tile, whose ranges are replaced."""
+    state = tile.state
+    exact_errors(tile, count, FULL_LO, FULL_HI, FULL_ERROR, grid, storage)
+    for k in range(LANES):
+        state[LO + k], state[HI + k] = state[FULL_LO + k], state[FULL_HI + k]
+        state[BEST + k] = state[FULL_ERROR + k] * state[FACTOR + k] * state[FACTOR + k]
+    now = -1
+    for d in range(np.uint64(plan.slices.shape[0])):
+        if plan.slices[d, 0] != now:
+            now = plan.slices[d, 0]
+            start_round(state, now <= 1, grid, storage)
+        limit = start_direction(state, plan.ways, d)
+        search_direction(
+            tile, count, plan.shares, np.uint64(plan.slices[d, 1]), np.uint64(plan.slices[d, 2]), limit, grid, storage
+        )
+    exact_errors(tile, count, LO, HI, BEST, grid, storage)
+    refit_lanes(tile, count, grid, storage)
+    exact_errors(tile, count, NEW_LO, NEW_HI, NEW_ERROR, grid, storage)
+    for k in range(LANES):
+        better = state[NEW_ERROR + k] < state[BEST + k]
+        error = state[NEW_ERROR + k] if better else state[BEST + k]
+        lo, hi = state[NEW_LO + k] if better else state[LO + k], state[NEW_HI + k] if better else state[HI + k]
+        # A difference in the last digits is summation order, not a better range.
+        better = error < state[FULL_ERROR + k] * (1.0 - 1e-9)
+        state[FULL_LO + k] = lo if better else state[FULL_LO + k]
+        state[FULL_HI + k] = hi if better else state[FULL_HI + k]
+
+
+@jit
+def search_abreast(x, size, plan, grid, storage, lo, hi):
+    """`search_ranges` for the groups of full size, LANES at a time."""
+    count, per_row = np.uint64(size), x.shape[1] // size
+    room = np.empty(count * LANES, np.float32), np.empty(count * LANES, np.float32)
+    tile = Tile(room[0], room[1], np.ones(GROUP), np.empty(TRIAL, np.float32))
+    last = x.shape[0] * per_row - 1
+    for first in range(0, last + 1, WIDTH):
+        for k in range(WIDTH):
+            place = min(first + k, last)  # the last group fills the lanes that are left
+            r, j = place // per_row, place % per_row
+            fill_lane(tile, np.uint64(k), group(x, r, j, size), lo[r, j], hi[r, j])
+        search_tile(tile, count, plan, grid, storage)
+        for k in range(min(WIDTH, last + 1 - first)):
+            r, j = (first + k) // per_row, (first + k) % per_row
+            lo[r, j], hi[r, j] = tile.state[FULL_LO + np.uint64(k)], tile.state[FULL_HI + np.uint64(k)]
+
+
+@jit
+def search_ranges(x, size, plan, grid, storage, lo, hi):
+    """The ranges [lo, hi] (float64 [rows, groups], replaced) of least squared error that a search finds."""
+    done = 0
+    if size <= ABREAST:
+        search_abreast(x, size, plan, grid, storage, lo, hi)
+        done = x.shape[1] // size
+    trials = trials_for(plan.shares.shape[0], size)
     for r in range(x.shape[0]):
-        for j in range(lo.shape[1]):
+        for j in range(done, lo.shape[1]):
             values = group(x, r, j, size)
-            full = range_error(values, values[0], values[0], lo[r, j], hi[r, j], grid, storage, np.inf)[0]
-            found[0], found[1], found[2] = full, lo[r, j], hi[r, j]
-            search_group(values, cuts, plan, grid, storage, found)
-            if grid.has_offset == 0.0:
-                refit_range(values, grid, storage, found)
-            # A difference in the last digits is summation order, not a better range.
-            if found[0] < full * (1.0 - 1e-9):
-                lo[r, j], hi[r, j] = found[1], found[2]
+            lo[r, j], hi[r, j] = search_alone(values, plan, grid, storage, lo[r, j], hi[r, j], trials)
+
+
+@jit
+def about_errors(values, lo, hi, factor, grid, storage, errors):
+    """About `range_errors`, times factor^2, several times as fast; `factor` is a power of two that makes them about 1.
+
+    Sums are float32, codes come of the inverse of scales, and decoded values are not rounded.
+    """
+    trials = trials_for(lo.shape[0], values.shape[0])
+    trials.lo[: lo.shape[0]], trials.hi[: lo.shape[0]] = lo, hi
+    blocks = fit_trials(trials, lo.shape[0], factor, grid, storage)
+    scale_values(values, factor, trials.values)
+    try_all(trials.values, trials, blocks, np.inf)
+    errors[:] += trials.errors[: lo.shape[0]]
 
 
 @jit
@@ -1140,7 +1509,7 @@ def histogram_of(counts, levels):
 
 @inlined
 def logarithm(x):
-    """ln(x) of a positive normal float64 to 4e-16, relatively, in arithmetic that vectorises; math.log is a call.
+    """ln(x) of a positive normal float64 to 5e-16, relatively, in arithmetic that vectorises; math.log is a call.
 
     x = m * 2^k with m in [sqrt(1/2), sqrt(2)); ln(m) = 2 artanh((m - 1) / (m + 1)), by its series.
     """

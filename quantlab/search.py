@@ -22,7 +22,8 @@ class MSE(Calibration):
     Small groups of few codes: the best scale there is, as `Exact`, but above 0. Others: a search over ranges down to a
     thousandth of the full one, 200 of them evenly spaced, then finer around the best, all with the very scale and zero
     point that the codes will use. Groups too large for that are searched as a histogram, and what comes of it is
-    compared on the values themselves.
+    compared on the values themselves. Trials see errors to about float32; the last word, against the full range, has
+    the error of encoding and decoding.
     """
 
     token = "mse"
@@ -55,7 +56,7 @@ class MSE(Calibration):
         lo, hi = (np.array(end) for end in full)
         plan = SYMMETRIC if codec.mapping.signed else UNIFORM if codec.mapping.has_offset else AFFINE
         grid, storage = codec.grid, codec.scale_type.storage
-        kernels.search_ranges(groups.matrix, groups.size, plan.cuts, plan.slices, grid, storage, lo, hi)
+        kernels.search_ranges(groups.matrix, groups.size, plan.numbers, grid, storage, lo, hi)
         return not_worse(groups, codec, (lo, hi), full)
 
 
@@ -76,14 +77,14 @@ def covered(fitted: Fitted, codec: IntegerCodec) -> Range:
 
 BOTH, BELOW, ABOVE, TO_ZERO = (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 SHIFT = (0.5, -0.5, 0.0)
-EVENLY = np.arange(200) / 200  # shares to cut off
+EVENLY = np.arange(1, 200) / 200  # shares to cut off
 DECADES = 1 - 0.93 ** np.arange(1, 96)
 TAIL = DECADES[EVENLY[-1] < DECADES]  # from a 200th down to a thousandth
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Rounds of a search: `cuts` as `kernels.narrow` takes them, [n, 3]; `slices` [directions, 3]: (round, from, to).
+    """Rounds of a search.
 
     `rounds` : for each round the directions to go, each with the shares to try, from none to the most.
     """
@@ -91,56 +92,54 @@ class Plan:
     rounds: Sequence[Sequence[tuple[tuple[float, float, float], np.ndarray]]]
 
     @cached_property
-    def cuts(self) -> np.ndarray:
-        """All cuts, one direction after the other."""
-        return np.concatenate([shares[:, None] * np.array(way) for ways in self.rounds for way, shares in ways])
-
-    @cached_property
-    def slices(self) -> np.ndarray:
-        """Which round each direction belongs to, and which cuts are its own."""
+    def numbers(self) -> kernels.Plan:
+        """All directions, one after the other."""
         sizes = [(number, len(shares)) for number, ways in enumerate(self.rounds) for _, shares in ways]
         ends = np.cumsum([size for _, size in sizes])
-        return np.array([(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)])
+        slices = [(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)]
+        ways = [(way, shares) for ways in self.rounds for way, shares in ways]
+        return kernels.Plan(
+            np.array([way for way, _ in ways]), np.concatenate([shares for _, shares in ways]), np.array(slices)
+        )
 
     def of_round(self, number: int) -> np.ndarray:
-        """All cuts of one round; negative numbers count from the last."""
-        own = self.slices[self.slices[:, 0] == number % len(self.rounds)]
-        return self.cuts[own[0, 1] : own[-1, 2]]
+        """All cuts of one round, as `narrowed` takes them: [n, 3]. Negative numbers count from the last."""
+        return np.concatenate([shares[:, None] * np.array(way) for way, shares in self.rounds[number]])
 
 
 def around(directions: Sequence[tuple[float, float, float]], *shares: float) -> list:
     """A round of narrower, then of wider ranges along each direction."""
-    return [(way, sign * np.array(shares)) for way in directions for sign in (1, -1)]
+    return [(tuple(sign * share for share in way), np.array(shares)) for way in directions for sign in (1, -1)]
 
 
 def coarse_and_even(way: tuple[float, float, float]) -> list:
-    """A round that first finds about where the best range is, so that most of the 200 are soon seen to be worse."""
-    return [(way, DECADES[::3]), (way, np.r_[EVENLY, TAIL])]
+    """Rounds that first find about where the best range is, so that most of the 200 are soon seen to be worse."""
+    return [[(way, DECADES[::3])], [(way, np.r_[EVENLY, TAIL])]]
 
 
-def two_sided(first: tuple[float, float, float]) -> Plan:
-    """Both ends at first, then each for itself, twice, because one moves the other; then finer."""
-    apart = [(way, DECADES[::2]) for way in (ABOVE, BELOW)]
-    all_ways = (BOTH, SHIFT, BELOW, ABOVE)
-    return Plan(
-        [
-            coarse_and_even(first),
-            apart,
-            apart,
-            around(all_ways, 0.01, 0.025, 0.05),
-            around(all_ways, 0.003, 0.006),
-            around(all_ways, 0.001, 0.002),
-        ]
-    )
-
-
-AFFINE, UNIFORM = two_sided(TO_ZERO), two_sided(BOTH)
-SYMMETRIC = Plan(
+APART = [(way, DECADES[::2]) for way in (ABOVE, BELOW)]  # each end for itself; twice, because one moves the other
+ENDS, ALL = (BELOW, ABOVE), (BOTH, SHIFT, BELOW, ABOVE)
+COARSE = np.r_[0.0025:0.025:10j, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06]
+FINE = np.r_[0.0003:0.0024:8j]
+SYMMETRIC = Plan([*coarse_and_even(BOTH), around((BOTH,), *COARSE), around((BOTH,), *FINE)])
+AFFINE = Plan(
     [
-        coarse_and_even(BOTH),
-        around((BOTH,), 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05),
-        around((BOTH,), 0.001, 0.002, 0.003, 0.004),
-        around((BOTH,), 0.0003, 0.0006, 0.002),
+        *coarse_and_even(TO_ZERO),
+        APART,
+        APART,
+        around((BOTH,), *COARSE[::2]) + around(ENDS, 0.015, 0.045) + around((SHIFT,), 0.025),
+        around((BOTH,), *FINE) + around(ENDS, 0.003, 0.008) + around((SHIFT,), 0.005),
+        around(ENDS, 0.001, 0.002) + around((SHIFT,), 0.0015),
+    ]
+)
+UNIFORM = Plan(
+    [
+        *coarse_and_even(BOTH),
+        APART,
+        APART,
+        around(ALL, 0.005, 0.01, 0.025, 0.05),
+        around(ALL, 0.0015, 0.003, 0.006, 0.01),
+        around(ALL, 0.0003, 0.0006, 0.001, 0.002),
     ]
 )
 
@@ -167,10 +166,10 @@ def search_histogram(groups: Groups, codec: IntegerCodec) -> Range:
     widest = full[0].item(), full[1].item()
     plan = SYMMETRIC if codec.mapping.signed else UNIFORM if codec.mapping.has_offset else AFFINE
     binned = Binned.of(groups, codec)
-    grid_lo, grid_hi = narrowed(*widest, plan.cuts[: plan.slices[1, 2]])
+    grid_lo, grid_hi = narrowed(*widest, np.concatenate([np.zeros((1, 3)), plan.of_round(0), plan.of_round(1)]))
     on_grid = binned.errors(grid_lo, grid_hi, codec)
     best, (lo, hi) = on_grid.min(), (grid_lo[on_grid.argmin()], grid_hi[on_grid.argmin()])
-    for number in [*range(1, len(plan.rounds)), *range(-3, -1)] * 2:  # bins are few: twice costs nothing
+    for number in [*range(2, len(plan.rounds))] * 4:  # bins are few: going round again costs nothing
         los, his = narrowed(lo, hi, plan.of_round(number))
         errors = binned.errors(los, his, codec)
         if errors.min() < best:
@@ -178,29 +177,36 @@ def search_histogram(groups: Groups, codec: IntegerCodec) -> Range:
     near = np.argsort(on_grid)[:MOST]
     near = near[on_grid[near] <= NEAR * best]
     finer_lo, finer_hi = narrowed(lo, hi, plan.of_round(-1))
-    los, his = np.r_[widest[0], lo, finer_lo, grid_lo[near]], np.r_[widest[1], hi, finer_hi, grid_hi[near]]
-    errors = exact_errors(groups, los, his, codec)
+    los, his = np.r_[lo, finer_lo, grid_lo[near]], np.r_[hi, finer_hi, grid_hi[near]]
+    least = errors_of(groups, los, his, codec, about=True).argmin()
+    los, his = np.r_[widest[0], los[least]], np.r_[widest[1], his[least]]
+    errors = errors_of(groups, los, his, codec, about=False)
     # A difference in the last digits is summation order, not a better range.
     chosen = errors.argmin() if errors.min() < errors[0] * (1 - 1e-9) else 0
     return not_worse(groups, codec, (los[chosen].reshape(1, 1), his[chosen].reshape(1, 1)), full)
 
 
 def narrowed(lo: float, hi: float, cuts: np.ndarray) -> Range:
-    """`kernels.narrow` by each of several cuts [n, 3]: float64 [n] each."""
+    """A range without shares of its width below and above and, the third, of either end's way to 0, for cuts [n, 3]."""
     center, width = min(max(lo, 0.0), hi), hi - lo
     below, above, to_zero = cuts.T
     return lo + below * width + to_zero * (center - lo), hi - above * width - to_zero * (hi - center)
 
 
-def exact_errors(groups: Groups, lo: np.ndarray, hi: np.ndarray, codec: IntegerCodec) -> np.ndarray:
-    """Squared error of one group under each of several ranges: float64 [n]."""
+def errors_of(groups: Groups, lo: np.ndarray, hi: np.ndarray, codec: IntegerCodec, about: bool) -> np.ndarray:
+    """Squared error of one group under each of several ranges: float64 [n]; `about`, times a power of two."""
+    amax = max(abs(end.item()) for end in groups.extents)
+    factor = np.exp2(1 - np.frexp(max(amax, 2.0**-149))[1])
 
-    def errors_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
-        errors = np.zeros(len(lo))
-        kernels.range_errors(x[0], lo, hi, codec.grid, codec.scale_type.storage, errors)
+    def of_part(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
+        errors, grid, storage = np.zeros(len(lo)), codec.grid, codec.scale_type.storage
+        if about:
+            kernels.about_errors(x[0], lo, hi, factor, grid, storage, errors)
+        else:
+            kernels.range_errors(x[0], lo, hi, grid, storage, errors)
         return errors
 
-    return groups.combine(errors_of, np.add, np.zeros((1, 1, len(lo))))[0, 0]
+    return groups.combine(of_part, np.add, np.zeros((1, 1, len(lo))))[0, 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -190,11 +190,9 @@ def range_errors(values: np.ndarray, lo: np.ndarray, hi: np.ndarray, codes: Code
     return np.array([squared_error(values, fit(*ends, codes, scale_dtype), codes) for ends in zip(lo, hi, strict=True)])
 
 
-def range_error(values: np.ndarray, lo: float, hi: float, codes: Codes, scale_dtype: str) -> tuple[float, float]:
-    """Squared error under a range, and the largest that the smallest or the largest value has in it."""
-    p = fit(lo, hi, codes, scale_dtype)
-    ends = [squared_error(np.array([end]), p, codes) for end in (values.min(), values.max())]
-    return squared_error(values, p, codes), max(ends)
+def range_error(values: np.ndarray, lo: float, hi: float, codes: Codes, scale_dtype: str) -> float:
+    """Squared error under a range."""
+    return squared_error(values, fit(lo, hi, codes, scale_dtype), codes)
 
 
 def log_histogram(values: np.ndarray, center: float, first: int, bins: int) -> np.ndarray:

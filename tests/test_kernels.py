@@ -6,7 +6,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -80,10 +80,30 @@ PARTS = {
     "best_edge",
     "histogram_of",
     "best_windows",
-    # Loops over `range_error`, held to what MSE promises in test_search.py
+    # Parts of `search_ranges`, held to what MSE promises in test_search.py
+    "power_above",
+    "scale_values",
+    "taken_off",
+    "largest_share",
+    "fit_trial",
+    "fit_trials",
+    "about_squared",
+    "try_ranges",
+    "try_all",
+    "best_trial",
+    "trials_for",
     "search_group",
+    "search_alone",
+    "fill_lane",
+    "start_round",
+    "start_direction",
+    "search_direction",
+    "search_tile",
+    "search_abreast",
     "search_ranges",
-    "refit_range",
+    "refit_lanes",
+    "refitted",
+    "reach_of",  # a bound, held to what it bounds
     "bin_indices",
     "group_tail_sums",
     "octav_end",
@@ -121,6 +141,10 @@ NAMED_OTHERWISE = {
     "widen_bfloat16": "widen",
     "widen_float16": "widen",
     "bounds": "usable",
+    "about_errors": "range_errors",
+    "exact_errors": "range_errors",
+    "try_lanes": "range_errors",
+    "list_ranges": "narrow",
     "octav_step": "octav",
     "exact_scales": "exact",
     "extent": "extents",
@@ -360,13 +384,83 @@ def test_range_errors_are_those_of_encoding_and_decoding(mapping, kind, bits, sc
     errors = np.zeros(len(lo))
     kernels.range_errors(x, lo, hi, codec.grid, codec.scale_type.storage, errors)
     np.testing.assert_allclose(errors, exact, rtol=x.size * 2.0**-52, atol=1e-300)
-    for ends in zip(lo, hi, strict=True):
-        whole, cost = reference.range_error(x, *ends, codes, scale_dtype)
-        for best in (np.inf, 2 * whole, 0.9 * whole, 0.9 * cost):
-            found = kernels.range_error(x, x.min(), x.max(), *ends, codec.grid, codec.scale_type.storage, best)
-            assert found[1] == pytest.approx(cost, rel=1e-12, abs=1e-300)
-            # What is given up was worse; what is not is right.
-            assert found[0] == pytest.approx(whole, rel=1e-9, abs=1e-300) or (found[0] == np.inf and whole > best)
+    for *ends, error in zip(lo, hi, exact, strict=True):
+        found = kernels.range_error(x, *ends, codec.grid, codec.scale_type.storage)
+        assert found == pytest.approx(error, rel=1e-9, abs=1e-300)
+
+
+def about(found: np.ndarray, exact: np.ndarray, n: int) -> None:
+    """Errors of n values of magnitude 2 at most are those of other arithmetic, but for its rounding.
+
+    A value less its offset, the code's distance from there and the decoded value are off by some spacings of float32
+    at 4 each, and a code by 1 only where both cost about the same; a sum of n loses n halves of its own spacing.
+    """
+    np.testing.assert_allclose(np.sqrt(found), np.sqrt(exact), rtol=n * 2.0**-24, atol=np.sqrt(n) * 8 * 2.0**-21)
+
+
+@each_mapping
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "zeros"])
+@pytest.mark.parametrize("bits, scale_dtype", [(4, "fp32"), (8, "bf16"), (16, "fp32")])
+def test_trials_see_about_the_errors_of_encoding_and_decoding(mapping, kind, bits, scale_dtype):
+    """Of one group under many ranges, and of many groups under one range each."""
+    x = kinds(kernels.GLANCE + 51)[kind]
+    codes, codec = Codes(mapping, bits), DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
+    peak = float(np.abs(x).max())
+    factor = np.exp2(-np.floor(np.log2(peak)))
+    lo, hi = codec.mapping.widen(*(peak * ends for ends in RANGES))
+    errors = np.zeros(len(lo))
+    kernels.about_errors(x, lo, hi, factor, codec.grid, codec.scale_type.storage, errors)
+    exact = reference.range_errors(x, lo, hi, codes, scale_dtype)
+    about(errors, exact * factor**2, x.size)
+
+
+@each_mapping
+@each_kind
+@pytest.mark.parametrize("size", [1, 3, 8, 37])
+def test_lanes_of_a_tile_do_not_touch_each_other(mapping, kind, size):
+    """Exact errors, and about the same in trials, of as many groups as there are lanes."""
+    x = np.stack([np.roll(kinds(40)[kind], 7 * k)[:size] for k in range(kernels.WIDTH)])
+    codec, lanes = DTYPES["int4"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False), kernels.LANES
+    lo, hi = codec.mapping.widen(*(0.7 * end for end in Groups(x, size).extents))
+    empty = [np.empty(size * lanes, np.float32) for _ in range(2)]
+    tile = kernels.Tile(*empty, np.empty(kernels.GROUP), np.empty(kernels.TRIAL, np.float32))
+    for k in range(kernels.WIDTH):
+        kernels.fill_lane(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
+    ends = kernels.FULL_LO, kernels.FULL_HI, kernels.FULL_ERROR
+    kernels.exact_errors(tile, np.uint64(size), *ends, codec.grid, codec.scale_type.storage)
+    exact = [reference.range_error(x[k], lo[k, 0], hi[k, 0], Codes(mapping, 4), "fp32") for k in range(kernels.WIDTH)]
+    exact = np.array(exact)
+    errors = tile.state[kernels.FULL_ERROR : kernels.FULL_ERROR + lanes]
+    np.testing.assert_allclose(errors, exact, rtol=size * 2.0**-52, atol=1e-300)
+    factors = tile.state[kernels.FACTOR : kernels.FACTOR + lanes]
+    for k, factor in enumerate(factors):
+        kernels.fit_trial(lo[k, 0], hi[k, 0], factor, codec.grid, codec.scale_type.storage, tile.table, np.uint64(k))
+    kernels.try_lanes(tile.scaled, np.uint64(size), tile.table)
+    some = np.abs(x).max(axis=1) > 0  # nothing is better for a group of zeros, and nothing is asked
+    about(tile.table[:lanes][some], (exact * factors**2)[some], size)
+
+
+@each_mapping
+@each_storage
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@given(
+    lo=st.floats(-1e4, 1e4),
+    width=st.floats(1e-3, 1e4),
+    shares=st.tuples(st.floats(-0.03, 0.499), st.floats(-0.03, 0.499)),  # no width at all gets a scale of 1
+    beyond=st.floats(1, 100),
+    error=st.floats(0, 1e6),
+)
+def test_what_a_search_does_not_try_costs_more(mapping, scale_dtype, bits, lo, width, shares, beyond, error):
+    codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
+    lo, hi = (end.item() for end in codec.mapping.widen(np.float64(lo), np.float64(lo + width)))
+    grid, storage = codec.grid, codec.scale_type.storage
+    below, above = (shares[0], shares[0]) if codec.mapping.signed else shares
+    new_lo, new_hi = lo + below * (hi - lo), hi - above * (hi - lo)
+    assume(mapping != "affine" or new_lo <= 0 <= new_hi)  # others are widened: to what another direction tries
+    reach = kernels.reach_of(lo, hi, error, grid, storage)
+    for value, side in ((new_lo - beyond * reach, -np.inf), (new_hi + beyond * reach, np.inf)):
+        value = np.nextafter(np.float32([value]), np.float32(side))
+        assert kernels.range_error(value, new_lo, new_hi, grid, storage) >= error
 
 
 @each_kind
@@ -402,10 +496,31 @@ def test_errors_of_bins_are_those_of_their_means(mapping, bits):
 )
 def test_narrow_takes_off_shares(lo, width, cut):
     cuts = np.array([cut, (0.0, 0.0, 0.0)])
-    assert kernels.narrow(lo, lo + width, cuts[0]) == reference.narrow(lo, lo + width, cuts[0])
     new_lo, new_hi = narrowed(lo, lo + width, cuts)
     assert (new_lo[0], new_hi[0]) == reference.narrow(lo, lo + width, cuts[0])
     assert (new_lo[1], new_hi[1]) == (lo, lo + width)
+
+
+@given(
+    lo=st.integers(-100, 100),
+    width=st.integers(0, 100),
+    way=st.tuples(*[st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])] * 3),
+    ends=st.tuples(st.floats(-100, 200), st.floats(-100, 200)),
+)
+def test_ranges_are_listed_until_they_leave_out_too_much(lo, width, way, ends):
+    shares = np.r_[0.01:0.4:10j]
+    plan = kernels.Plan(np.array([way]), shares, np.array([[0, 0, 10]]))
+    trials = kernels.trials_for(12, 1)
+    count = kernels.list_ranges(float(lo), float(lo + width), plan, 0, *ends, trials, 2)
+    expected = [reference.narrow(lo, lo + width, share * np.array(way)) for share in shares]
+    found = list(zip(trials.lo[2:count], trials.hi[2:count], strict=True))
+    np.testing.assert_allclose(np.reshape(found, (-1, 2)), np.reshape(expected[: count - 2], (-1, 2)), atol=1e-10)
+    inside = [  # by how much the wanted ends are still within those ranges; no end that gets wider leaves them out
+        min(ends[0] - new_lo if new_lo > lo else np.inf, new_hi - ends[1] if new_hi < lo + width else np.inf)
+        for new_lo, new_hi in expected
+    ]
+    assert all(margin > -1e-9 for margin in inside[: count - 2])
+    assert count == 12 or inside[count - 2] < 1e-9
 
 
 # --- ranges and order statistics ------------------------------------------------------------------------------------
@@ -598,7 +713,7 @@ def test_a_coarse_search_loses_little_to_all_windows_of_one_fixed_edge():
 
 @given(x=st.floats(2.0**-11, 2.0**53))
 def test_logarithm(x):
-    assert kernels.logarithm(x) == pytest.approx(reference.logarithm(x), rel=4e-16, abs=4e-16)
+    assert kernels.logarithm(x) == pytest.approx(reference.logarithm(x), rel=5e-16, abs=5e-16)
 
 
 def test_cross_entropy_passes_over_parts_that_are_empty():

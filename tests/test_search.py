@@ -202,6 +202,21 @@ def test_mse_is_never_worse_than_min_max_whatever_the_size(mapping, size, bits, 
         assert (searched <= group_errors(x[None], plain)).all()
 
 
+@each_mapping
+@pytest.mark.parametrize(("bits", "size"), [(5, 32), (8, 50), (16, 2500)])
+def test_mse_finds_the_same_whatever_is_beside_a_group(mapping, bits, size):
+    """Alone, among others that are searched at the same time, and in a row with a short group at its end."""
+    x = np.stack([np.roll(gaussian(3 * size + 7), 11 * r) * 1.5**r for r in range(17)]).astype(np.float32)
+    config = mse(bits, mapping, ql.PerGroup(size))
+    lo, hi = ranges(x, config)
+    for r, row in enumerate(x):
+        for j, group in enumerate(reference.groups_of(row[None], size)[0][:3]):
+            alone = ranges(group[None], config)
+            assert (lo[r, j], hi[r, j]) == (alone[0].item(), alone[1].item())
+        alone = ranges(row[None], config)
+        np.testing.assert_array_equal((lo[r], hi[r]), (alone[0][0], alone[1][0]))
+
+
 @pytest.mark.parametrize("mapping", ZERO_KEPT)
 def test_the_range_of_mse_is_the_one_its_scales_are_fitted_to(mapping):
     x = gaussian(64 * 96).reshape(64, 96)
