@@ -631,7 +631,8 @@ def try_ranges(values, table, at):
 def fit_trials(trials, count, factor, grid, storage):
     """Write the parameters of the first `count` ranges, times `factor`, into the table; returns how many blocks."""
     blocks = (np.uint64(count) + LANES - np.uint64(1)) // LANES
-    trials.lo[count : blocks * LANES], trials.hi[count : blocks * LANES] = trials.lo[0], trials.hi[0]
+    for k in range(np.uint64(count), blocks * LANES):
+        trials.lo[k], trials.hi[k] = trials.lo[0], trials.hi[0]
     for block in range(blocks):
         first, at = block * LANES, block * TRIAL
         for k in range(LANES):
@@ -646,7 +647,8 @@ def try_all(values, trials, blocks, best):
     They become infinite as soon as the values so far cost more than `best` under all trials of a block.
     """
     errors, table = trials.errors, trials.table
-    errors[: blocks * LANES] = 0.0
+    for k in range(blocks * LANES):
+        errors[k] = 0.0
     for start in range(0, values.shape[0], GLANCE):
         part = values[start : start + GLANCE]
         for block in range(blocks):
@@ -658,7 +660,8 @@ def try_all(values, trials, blocks, best):
                 errors[first + k] += np.float64(table[at + k])
                 least = min(least, errors[first + k])
             if least > best:
-                errors[first : first + LANES] = np.inf
+                for k in range(LANES):
+                    errors[first + k] = np.inf
 
 
 @jit
@@ -740,8 +743,8 @@ def refitted(lo, hi, a, b, grid, storage):
 def trials_for(ranges, size):
     """Trials for so many ranges of groups of up to `size` values."""
     blocks = (np.uint64(ranges) + LANES - np.uint64(1)) // LANES
-    room, table = np.empty((3, blocks * LANES)), np.empty(blocks * TRIAL, np.float32)
-    return Trials(room[0], room[1], room[2], table, np.empty(size, np.float32))
+    lo, hi, errors = np.empty(blocks * LANES), np.empty(blocks * LANES), np.empty(blocks * LANES)
+    return Trials(lo, hi, errors, np.empty(blocks * TRIAL, np.float32), np.empty(size, np.float32))
 
 
 @jit
@@ -834,9 +837,15 @@ def fill_lane(tile, k, values, lo, hi):
 
 
 @inlined
+def lanes_of(state):
+    """LANES, but not as a constant: short loops of so many steps would be written out, and not vectorise."""
+    return np.uint64(state.shape[0]) // (GROUP // LANES)
+
+
+@inlined
 def start_round(state, first, grid, storage):
     """Start a round of the lanes of a tile: the first two from the range given, others from the best one yet."""
-    for k in range(LANES):
+    for k in range(lanes_of(state)):
         lo, hi = state[FULL_LO + k] if first else state[LO + k], state[FULL_HI + k] if first else state[HI + k]
         error = state[BEST + k] / state[FACTOR + k] / state[FACTOR + k]
         reach = reach_of(lo, hi, error, grid, storage)
@@ -847,13 +856,13 @@ def start_round(state, first, grid, storage):
 @inlined
 def start_direction(state, ways, d):
     """What a direction takes off the lanes of a tile; returns the largest share that is worth a trial in any."""
-    for k in range(LANES):
+    for k in range(lanes_of(state)):
         lo, hi = state[START_LO + k], state[START_HI + k]
         below, above = taken_off(lo, hi, ways, d)
         state[LIMIT + k] = largest_share(lo, hi, below, above, state[LEAST + k], state[MOST + k])
         state[BELOW + k], state[ABOVE + k] = below, above
     limit = state[LIMIT]
-    for k in range(LANES):
+    for k in range(lanes_of(state)):
         limit = max(limit, state[LIMIT + k])
     return limit
 
@@ -885,7 +894,7 @@ def search_tile(tile, count, plan, grid, storage):
     """`search_alone` for the LANES groups of a tile, whose ranges are replaced."""
     state = tile.state
     exact_errors(tile, count, FULL_LO, FULL_HI, FULL_ERROR, grid, storage)
-    for k in range(LANES):
+    for k in range(lanes_of(state)):
         state[LO + k], state[HI + k] = state[FULL_LO + k], state[FULL_HI + k]
         state[BEST + k] = state[FULL_ERROR + k] * state[FACTOR + k] * state[FACTOR + k]
     now = -1
@@ -900,7 +909,7 @@ def search_tile(tile, count, plan, grid, storage):
     exact_errors(tile, count, LO, HI, BEST, grid, storage)
     refit_lanes(tile, count, grid, storage)
     exact_errors(tile, count, NEW_LO, NEW_HI, NEW_ERROR, grid, storage)
-    for k in range(LANES):
+    for k in range(lanes_of(state)):
         better = state[NEW_ERROR + k] < state[BEST + k]
         error = state[NEW_ERROR + k] if better else state[BEST + k]
         lo, hi = state[NEW_LO + k] if better else state[LO + k], state[NEW_HI + k] if better else state[HI + k]
