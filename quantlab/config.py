@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .calibration import MSE, Calibration, MinMax, parse_calibration
-from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockFormat, Codec
+from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockFormat, Codec, codec_of
 from .errors import ConfigError, check_known
 from .granularity import GRANULARITIES, Granularity, PerChannel, PerGroup, PerTensor, parse_granularity
 
@@ -54,7 +54,7 @@ class QuantConfig:
     @property
     def codec(self) -> Codec:
         """What encodes and decodes under this configuration."""
-        return DTYPES[self.dtype].codec(MAPPINGS[self.mapping], SCALE_DTYPES[self.scale_dtype], self.pow2_scale)
+        return codec_of(self.dtype, self.mapping, self.scale_dtype, self.pow2_scale)
 
     @property
     def slug(self) -> str:

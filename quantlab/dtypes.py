@@ -7,6 +7,7 @@ in. A `Codec` is one combination of the three, and the only thing that the layer
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import ml_dtypes
@@ -26,7 +27,7 @@ class ScaleType:
     name: str
     dtype: np.dtype
 
-    @property
+    @cached_property
     def storage(self) -> Storage:
         """The type as the numbers that kernels round with."""
         info = ml_dtypes.finfo(self.dtype)
@@ -100,7 +101,7 @@ class IntegerCodec:
         """Whether the range decides the scale."""
         return not self.pow2_scale
 
-    @property
+    @cached_property
     def grid(self) -> Grid:
         """The codes, as the numbers that kernels need."""
         return self.mapping.grid(self.bits)
@@ -335,6 +336,12 @@ DTYPES: dict[str, NumberFormat] = {
     "q5_0": BlockFormat("q5_0", 5, "symmetric", kernels.encode_extreme),
     "q5_1": BlockFormat("q5_1", 5, "uniform", kernels.encode_ranged),
 }
+
+
+@cache
+def codec_of(dtype: str, mapping: str, scale_dtype: str, pow2_scale: bool) -> Codec:
+    """The codec of a number format under the names of a configuration; one for all, as a sweep asks often."""
+    return DTYPES[dtype].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], pow2_scale)
 
 
 def fit_ranges(codecs: Sequence[IntegerCodec], lo: np.ndarray, hi: np.ndarray) -> Fitted:
