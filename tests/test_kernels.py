@@ -94,6 +94,7 @@ PARTS = {
     "trials_for",
     "search_group",
     "search_alone",
+    "lanes_of",
     "fill_lane",
     "start_round",
     "start_direction",
