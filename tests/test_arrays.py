@@ -104,6 +104,16 @@ def test_a_broadcast_view_of_gigabytes_is_refused_before_it_is_written_out():
     tracemalloc.stop()
 
 
+def test_more_values_than_32_bits_can_count_are_measured_to_the_last():
+    x = np.zeros(2**31 + 8, np.uint8).view(ml_dtypes.float8_e4m3fn)  # never written to, they take no memory
+    x[[5, 2**31, -1]] = -1, 2, 3
+    error = np.array([-1, 2, 3]) - np.array([-2, 5, 7]) * 3 / 7
+    report = ql.evaluate(x, ql.QuantConfig(dtype="int4"))
+    assert report.mse * x.size == pytest.approx(np.square(error).sum(), rel=1e-6)
+    assert report.mae * x.size == pytest.approx(np.abs(error).sum(), rel=1e-6)
+    assert report.nbytes == 2**30 + 4 + 4
+
+
 def test_a_small_broadcast_view_is_quantized():
     x = np.broadcast_to(np.float32([1, 2]), (3, 2))
     np.testing.assert_allclose(ql.fake_quantize(x, ql.QuantConfig()), x, atol=0.01)

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 import quantlab as ql
 from quantlab.metrics import group_errors
+from tests import reference
 
 RNG = np.random.default_rng(3)
 MAPPINGS = list(ql.MAPPINGS)
@@ -57,19 +58,37 @@ def test_a_percentile_really_clips_the_outlier_it_should(mapping):
     assert np.abs(clipped.dequantize()[:99] - x[:99]).max() < 0.03
 
 
-@pytest.mark.parametrize("calibration", CALIBRATIONS, ids=str)
+# Which group each element of a shape is in, by index arithmetic and not by the layout that quantlab uses.
+GROUPS = {
+    ql.PerTensor(): lambda i, j, k: 0 * i,
+    ql.PerChannel(0): lambda i, j, k: i,
+    ql.PerChannel(1): lambda i, j, k: j,
+    ql.PerChannel(-1): lambda i, j, k: k,
+    ql.PerGroup(650): lambda i, j, k: 3 * i + (600 * j + k) // 650,
+    ql.PerGroup(32): lambda i, j, k: 100 * i + (600 * j + k) // 32,
+}
+SHAPES = {ql.PerChannel(-1): (20, 30, 3), ql.PerGroup(32): (2, 1, 80)}
+
+
+@pytest.mark.parametrize("granularity", GROUPS, ids=str)
+@pytest.mark.parametrize("calibration", [kind() for kind in ql.CALIBRATIONS.values()], ids=str)
 @pytest.mark.parametrize("mapping", MAPPINGS)
-def test_parameters_per_group_are_those_of_the_group_alone(mapping, calibration):
-    x = RNG.standard_normal((4, 80)).astype(np.float32) * np.array([[1], [10], [100], [1000]], np.float32)
-    q = ql.quantize(x, config(dtype="int4", mapping=mapping, granularity=ql.PerGroup(32), calibration=calibration))
-    assert q.scale.shape == (4, 3)
-    for r in range(4):
-        for j, start in enumerate((0, 32, 64)):
-            alone = ql.quantize(
-                x[r, start : start + 32], config(dtype="int4", mapping=mapping, calibration=calibration)
-            )
-            assert alone.scale == q.scale[r, j]
-            np.testing.assert_array_equal(q.codes[r, start : start + 32], alone.codes)
+def test_parameters_and_codes_of_a_group_are_those_of_the_group_alone(mapping, calibration, granularity):
+    shape = SHAPES.get(granularity, (2, 3, 600))
+    group = GROUPS[granularity](*np.indices(shape))
+    x = (RNG.standard_normal(shape) * 10.0 ** (group % 5)).astype(np.float32)
+    try:
+        options = {"dtype": "int4", "mapping": mapping, "calibration": calibration}
+        q = ql.quantize(x, config(**options, granularity=granularity))
+    except ql.ConfigError as refused:
+        assert calibration.slug in {"entropy", "exact"}
+        assert calibration.slug in str(refused)
+        return
+    assert q.scale.size == len(np.unique(group))
+    for scale, number in zip(q.scale.reshape(-1), np.unique(group), strict=True):
+        alone = ql.quantize(x[group == number], config(**options))
+        assert alone.scale == scale
+        np.testing.assert_array_equal(q.codes[group == number], alone.codes)
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
@@ -78,6 +97,23 @@ def test_entropy_at_8_bits_stays_within_1_db_of_min_max_on_gaussian_data(n, mapp
     x = np.random.default_rng(n).standard_normal(n, dtype=np.float32)
     plain = ql.evaluate(x, config(mapping=mapping)).sqnr_db
     assert ql.evaluate(x, config(mapping=mapping, calibration=ql.Entropy())).sqnr_db >= plain - 1
+
+
+@pytest.mark.parametrize("draw", ["heavy tails", "gaussian", "one-sided"])
+def test_entropy_is_the_threshold_of_tensorrts_algorithm(draw):
+    """Every threshold tried, on a histogram of magnitudes, of each of two groups; 64 values per bin."""
+    rng = np.random.default_rng(4)
+    draws = {"heavy tails": rng.standard_t(3, (2, 1 << 14)), "gaussian": rng.standard_normal((2, 1 << 14)),
+             "one-sided": rng.exponential(1, (2, 1 << 14))}  # fmt: skip
+    x, bins, levels = draws[draw].astype(np.float32), 256, 8
+    options = config(dtype="int4", granularity=ql.PerChannel(0), calibration=ql.Entropy(bins))
+    lo, hi = options.calibration.range(options.granularity.to_groups(x), options.codec)
+    for values, low, high in zip(x, lo[:, 0], hi[:, 0], strict=True):
+        amax = float(np.abs(values).max())
+        right = reference.best_window(reference.histogram(values, 0.0, amax, bins, magnitude=True), levels)[1]
+        assert (low, high) == (0, pytest.approx(amax * right / bins, rel=1e-12))
+    scale = ql.quantize(x, options).scale
+    np.testing.assert_array_equal(scale, (hi[:, 0] / 7).astype(np.float32))
 
 
 def test_entropy_clips_heavy_tails_and_its_range_is_used_for_the_codes():
