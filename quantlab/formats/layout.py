@@ -162,8 +162,8 @@ def write_folder(
         beside = companions(source)
         config = read_config(beside.get("config.json"))
         temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
-        temporary.mkdir()
-        try:
+        try:  # from here on: a stop can come between any two steps
+            temporary.mkdir()
             files = _write_shards(temporary, tensors, layout, on_bytes, shard_bytes)
             _write_settings(temporary, tensors, layout, beside, config)
             sync_folder(temporary)

@@ -3,6 +3,8 @@
 import io
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -67,10 +69,22 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
     _check_count(1 + sum(len(part_specs(t.shape, t.config)) if t.config else 1 for t in tensors))
     prefixes = member_names(tensors)
     manifest = compose(tensors, prefixes, source, BFLOAT16)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+    with _new_archive(target) as archive:
         _write_member(archive, MANIFEST, np.frombuffer(manifest.encode(), np.uint8), lambda count: None)
         for tensor in tensors:
             _write_tensor(archive, tensor, prefixes[tensor.name], on_bytes)
+
+
+@contextmanager
+def _new_archive(target: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """An archive to write. After an error it is let go of as it is: closed within a member, it would raise another."""
+    archive = zipfile.ZipFile(target, "w", zipfile.ZIP_STORED)
+    try:
+        yield archive
+        archive.close()
+    except BaseException:
+        archive.fp = None
+        raise
 
 
 def _write_tensor(archive: zipfile.ZipFile, tensor: Outgoing, prefix: str, on_bytes: OnBytes) -> None:

@@ -35,9 +35,8 @@ def write_whole(
     with system_errors(path):
         final = final_place(Path(path))
         temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
-        descriptor = os.open(temporary, _FLAGS, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as target:
+        try:  # from here on: a stop can come between any two steps
+            with os.fdopen(os.open(temporary, _FLAGS, 0o666), "wb") as target:
                 write(target)
                 target.flush()
                 os.fsync(target.fileno())

@@ -3,9 +3,11 @@
 import errno
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -16,7 +18,8 @@ import safetensors.numpy
 
 from quantlab import PRESETS, QuantConfig, fake_quantize, quantize
 from quantlab.errors import Cancelled, ConfigError, ExportError
-from quantlab.formats import FORMATS, PackedCheckpoint, export, load_packed, open_checkpoint, output
+from quantlab.formats import FORMATS, PackedCheckpoint, export, layout, load_packed, npz, open_checkpoint, output
+from quantlab.formats import safetensors as safetensors_format
 from quantlab.pool import limits
 
 from .decoder import decode_npz, decode_safetensors
@@ -228,6 +231,51 @@ def test_an_error_in_the_callers_progress_leaves_everything_as_it_was(error, few
 
     with pytest.raises(error):
         export(existing, few, on_progress=on_progress)
+
+
+def interrupted(step, modules, task):
+    """Run `task` with a KeyboardInterrupt at the step-th line of these modules, as Ctrl-C can come between any two."""
+    files, lines = {module.__file__ for module in modules}, itertools.count(1)
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line" and next(lines) == step:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        task()
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize(
+    ("format", "modules"),
+    [
+        ("npz", [output, npz, zipfile]),
+        ("safetensors", [output, safetensors_format]),
+        ("compressed-tensors", [output, layout]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a ZipFile that is half made
+def test_an_interruption_at_any_line_leaves_nothing_or_all(format, modules, tmp_path):
+    q = quantize(np.ones((2, 4), np.float32), QuantConfig())
+    out = tmp_path / "out"
+    for step in itertools.count(1):
+        try:
+            interrupted(step, modules, lambda: export(out, {"w": q}, format=format))
+        except KeyboardInterrupt:
+            assert list(tmp_path.iterdir()) in ([], [out])
+            if out.exists():  # the interruption came after its last step
+                with open_checkpoint(out) as found:
+                    assert found.names
+                shutil.rmtree(out) if out.is_dir() else out.unlink()
+            continue
+        break
+    assert step > 50
 
 
 @pytest.mark.parametrize(("code", "word"), [(errno.ENOSPC, "the disk is full"), (errno.EIO, "input/output error")])
