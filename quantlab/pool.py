@@ -7,11 +7,11 @@ one item of every call in turn, so that two sweeps at once are helped alike.
 
 import ctypes
 import os
+import queue
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -48,18 +48,23 @@ class _Helpers:
 
     def __init__(self) -> None:
         self._avoided: dict[int, int] = {}  # core by thread
-        workers = max(1, core_count() - 1)
-        self._executor = ThreadPoolExecutor(workers, "quantlab", initializer=self._register)
         self._core = getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
+        self._turns: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        # No ThreadPoolExecutor: of a thread that Ctrl-C interrupts it in starting it knows nothing, and waits for that
+        # one at the end of the program for ever.
+        for i in range(max(1, core_count() - 1)):
+            threading.Thread(target=self._serve, name=f"quantlab_{i}", daemon=True).start()
 
-    def _register(self) -> None:
+    def _serve(self) -> None:
         self._avoided[threading.get_native_id()] = -1
+        while True:
+            self._turns.get().help(self._turns)
 
     def submit(self, work: "_Work", count: int) -> None:
         """Ask `count` helpers for help."""
         self._leave_core()
         for _ in range(count):
-            self._executor.submit(_help, work)
+            self._turns.put(work)
 
     def _leave_core(self) -> None:
         """Keep helpers off the core of the calling thread, unless that is a helper itself."""
@@ -121,9 +126,9 @@ def run(task: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     held = _limits.get()
     work = _Work(task, items, held.cancel)
     helpers = min(held.workers or core_count(), len(work.todo)) - 1
-    if helpers > 0:
-        _helpers().submit(work, helpers)
     try:
+        if helpers > 0:
+            _helpers().submit(work, helpers)
         while work.todo:
             work.step()
     finally:
@@ -132,19 +137,6 @@ def run(task: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     if errors:
         raise errors[0]
     return results
-
-
-def _help(work: "_Work") -> None:
-    """Do one item of a call, and come back for another when the calls that wait behind it have had their turn."""
-    if work.todo and work.begin():
-        try:
-            work.context.copy().run(work.step)
-        except BaseException as error:
-            work.errors.append(error)
-        finally:
-            work.end()
-        with suppress(RuntimeError):  # the interpreter ends: the caller does the rest itself
-            _helpers().submit(work, 1)
 
 
 class _Work:
@@ -172,6 +164,17 @@ class _Work:
         except BaseException:
             self.todo.clear()
             raise
+
+    def help(self, turns: "queue.SimpleQueue[_Work]") -> None:
+        """Do one item, and come back for another when the calls that wait behind this one have had their turn."""
+        if self.todo and self.begin():
+            try:
+                self.context.copy().run(self.step)
+            except BaseException as error:
+                self.errors.append(error)
+            finally:
+                self.end()
+            turns.put(self)
 
     def begin(self) -> bool:
         """Announce a helper; False if the call has ended."""

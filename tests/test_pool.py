@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -75,6 +77,31 @@ def test_helpers_run_on_other_cores_than_their_caller():
     mask, count = seen[False]
     assert mask < cores and len(mask) == len(cores) - 1
     assert count == len(cores), "a call from inside of a helper is spread like any other"
+
+
+INTERRUPTED = """
+import threading
+from quantlab import pool
+
+start = threading.Thread.start
+
+def interrupted(thread):
+    start(thread)
+    threading.Thread.start = start
+    raise KeyboardInterrupt
+
+threading.Thread.start = interrupted
+try:
+    pool.run(abs, range(4))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(pool.core_count() == 1, reason="one core has no helpers")
+def test_a_program_that_is_interrupted_while_its_helpers_start_comes_to_its_end():
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "interrupted\n"
 
 
 def wait_for(condition):
