@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
 import quantlab as ql
+from quantlab.granularity import PIECE
 from quantlab.packing import pack
 
 RNG = np.random.default_rng(11)
@@ -108,10 +109,10 @@ def test_casts_are_those_of_ml_dtypes(name, dtype):
     np.testing.assert_array_equal(q.dequantize(), expected[inside].astype(np.float32))
 
 
-@pytest.mark.parametrize("n", [1, 2, 99, 4097, 200_001])
+@pytest.mark.parametrize("n", [1, 2, 99, 4097, 200_001, PIECE + 1])
 @pytest.mark.parametrize(("lower", "upper"), [(0.1, 99.9), (5, 95), (0, 100), (49.9, 50.1)])
 def test_percentiles_are_those_of_numpy(n, lower, upper):
-    """200,001 values are more than are sorted: they are selected by radix."""
+    """More than a piece are not sorted, but selected by radix."""
     x = np.random.default_rng(n).standard_t(2, n).astype(np.float32)
     groups = ql.PerTensor().to_groups(x)
     lo, hi = ql.Percentile(lower, upper).range(groups, ql.QuantConfig().codec)
