@@ -18,7 +18,7 @@ class Observer:
     """Parameters from any number of batches, under the configuration's calibration.
 
     All batches together are calibrated as if they were one tensor: min-max and EMA keep running ranges (for EMA each
-    `update` is one batch), the others keep the values, up to `max_bytes`.
+    `update` is one batch), the others, and scales that are powers of two, keep the values, up to `max_bytes`.
 
     >>> observer = Observer(QuantConfig(dtype="int8"))
     >>> observer.update(np.float32([1.0, -2.0])); observer.update(np.float32([0.5, 12.7]))
@@ -58,17 +58,23 @@ class Observer:
                 f"their layout is {self._layout}, this one's {layout}"
             )
         self._fitted = None
+        if not self._streams or self._searches_exponents:
+            self._keep(groups)
         if self._streams:
             self._range = self._merged(lo, hi)
-        else:
-            self._keep(groups, x)
         self._layout = layout
         self.batches += 1
 
     @property
     def _streams(self) -> bool:
-        """Whether running ranges say all there is to know."""
+        """Whether running ranges say all there is to know of the range."""
         return isinstance(self.config.calibration, MinMax | EMA) or not self.config.codec.has_scale
+
+    @property
+    def _searches_exponents(self) -> bool:
+        """Whether the scale is the power of two of least error, which only the values tell."""
+        codec = self.config.codec
+        return isinstance(codec, IntegerCodec) and codec.pow2_scale
 
     def _merged(self, lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         calibration = self.config.calibration
@@ -78,12 +84,13 @@ class Observer:
             return calibration.step(self._range, lo, hi)
         return np.minimum(self._range[0], lo), np.maximum(self._range[1], hi)
 
-    def _keep(self, groups: Groups, x: np.ndarray) -> None:
+    def _keep(self, groups: Groups) -> None:
         total = sum(kept.matrix.nbytes for kept in self._kept) + groups.matrix.nbytes
         if total > self.max_bytes:
             raise LimitError(
-                f"{self.config.calibration.slug} needs all values of all batches, {total:,} bytes by now: the "
-                f"budget is {self.max_bytes:,}; pass a larger max_bytes to Observer, fewer batches, or minmax or ema"
+                f"{self.config} needs all values of all batches, {total:,} bytes by now: the budget is "
+                f"{self.max_bytes:,}; pass a larger max_bytes to Observer, fewer batches, or minmax or ema with plain "
+                "scales"
             )
         # A copy: the caller may reuse the batch's memory.
         self._kept.append(Groups(groups.matrix.copy(), groups.size))
@@ -101,16 +108,12 @@ class Observer:
 
     def _fit(self) -> Fitted:
         codec = self.config.codec
-        if not self._streams and isinstance(codec, IntegerCodec):
-            return self.config.calibration.fit(joined(self._kept), codec)
-        assert self._range is not None
-        if getattr(codec, "pow2_scale", False):
-            # The exponent of least error needs values; the two ends of each range stand for them.
-            ends = np.concatenate([values.reshape(-1, 1) for values in self._range], axis=1).astype(np.float32)
-            shape = self._range[0].shape
-            fitted = codec.fit(Groups(ends, 2), *(values.reshape(-1, 1) for values in self._range))
-            return Fitted(*(values.reshape(shape) for values in fitted))
-        return codec.fit(None, *self._range)
+        groups = joined(self._kept) if self._kept else None
+        if self._range is not None:
+            return codec.fit(groups, *self._range)
+        assert groups is not None
+        assert isinstance(codec, IntegerCodec)
+        return self.config.calibration.fit(groups, codec)
 
     def quantize(self, x: np.ndarray) -> QuantizedTensor:
         """Quantize a tensor with the parameters observed, in one pass. Raises ShapeError if its layout is another."""

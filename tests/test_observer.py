@@ -1,5 +1,7 @@
 """Calibration over batches equals calibration of all batches together."""
 
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ def observed(config, batches=BATCHES):
     return observer
 
 
-@pytest.mark.parametrize("config", ql.grid(["int4"], ql.MAPPINGS, ["tensor", "ch0"], TOGETHER), ids=str)
+@pytest.mark.parametrize(
+    "config", ql.grid(["int4"], ql.MAPPINGS, ["tensor", "ch0"], TOGETHER, pow2_scales=[False, True]), ids=str
+)
 def test_batches_are_calibrated_as_one_tensor(config):
     whole = ql.quantize(np.concatenate(BATCHES, axis=1), config)
     q = observed(config).quantize(BATCHES[1])
@@ -94,11 +98,26 @@ def test_dynamic_quantization_with_scales_of_channels_is_refused():
         ql.DynamicQuantizer(ql.QuantConfig(granularity=ql.PerChannel(0)))
 
 
-@pytest.mark.parametrize("pow2", [False, True])
-def test_min_max_needs_no_values_to_be_kept(pow2):
-    observer = observed(ql.QuantConfig(pow2_scale=pow2))
+@pytest.mark.parametrize("calibration", [ql.MinMax(), ql.EMA()], ids=str)
+def test_running_ranges_need_no_values_to_be_kept(calibration):
+    observer = observed(ql.QuantConfig(calibration=calibration))
     assert not observer._kept
     assert np.isfinite(observer.quantize(BATCHES[2]).dequantize()).all()
+
+
+@pytest.mark.parametrize("mapping", ql.MAPPINGS)
+def test_a_power_of_two_is_the_one_of_least_error_on_all_batches(mapping):
+    """For EMA as well, whose range is that of no single tensor."""
+    config = ql.QuantConfig(dtype="int4", mapping=mapping, calibration=ql.EMA(0.5), pow2_scale=True)
+    found, x = observed(config).params(), np.concatenate([batch.reshape(-1) for batch in BATCHES])[None]
+    groups = config.granularity.to_groups(x)
+    best = config.codec.squared_errors(groups, found)
+    plain = observed(dataclasses.replace(config, pow2_scale=False)).params()
+    assert np.frexp(found.scale)[0] == 0.5
+    for factor in (0.5, 2):
+        zero_point = np.rint(plain.zero_point * plain.scale / (found.scale * factor))
+        other = found._replace(scale=found.scale * np.float32(factor), zero_point=zero_point.astype(np.float32))
+        assert best <= config.codec.squared_errors(groups, other)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16])
