@@ -112,10 +112,16 @@ def test_clipped_is_the_share_of_codes_that_were_cut_off():
 @pytest.mark.parametrize(
     ("dtype", "itemsize"), [(np.float32, 4), (np.float16, 2), (ml_dtypes.bfloat16, 2), (np.float64, 8)]
 )
-def test_compression_counts_the_source_in_its_own_dtype(dtype, itemsize):
+def test_compression_counts_the_source_in_its_own_dtype(dtype, itemsize, tmp_path):
     x = tensor((64, 64), dtype)
     config = ql.QuantConfig(dtype="int4")
-    assert ql.evaluate(x, config).compression_ratio == 64 * 64 * itemsize / (64 * 64 // 2 + 4)
+    expected = 64 * 64 * itemsize / (64 * 64 // 2 + 4)
+    assert ql.evaluate(x, config).compression_ratio == expected
+    assert ql.quantize(x, config).compression_ratio == expected
+    assert ql.sweep(x, [config])["compression_ratio"].tolist() == [expected]
+    for format in ("npz", "safetensors"):
+        back = ql.load_packed(ql.export(tmp_path / "packed", {"w": ql.quantize(x, config)}, format))
+        assert back["w"].compression_ratio == expected
 
 
 def test_shapes_must_agree():

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import zipfile
@@ -290,6 +291,20 @@ def test_what_the_system_refuses_is_one_sentence(code, word, function, few, exis
         monkeypatch.setattr(output.os, function, refuse)
     with pytest.raises(ExportError, match=f"cannot write .*out.npz.*: {word}"):
         export(existing, few)
+
+
+def test_the_bytes_last_before_the_name_does_and_then_the_name(few, tmp_path, monkeypatch):
+    """What a crash of the machine would show, in the order of the calls that prevent it."""
+    seen, sync, move, out = [], os.fsync, os.replace, tmp_path / "out.npz"
+
+    def replace(source, target):  # Numba moves the files of its cache, too
+        seen.extend(["moved"] * (Path(target) == out))
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: [seen.append(stat.S_ISDIR(os.fstat(fd).st_mode)), sync(fd)])
+    monkeypatch.setattr(os, "replace", replace)
+    export(out, few)
+    assert seen == [False, "moved", True]
 
 
 def test_a_file_larger_than_the_system_allows_is_one_sentence(tmp_path):
