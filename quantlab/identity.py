@@ -1,7 +1,7 @@
 """What is the same: the same values, the same file, the same arithmetic. A store of results is keyed by these."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from . import pool
 from .arrays import is_huge_broadcast
-from .errors import Cancelled
 
 HOUSE = Path(__file__).parent
 # Modules that decide no figure. One that is not named here counts: better to measure again than to show a wrong figure.
@@ -23,11 +23,11 @@ LIBRARIES = ("numpy", "ml_dtypes", "numba", "llvmlite")  # they round and compil
 STEP = 16 << 20  # bytes hashed between two looks at Cancel
 
 
-def fingerprint(raw: Any, cancel: Callable[[], bool] | None = None) -> bytes | None:
+def fingerprint(raw: Any) -> bytes | None:
     """SHA-256 over dtype, shape and bytes (C order, little-endian) of an array.
 
     None for what cannot be quantized anyway: what is no array of numbers, and views that repeat a value gigabytes of
-    times. Raises Cancelled once `cancel()` is true.
+    times. Raises Cancelled, between two pieces, as the limits of the pool say.
 
     >>> fingerprint(np.float32([1, 2])) == fingerprint(np.float32([1, 2])) != fingerprint(np.float32([[1, 2]]))
     True
@@ -38,8 +38,7 @@ def fingerprint(raw: Any, cancel: Callable[[], bool] | None = None) -> bytes | N
         return None
     digest = hashlib.sha256(f"{raw.dtype.newbyteorder('=').name} {raw.shape}".encode())
     for part in _parts(raw):
-        if cancel is not None and cancel():
-            raise Cancelled()
+        pool.check_cancel()
         little = part.astype(part.dtype.newbyteorder("<"), order="C", copy=False)
         digest.update(little.reshape(-1).view(np.uint8).data)
     return digest.digest()

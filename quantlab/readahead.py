@@ -7,7 +7,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from .errors import Cancelled
+from . import pool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,19 +20,16 @@ class ReadAhead(Generic[Item, Result]):
 
     Item i + 1 is begun when item i is taken, and not before: what was taken and what is being read is all there is in
     memory, if the one who takes has let go of what it took before. The thread has the limits (`pool.limits`) of the
-    one who made the reader.
+    one who made the reader; `take` raises Cancelled as those of its own caller say.
 
     Parameters
     ----------
     read : called on the reader's thread; what it raises, `take` raises.
     items : what to read, in this order.
-    cancel : asked several times a second while `take` waits; once it returns True, Cancelled is raised.
     """
 
-    def __init__(
-        self, read: Callable[[Item], Result], items: Iterable[Item], cancel: Callable[[], bool] | None = None
-    ) -> None:
-        self._cancel, self._closed = cancel, False
+    def __init__(self, read: Callable[[Item], Result], items: Iterable[Item]) -> None:
+        self._closed = False
         self._turns = threading.Semaphore(1)
         self._answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
         # A daemon: a file system that does not answer must not keep the program from ending.
@@ -44,8 +41,7 @@ class ReadAhead(Generic[Item, Result]):
     def take(self) -> Result:
         """The next item, read; waits for it, and lets the reader begin the one after it."""
         while True:
-            if self._cancel is not None and self._cancel():
-                raise Cancelled()
+            pool.check_cancel()
             try:
                 result, error = self._answers.get(timeout=CANCEL_ASKED_EVERY)
             except queue.Empty:

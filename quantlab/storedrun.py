@@ -108,7 +108,7 @@ class StoredRun:
         if name not in self.known:
             try:
                 with pool.limits(cancel=self.cancel):
-                    digest = fingerprint(self.source.raw(name), self.cancel)
+                    digest = fingerprint(self.source.raw(name))
             except Cancelled:
                 raise
             except (QuantlabError, OSError, MemoryError):
@@ -206,7 +206,7 @@ class StoredRun:
     def wanted(self, name: str, raw: Any) -> list[QuantConfig]:
         """The configurations of a tensor that the store does not hold. `raw` is None where the bytes are elsewhere."""
         if name not in self.known and raw is not None:
-            digest = fingerprint(raw, self.cancel)
+            digest = fingerprint(raw)
             if digest is not None:
                 self._learn(name, digest)
         if name not in self.known:

@@ -155,7 +155,7 @@ def stream(request: SweepRequest) -> Streamed:
     """
     count = len(request.configs)
     with pool.limits(request.workers, request.cancel):  # the reader takes them along: some formats decode on the pool
-        reader = ReadAhead(lambda name: _load(request, name), request.names, request.cancel)
+        reader = ReadAhead(lambda name: _load(request, name), request.names)
     with reader:
         for index, name in enumerate(request.names):
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import quantlab as ql
-from quantlab import identity
+from quantlab import identity, pool
 from quantlab.identity import HOUSE, NO_FIGURES, engine_version, files_stamp, fingerprint
 
 
@@ -56,8 +56,8 @@ def test_what_is_no_array_of_its_own_numbers_has_none(what):
 
 def test_cancel_is_asked_between_pieces(monkeypatch):
     monkeypatch.setattr(identity, "STEP", 64)
-    with pytest.raises(ql.Cancelled):
-        fingerprint(np.zeros(1000, np.float32), cancel=lambda: True)
+    with pytest.raises(ql.Cancelled), pool.limits(cancel=lambda: True):
+        fingerprint(np.zeros(1000, np.float32))
 
 
 def test_the_engines_version_covers_every_module_that_a_figure_comes_from():

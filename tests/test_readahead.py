@@ -86,7 +86,7 @@ def test_cancel_does_not_wait_for_a_read_that_hangs():
         hanging.wait(WAIT)
 
     try:
-        with ReadAhead(load, range(2), cancelled.is_set) as reader, pytest.raises(Cancelled):
+        with ReadAhead(load, range(2)) as reader, pool.limits(cancel=cancelled.is_set), pytest.raises(Cancelled):
             reader.take()
         assert not hanging.is_set()
     finally:

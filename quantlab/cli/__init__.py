@@ -2,23 +2,22 @@
 
 Every command is a module with `add(commands)`, which describes its arguments, and `run(args)`. Results go to stdout,
 everything else (progress, what was left out, the one sentence of a refusal) to stderr. Exit codes: 0 done, 1 an input
-was refused, 2 wrong usage, 130 interrupted.
+was refused, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
-from .. import __version__
-from ..errors import QuantlabError
+from .. import __version__, pool
+from ..errors import Cancelled, QuantlabError
 from ..formats.files import reason
 from . import export, info, quantize, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
+from .stopping import Stop
 from .terminal import complain, discard_stdout, prepare_streams
 
-INTERRUPTED, TERMINATED, CLOSED = 130, 143, 141  # 128 + SIGINT, SIGTERM, SIGPIPE, as shells report them
+CLOSED = 141  # 128 + SIGPIPE, as shells report it
 
 EPILOG = f"""\
 {SLUG_HELP}
@@ -55,10 +54,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `argv` is what follows the program's name (default: sys.argv)."""
     prepare_streams()
-    if argv is None:  # as a program: let a termination clean up as an interruption does
-        signal.signal(signal.SIGTERM, _terminated)
+    stop = Stop()
+    if argv is None:  # as a program
+        stop.listen()
     try:
-        code = _run(argv)
+        with pool.limits(cancel=stop):
+            code = _run(argv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         discard_stdout()
@@ -69,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         discard_stdout()
         complain(f"cannot write to stdout: {reason(error)}")
         return 1
-    except KeyboardInterrupt:
+    except (Cancelled, KeyboardInterrupt):
         complain("interrupted; no half-written file is left")
-        return INTERRUPTED
+        return stop.code
     return code
 
 
@@ -88,6 +89,8 @@ def _done(args: argparse.Namespace) -> int:
         args.run(args)
     except UsageError as error:
         args.parser.error(str(error))
+    except Cancelled:
+        raise
     except QuantlabError as error:
         complain(str(error))
         return 1
@@ -95,7 +98,3 @@ def _done(args: argparse.Namespace) -> int:
         complain("there is not enough memory for this: choose fewer or smaller tensors with --tensors")
         return 1
     return 0
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from .. import statistics
-from ..errors import QuantlabError
+from ..errors import Cancelled, QuantlabError
 from ..formats import Checkpoint, TensorSpec, open_checkpoint
 from ..recipe import select
 from ..sweep import shape_text
@@ -93,6 +93,8 @@ def figures(checkpoint: Checkpoint, spec: TensorSpec) -> dict[str, Any]:
     """What the values of a tensor look like; NaN and a note where nobody can say."""
     try:
         found = statistics.describe(checkpoint.load(spec.name))
+    except Cancelled:
+        raise
     except QuantlabError as error:
         return {**dict.fromkeys(FIGURES, math.nan), "note": f"{spec.note}; {error}" if spec.note else str(error)}
     return {key: getattr(found, key) for key in FIGURES}

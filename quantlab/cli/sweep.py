@@ -10,7 +10,7 @@ import pandas as pd
 from ..cluster import ClusterRunner
 from ..config import QuantConfig
 from ..database import FOLDER_VARIABLE
-from ..errors import ClusterError, ConfigError, check_integer
+from ..errors import Cancelled, ClusterError, ConfigError, check_integer
 from ..estimate import Estimate, duration, estimate
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.exporting import check_not_source
@@ -139,7 +139,7 @@ def measured_frame(
                     checkpoint, configs, names, title=checkpoint.title, location=public(checkpoint.location),
                     workers=args.workers, on_progress=progress, runner=runner,
                 )  # fmt: skip
-            except (KeyboardInterrupt, SystemExit, ClusterError):
+            except (KeyboardInterrupt, Cancelled, ClusterError):
                 note("what is finished is in the store: the same command goes on from there")
                 raise
     held = frame.attrs["held"]

@@ -13,6 +13,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
+from .. import pool
 from ..errors import Cancelled, ClusterError
 from ..formats.remote import INSTALL
 from ..wording import counted
@@ -95,9 +96,11 @@ class Connection:
 
         Thread(target=connect, name="quantlab-connect", daemon=True).start()
         while not wait([opening], POLL).done:
-            if self._cancel():
+            try:
+                self._check_cancel()
+            except Cancelled:
                 opening.add_done_callback(_closed)
-                raise Cancelled()
+                raise
         if (error := opening.exception()) is None:
             return opening.result()
         # Dask's own errors, the system's, and those of a program that is no scheduler.
@@ -143,8 +146,7 @@ class Connection:
 
         Raises ClusterError if the scheduler has gone, or there are no workers; Cancelled as asked.
         """
-        if self._cancel():
-            raise Cancelled()
+        self._check_cancel()
         self._check()
         try:
             part, done = self._outcomes.get(timeout=POLL)
@@ -156,6 +158,12 @@ class Connection:
         except (Exception, CancelledError, asyncio.CancelledError) as error:
             self._check()
             return part, error
+
+    def _check_cancel(self) -> None:
+        """Raise Cancelled as asked, here or by the limits of the pool."""
+        pool.check_cancel()
+        if self._cancel():
+            raise Cancelled()
 
     def _check(self) -> None:
         if self._client.status != "running":

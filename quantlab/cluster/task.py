@@ -104,7 +104,7 @@ def _whole(
 
     def look(name: str, raw: Any) -> list[QuantConfig]:
         if task.with_digest:
-            digests.append(fingerprint(raw, cancel))
+            digests.append(fingerprint(raw))
         return configs
 
     ((_, rows),) = stream(SweepRequest(checkpoint, configs, [task.tensor], threads, None, cancel, look))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from .. import pool
 from ..errors import CheckpointError
 from ..wording import as_text, shown
 from .files import InputFile
@@ -117,13 +118,17 @@ class RemoteFile(InputFile):
         self._block = lru_cache(BLOCKS)(self._fetch_block)
 
     def read_into(self, offset: int, out: memoryview) -> None:
-        """Fill `out` (bytes) from `offset`; CheckpointError if the file has changed since it was opened."""
+        """Fill `out` (bytes) from `offset`; CheckpointError if the file has changed since it was opened.
+
+        Cancelled, between two requests, as the limits of the pool say.
+        """
         self._checked(offset, len(out))
         self.fileno()
         if len(out) < BLOCK:
             self._copy_blocks(offset, out)
             return
         for start in range(0, len(out), PART * TOGETHER):
+            pool.check_cancel()
             self._fetch(offset + start, out[start : start + PART * TOGETHER])
         self._check_version()
 
