@@ -19,7 +19,9 @@ from .errors import ConfigError
 from .granularity import PIECE, PerChannel, PerGroup
 from .sweep import tensor_rows
 
-PROBES = ((16, 256), (64, 2048))  # two shapes tell the cost per tensor from the cost per value
+FIRST = (2, 64)  # a shape to compile with
+PROBES = ((8, 256), (16, 1024), (64, 2048))  # two shapes tell the cost per tensor from the cost per value
+ENOUGH = 0.1  # seconds: what takes longer says enough, and on the next shape would keep the reader waiting
 SPEEDUP_CONFIG = "int4-sym-g128-mse"
 ROW_BYTES = 1500  # of memory, measured at the end of sweeps of 20,000 and of 100,000 rows
 
@@ -105,7 +107,7 @@ def representative(config: QuantConfig) -> QuantConfig:
         return config
     granularity = config.granularity
     if isinstance(granularity, PerGroup):
-        granularity = PerGroup(min(granularity.group_size, PROBES[1][1]))
+        granularity = PerGroup(min(granularity.group_size, PROBES[-1][1]))
     if isinstance(granularity, PerChannel):
         granularity = PerChannel(0 if granularity.axis == 0 else -1)
     dtype = f"int{next(bits for bits in (4, 8, 16) if config.codec.bits <= bits)}"
@@ -119,8 +121,13 @@ def representative(config: QuantConfig) -> QuantConfig:
 def timed(kind: Kind) -> Cost:
     """What configurations cost together, measured here and now on Gaussian values."""
     configs = [QuantConfig.parse(slug) for slug in kind]
-    _run(configs, *PROBES[0])  # the first call may compile
-    (small, short), (large, long) = [(rows * columns, _run(configs, rows, columns)) for rows, columns in PROBES]
+    _run(configs, *FIRST)
+    measured = [(0, 0.0)]
+    for rows, columns in PROBES:
+        measured.append((rows * columns, _run(configs, rows, columns)))
+        if measured[-1][1] > ENOUGH:
+            break
+    (small, short), (large, long) = measured[-2:]
     per_value = max(long - short, 0.0) / (large - small)
     return Cost(max(short - small * per_value, 0.0), per_value)
 
@@ -130,7 +137,7 @@ def speedup() -> float:
     if pool.core_count() == 1:
         return 1.0
     configs, columns = [QuantConfig.parse(SPEEDUP_CONFIG)], PIECE // 64
-    _run(configs, *PROBES[0])
+    _run(configs, *FIRST)
     rows = 64 * pool.core_count()
     return max(1.0, _run(configs, rows, columns, workers=1) / _run(configs, rows, columns))
 

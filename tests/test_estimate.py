@@ -112,3 +112,15 @@ def test_the_memory_of_this_process_is_told_where_the_system_does_not_say(monkey
     before = module.resident_bytes()
     monkeypatch.setattr(module, "Path", lambda place: tmp_path / "missing")
     assert module.resident_bytes() >= before * 0.5
+
+
+def test_what_is_slow_on_the_smallest_shape_is_timed_on_no_larger_one(monkeypatch):
+    shapes = []
+
+    def run(configs, rows, columns, workers=None):
+        shapes.append((rows, columns))
+        return module.ENOUGH * rows * columns / 1000
+
+    monkeypatch.setattr(module, "_run", run)
+    assert timed(("int8-aff-g8-exact",)) == Cost(0.0, pytest.approx(module.ENOUGH / 1000))
+    assert shapes == [module.FIRST, module.PROBES[0]]

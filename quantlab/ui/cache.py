@@ -2,8 +2,8 @@
 
 A key is (path, size, mtime_ns) of the file, the tensor's name and the configuration's slug: never an array, which
 Streamlit would hash from a sample, and never a configuration, which it would hash by its field values alone. What is
-not part of the key is passed with a leading underscore. Every cache has a limit. Arrays that come out are shared and
-read-only.
+not part of the key is passed with a leading underscore. Every cache has a limit. Arrays that come out are shared:
+nobody writes to them. They are not marked read-only, for which Numba would compile every kernel a second time.
 """
 
 import time
@@ -42,7 +42,7 @@ def checkpoint(source: str) -> tuple[Key, Checkpoint]:
 
 
 def values(key: Key, checkpoint: Checkpoint, tensor: str) -> np.ndarray:
-    """One tensor's values, float32 in C order, read-only; QuantlabError when it cannot be quantized."""
+    """One tensor's values, float32 in C order; QuantlabError when it cannot be quantized."""
     return _values(key, tensor, checkpoint)
 
 
@@ -104,9 +104,7 @@ def _checkpoint(key: Key, name: str, alone: bool) -> Checkpoint:
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the tensor …")
 def _values(key: Key, tensor: str, _checkpoint: Checkpoint) -> np.ndarray:
-    array = _checkpoint.load(tensor)
-    array.flags.writeable = False
-    return array
+    return _checkpoint.load(tensor)
 
 
 @st.cache_resource(max_entries=4096, show_spinner=False)

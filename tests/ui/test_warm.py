@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quantlab import kernels
-from quantlab.ui import warm
+from quantlab.ui import cache, warm
 
 ROOT = Path(__file__).resolve().parents[2]
 # One kernel stands for all: compiling them takes a dozen seconds.
@@ -60,3 +61,10 @@ class Failed:
     """A process that could not compile."""
 
     returncode, stderr = 1, "no space left"
+
+
+def test_pages_hand_over_arrays_of_the_kind_that_kernels_were_compiled_for():
+    key, checkpoint = cache.checkpoint("sample")
+    x = cache.values(key, checkpoint, "conv2.weight")
+    # Of a read-only array Numba makes another type, and compiles everything once more.
+    assert x.flags.writeable and x.flags.c_contiguous and x.dtype == np.float32
