@@ -326,11 +326,6 @@ def key_histogram(values: np.ndarray, prefix: int, shift: int) -> np.ndarray:
     return np.bincount(chosen, minlength=1 << 16)
 
 
-def order_statistics(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """The values at some ranks of the sorted values."""
-    return np.sort(values)[ranks].astype(np.float64)
-
-
 def tail_means(values: np.ndarray, window: int) -> tuple[float, float]:
     """Mean of the `window` smallest and largest values, at most half of them each."""
     ordered, width = np.sort(values.astype(np.float64)), min(window, max(1, len(values) // 2))

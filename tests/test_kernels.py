@@ -163,6 +163,15 @@ def test_every_kernel_has_a_twin():
     assert without == PARTS | GGML
 
 
+def test_every_kernel_lets_other_threads_run_is_kept_on_disk_and_starts_no_threads_of_its_own():
+    """Two threads in one parallel kernel can abort the process; the pool spreads kernels over ranges."""
+    for name, kernel in vars(kernels).items():
+        if hasattr(kernel, "py_func"):
+            assert kernel.targetoptions["nogil"], name
+            assert not kernel.targetoptions.get("parallel"), name
+            assert type(kernel._cache).__name__ == "FunctionCache", name
+
+
 # --- number formats -------------------------------------------------------------------------------------------------
 
 
