@@ -62,15 +62,29 @@ def test_the_slug_of_the_documentation():
     assert config.slug == "int4-sym-g128-mse"
 
 
+PRESETS = {
+    "int8_symmetric": "int8-sym-tensor-minmax",
+    "int8_asymmetric": "int8-aff-tensor-minmax",
+    "int8_per_channel": "int8-sym-ch0-minmax",
+    "int4_symmetric": "int4-sym-tensor-minmax",
+    "int4_per_channel": "int4-sym-ch0-minmax",
+    "uniform": "int8-uni-tensor-minmax",
+    "symmetric": "int8-sym-tensor-minmax",
+    "affine": "int8-aff-tensor-minmax",
+    "power_of_two": "int8-uni-tensor-minmax-pow2",
+    "int4": "int4-sym-tensor-minmax",
+    "uint4": "int4-uni-tensor-minmax",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "per_channel_symmetric": "int8-sym-ch-1-minmax",
+    "per_channel_affine": "int8-aff-ch-1-minmax",
+}
+
+
 def test_presets_are_found_by_name_and_mean_what_they_say():
-    assert {ql.QuantConfig.parse(name) for name in ql.PRESETS} == set(ql.PRESETS.values())
-    assert ql.PRESETS["int8_asymmetric"] == ql.QuantConfig(mapping="affine")
-    assert ql.PRESETS["int4_per_channel"] == ql.QuantConfig(dtype="int4", granularity=ql.PerChannel(0))
-    assert ql.PRESETS["power_of_two"] == ql.QuantConfig(mapping="uniform", pow2_scale=True)
-    assert ql.PRESETS["uint4"] == ql.QuantConfig(dtype="int4", mapping="uniform")
-    assert ql.PRESETS["per_channel_affine"] == ql.QuantConfig(mapping="affine", granularity=ql.PerChannel(-1))
-    for name in ("uniform", "symmetric", "affine", "int4", "float16", "bfloat16", "w4_g128", "w4_g32", "w8_channel"):
-        assert name in ql.PRESETS
+    assert {name: ql.PRESETS[name].slug for name in PRESETS} == PRESETS
+    assert {"w4_g128", "w4_g32", "w8_channel"} <= set(ql.PRESETS)
+    assert all(ql.QuantConfig.parse(name) == config for name, config in ql.PRESETS.items())
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
