@@ -64,7 +64,7 @@ GROUPS = {
     ql.PerChannel(0): lambda i, j, k: i,
     ql.PerChannel(1): lambda i, j, k: j,
     ql.PerChannel(-1): lambda i, j, k: k,
-    ql.PerGroup(650): lambda i, j, k: 3 * i + (600 * j + k) // 650,
+    ql.PerGroup(1200): lambda i, j, k: 2 * i + (600 * j + k) // 1200,
     ql.PerGroup(32): lambda i, j, k: 100 * i + (600 * j + k) // 32,
 }
 SHAPES = {ql.PerChannel(-1): (20, 30, 3), ql.PerGroup(32): (2, 1, 80)}
