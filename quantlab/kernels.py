@@ -34,6 +34,8 @@ HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
 GLANCE = 512  # values after which a search asks whether candidates have lost already
 WIDTH, LANES = 32, np.uint64(32)  # trials of a search that are made together, as the lanes of vectors
 FOUR, EIGHT = np.uint64(4) * LANES, np.uint64(8) * LANES
+EVERY, LONG = np.uint64(8), np.uint64(7)  # how often a search asks in a long list of ranges whether all have lost
+ZERO = np.float32(0)
 ABREAST = 2048  # values of a group up to which a search takes LANES groups at a time
 # What a search knows of its lanes lies in rows of LANES in one array, at distances that the compiler knows: so it need
 # not ask whether what it writes is what it reads. Of a trial: two parts of its error, and how it encodes.
@@ -867,13 +869,54 @@ def start_direction(state, ways, d):
     return limit
 
 
+@screening
+def clip_lanes(scaled, count, table):
+    """Set the errors of a tile's trials to what lies beyond `LOWEST` and `HIGHEST`, here values, squared and summed."""
+    for k in range(LANES):
+        table[k], table[ALSO + k] = np.float32(0), np.float32(0)
+    whole, end = (count & ~np.uint64(7)) * LANES, count * LANES
+    for start in range(np.uint64(0), whole, EIGHT):
+        for k in range(start, start + LANES):
+            lowest, highest, some, others = table[LOWEST + k - start], table[HIGHEST + k - start], ZERO, ZERO
+            for i in range(k, k + FOUR, LANES):
+                beyond = max(lowest - scaled[i], scaled[i] - highest, ZERO)
+                some += beyond * beyond
+                beyond = max(lowest - scaled[i + FOUR], scaled[i + FOUR] - highest, ZERO)
+                others += beyond * beyond
+            table[k - start] += some
+            table[ALSO + k - start] += others
+    for start in range(whole, end, LANES):
+        for k in range(LANES):
+            beyond = max(table[LOWEST + k] - scaled[start + k], scaled[start + k] - table[HIGHEST + k], ZERO)
+            table[k] += beyond * beyond
+    for k in range(LANES):
+        table[k] += table[ALSO + k]
+
+
+@jit
+def all_lost(tile, count, share, grid, storage):
+    """Whether under a share of a direction clipping alone costs more than the best range yet, in all lanes."""
+    state, table, hopeful = tile.state, tile.table, 0.0
+    for k in range(lanes_of(state)):
+        lo, hi = state[START_LO + k], state[START_HI + k]
+        reach = reach_of(lo, hi, 0.0, grid, storage)
+        lo, hi = lo + share * state[BELOW + k], hi - share * state[ABOVE + k]
+        table[LOWEST + k] = (min(lo, grid.widest_lo) - reach) * state[FACTOR + k]
+        table[HIGHEST + k] = (max(hi, -grid.widest_lo) + reach) * state[FACTOR + k]
+    clip_lanes(tile.scaled, count, table)
+    for k in range(LANES):
+        hopeful += 1.0 if table[k] * 0.999 <= state[BEST + k] else 0.0
+    return hopeful == 0.0
+
+
 @jit
 def search_direction(tile, count, shares, first, last, limit, grid, storage):
     """Try the ranges of a direction, shares[first:last], in all lanes of a tile."""
     state, table, scaled = tile.state, tile.table, tile.scaled
     for i in range(first, last):
         share = shares[i]
-        if share > limit:
+        # Long lists take off ever more at both ends, and those of short ones are not worth the question.
+        if share > limit or ((i - first) % EVERY == LONG and all_lost(tile, count, share, grid, storage)):
             break
         for k in range(LANES):
             lo = state[START_LO + k] + share * state[BELOW + k]

@@ -1,8 +1,9 @@
 """Calibrations that search: for the range, or the very scale, of least squared error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -29,8 +30,8 @@ class MSE(Calibration):
     token = "mse"
     summary = "least squared error; searches how much to clip"
 
-    SWEPT_BITS: ClassVar[int] = 4
-    SWEPT: ClassVar[int] = 512  # values of a group, and bits, up to which following every code is the faster search
+    # By bits, the values of a group up to which following every code is worth it: beyond, a search finds about as much.
+    SWEPT: ClassVar[Mapping[int, int]] = MappingProxyType({2: 512, 3: 512, 4: 64})
 
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The best range found for each group."""
@@ -48,8 +49,7 @@ class MSE(Calibration):
         return super().fit(groups, codec)
 
     def _sweeps(self, groups: Groups, codec: IntegerCodec) -> bool:
-        few = codec.bits <= self.SWEPT_BITS and groups.size <= self.SWEPT
-        return few and not codec.mapping.has_offset
+        return groups.size <= self.SWEPT.get(codec.bits, 0) and not codec.mapping.has_offset
 
     def _search(self, groups: Groups, codec: IntegerCodec) -> Range:
         full = codec.mapping.widen(*groups.extents)
@@ -127,6 +127,7 @@ AFFINE = Plan(
         *coarse_and_even(TO_ZERO),
         APART,
         APART,
+        around(ENDS, 0.06, 0.12) + around((SHIFT,), 0.06, 0.12) + around((BOTH,), 0.06),
         around((BOTH,), *COARSE[::2]) + around(ENDS, 0.015, 0.045) + around((SHIFT,), 0.025),
         around((BOTH,), *FINE) + around(ENDS, 0.003, 0.008) + around((SHIFT,), 0.005),
         around(ENDS, 0.001, 0.002) + around((SHIFT,), 0.0015),

@@ -95,6 +95,8 @@ PARTS = {
     "search_group",
     "search_alone",
     "lanes_of",
+    "clip_lanes",  # bounds, held to what they bound
+    "all_lost",
     "fill_lane",
     "start_round",
     "start_direction",
@@ -424,6 +426,15 @@ def test_trials_see_about_the_errors_of_encoding_and_decoding(mapping, kind, bit
     about(errors, exact * factor**2, x.size)
 
 
+def tile_of(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> kernels.Tile:
+    """A tile of WIDTH groups, the rows of x, and the ranges given for them, [WIDTH, 1] each."""
+    empty = [np.empty(x.size, np.float32) for _ in range(2)]
+    tile = kernels.Tile(*empty, np.empty(kernels.GROUP), np.empty(kernels.TRIAL, np.float32))
+    for k in range(kernels.WIDTH):
+        kernels.fill_lane(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
+    return tile
+
+
 @each_mapping
 @each_kind
 @pytest.mark.parametrize("size", [1, 3, 8, 37])
@@ -432,10 +443,7 @@ def test_lanes_of_a_tile_do_not_touch_each_other(mapping, kind, size):
     x = np.stack([np.roll(kinds(40)[kind], 7 * k)[:size] for k in range(kernels.WIDTH)])
     codec, lanes = DTYPES["int4"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False), kernels.LANES
     lo, hi = codec.mapping.widen(*(0.7 * end for end in Groups(x, size).extents))
-    empty = [np.empty(size * lanes, np.float32) for _ in range(2)]
-    tile = kernels.Tile(*empty, np.empty(kernels.GROUP), np.empty(kernels.TRIAL, np.float32))
-    for k in range(kernels.WIDTH):
-        kernels.fill_lane(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
+    tile = tile_of(x, lo, hi)
     ends = kernels.FULL_LO, kernels.FULL_HI, kernels.FULL_ERROR
     kernels.exact_errors(tile, np.uint64(size), *ends, codec.grid, codec.scale_type.storage)
     exact = [reference.range_error(x[k], lo[k, 0], hi[k, 0], Codes(mapping, 4), "fp32") for k in range(kernels.WIDTH)]
@@ -448,6 +456,33 @@ def test_lanes_of_a_tile_do_not_touch_each_other(mapping, kind, size):
     kernels.try_lanes(tile.scaled, np.uint64(size), tile.table)
     some = np.abs(x).max(axis=1) > 0  # nothing is better for a group of zeros, and nothing is asked
     about(tile.table[:lanes][some], (exact * factors**2)[some], size)
+
+
+@each_mapping
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["gaussian", "outlier", "far from zero", "every scale"])
+def test_what_clipping_alone_rules_out_costs_more(mapping, bits, kind):
+    size, lanes = 43, kernels.LANES
+    x = np.stack([np.roll(kinds(50)[kind], 7 * k)[:size] for k in range(kernels.WIDTH)])
+    codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES["bf16"], False)
+    grid, storage = codec.grid, codec.scale_type.storage
+    lo, hi = codec.mapping.widen(*Groups(x, size).extents)
+    tile = tile_of(x, lo, hi)
+    for best in (1e-6, 1e-3, 0.1):
+        energy = np.square(x.astype(np.float64)).sum(axis=1)
+        below, above = 0.5 * (hi - lo)[:, 0], 0.5 * (hi - lo)[:, 0]
+        rows = {"START_LO": lo[:, 0], "START_HI": hi[:, 0], "BELOW": below, "ABOVE": above}
+        rows["BEST"] = best * energy * tile.state[kernels.FACTOR : kernels.FACTOR + lanes] ** 2
+        for name, row in rows.items():
+            tile.state[getattr(kernels, name) : getattr(kernels, name) + lanes] = row
+        lost = [
+            share for share in np.arange(1, 20) / 20 if kernels.all_lost(tile, np.uint64(size), share, grid, storage)
+        ]
+        for share in lost:
+            ends = lo[:, 0] + share * below, hi[:, 0] - share * above
+            for k in range(kernels.WIDTH):
+                assert kernels.range_error(x[k], ends[0][k], ends[1][k], grid, storage) > best * energy[k]
+        assert lost or kind != "gaussian" or bits == 2
 
 
 @each_mapping
