@@ -54,8 +54,7 @@ class MSE(Calibration):
     def _search(self, groups: Groups, codec: IntegerCodec) -> Range:
         full = codec.mapping.widen(*groups.extents)
         lo, hi = (np.array(end) for end in full)
-        plan = SYMMETRIC if codec.mapping.signed else UNIFORM if codec.mapping.has_offset else AFFINE
-        grid, storage = codec.grid, codec.scale_type.storage
+        plan, grid, storage = plan_for(codec), codec.grid, codec.scale_type.storage
         kernels.search_ranges(groups.matrix, groups.size, plan.numbers, grid, storage, lo, hi)
         return not_worse(groups, codec, (lo, hi), full)
 
@@ -143,6 +142,29 @@ UNIFORM = Plan(
         around(ALL, 0.0003, 0.0006, 0.001, 0.002),
     ]
 )
+# Few codes have local minima far from each other, where one end is cut and the other is not: one may cost twice the
+# best. So from the full range either end is cut alone, and in ways between; then once more farther around.
+FAN = [((1 - t, t, 0.0), DECADES[1:48:3]) for t in (0, 0.05, 0.1, 0.2, 0.35, 0.65, 0.8, 0.9, 0.95, 1)]
+FEW_BITS = 4
+
+
+def fanned(plan: Plan) -> Plan:
+    """The plan of two ends for few codes."""
+    rounds = list(plan.rounds)
+    return Plan([[*rounds[0], *FAN], *rounds[1:4], around(ALL, 0.05, 0.1, 0.15, 0.2), *rounds[4:]])
+
+
+FEW_AFFINE, FEW_UNIFORM = fanned(AFFINE), fanned(UNIFORM)
+
+
+def plan_for(codec: IntegerCodec) -> Plan:
+    """The search for a codec."""
+    if codec.mapping.signed:
+        return SYMMETRIC
+    if codec.bits <= FEW_BITS:
+        return FEW_UNIFORM if codec.mapping.has_offset else FEW_AFFINE
+    return UNIFORM if codec.mapping.has_offset else AFFINE
+
 
 BINS = 24 * 512  # of a histogram on either side of its center: 24 powers of two
 NEAR = 1.006  # ranges whose errors look this close to the least are compared on the values
@@ -165,7 +187,7 @@ def search_histogram(groups: Groups, codec: IntegerCodec) -> Range:
     """The best range of one large group: searched as a histogram, decided on the values; [1, 1] each."""
     full = codec.mapping.widen(*groups.extents)
     widest = full[0].item(), full[1].item()
-    plan = SYMMETRIC if codec.mapping.signed else UNIFORM if codec.mapping.has_offset else AFFINE
+    plan = plan_for(codec)
     binned = Binned.of(groups, codec)
     grid_lo, grid_hi = narrowed(*widest, np.concatenate([np.zeros((1, 3)), plan.of_round(0), plan.of_round(1)]))
     on_grid = binned.errors(grid_lo, grid_hi, codec)

@@ -1,6 +1,7 @@
 """Calibrations that search: what they promise, against plain twins and against each other."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -171,6 +172,30 @@ def test_mse_does_not_lose_to_200_ranges(size, mapping, bits, scale_dtype, kind)
 )
 def test_mse_does_not_lose_to_200_ranges_on_anything(x, bits, mapping, scale_dtype):
     no_worse_than_a_grid(x, mse(bits, mapping, ql.PerGroup(16), scale_dtype=scale_dtype))
+
+
+def least_of_both_ends(x: np.ndarray, config: ql.QuantConfig) -> float:
+    """The least squared error of one group over 40 x 40 ranges, either end cut by itself; codes of plain arithmetic."""
+    steps, x = config.codec.grid.steps, x.astype(np.float64)
+    shares, best = np.linspace(0.1, 1, 40), np.inf
+    for lo, hi in itertools.product(x.min() * shares, x.max() * shares):
+        scale = (hi - lo) / steps
+        zero = lo if config.mapping == "uniform" else -scale * np.rint(-lo / scale)
+        best = min(best, np.square(zero + scale * np.clip(np.rint((x - zero) / scale), 0, steps) - x).sum())
+    return best
+
+
+@pytest.mark.parametrize("mapping", ["affine", "uniform"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+@pytest.mark.parametrize("draw", ["gaussian", "heavy tails", "outlier"])
+@pytest.mark.parametrize("size", [128, 600, 4096])
+def test_mse_of_few_codes_is_not_caught_in_a_range_far_from_the_best(mapping, bits, draw, size):
+    """Within a tenth of the best of both ends: what is local may be missed by little, not by a factor."""
+    rng = np.random.default_rng(1)
+    x = {"gaussian": rng.standard_normal(size), "heavy tails": rng.standard_t(3, size),
+         "outlier": np.append(rng.standard_normal(size - 1), 12)}[draw].astype(np.float32)  # fmt: skip
+    config = mse(bits, mapping)
+    assert group_errors(x[None], config).item() <= 1.1 * least_of_both_ends(x, config)
 
 
 @pytest.mark.parametrize("mapping", ZERO_KEPT)
