@@ -254,7 +254,7 @@ def export(
     on_progress: Callable[[int, int, str], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Path:
-    """Write quantized tensors to a file, read it back, compare every part and value, and only then give it its name.
+    """Write quantized tensors to a file, read it back, compare every bit, and only then give it its name.
 
     Parameters
     ----------

@@ -135,7 +135,11 @@ NPY = {
 NPZ = {
     "a zip bomb": lie(lambda: archive(("w.npy", npy(shape=(50_000_000,), data=b"\0" * 200_000_000))), "would inflate"),
     "a bomb of many members": lie(
-        lambda: archive(*[(f"{i}.npy", npy(shape=(260_000,), data=ZERO * 260_000)) for i in range(99)]), "would inflate"
+        lambda: archive(*[(f"{i}.npy", npy(shape=(260_000,), data=ZERO * 260_000)) for i in range(99)]),
+        "would inflate",
+    ),
+    "a member that inflates 900 times": lie(
+        archive(("w.npy", npy(shape=(1_000_000,), data=ZERO * 1_000_000))), "member 'w.npy' of 'a file' would inflate"
     ),
     "a member twice": lie(archive(("a.npy", ONE), ("a.npy", ONE)), "two members"),
     "two members for one name": lie(archive(("a", ONE), ("a.npy", ONE)), "not a .npy file"),
