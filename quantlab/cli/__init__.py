@@ -32,7 +32,7 @@ examples:
     )
 }
 "quantlab COMMAND --help" explains one command. Exit code 0: done. 1: an input was refused, and one
-line on stderr says why. 2: wrong usage.
+line on stderr says why. 2: wrong usage. 130: interrupted.
 """
 
 

@@ -24,7 +24,7 @@ NOTE_WIDTH = 120  # characters of a note in the table; --json and --csv have all
 TEXT = f"""\
 With --stats every tensor is read:
   min max mean std  in the tensor's own unit
-  kurtosis          how heavy the tails are: 0 for a Gaussian, hundreds where a few values dwarf all others
+  kurtosis          how heavy the tails are: 0 for a Gaussian, hundreds where a few values dwarf all
   zeros             share of values that are exactly 0
   outliers          share of values more than {statistics.OUTLIER_SIGMAS:g} standard deviations from the mean
 

@@ -52,7 +52,7 @@ TENSORS_HELP = (
     "names or globs of tensors, quoted so that the shell leaves them alone; default: every floating-point tensor of "
     "two dimensions or more"
 )
-FILE_HELP = f"{OPENS}, a folder with safetensors and their index, or a file quantlab wrote"
+FILE_HELP = f"{OPENS}, a folder with safetensors and their index, or a file quantlab wrote; a path or a URL"
 OTHERS = ("copy", "leave")
 OUT_HELP = "the file to write; it appears whole or not at all"
 

@@ -9,9 +9,9 @@ from .export import execute
 from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, glob, one
 
 TEXT = f"""\
-Without --tensors, every floating-point tensor of two dimensions or more is quantized. Others
-(biases, norms, embeddings, integers) are not, and the command says which; --others copy takes them
-into the file as they are. "quantlab export" gives different tensors different configurations.
+Without --tensors, every floating-point tensor of two dimensions or more is quantized, but for norms,
+biases and embeddings by their names. The command says which are not; --others copy takes them into
+the file as they are. "quantlab export" gives different tensors different configurations.
 
 {SLUG_HELP}
 
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--config", metavar="SLUG", type=one(Rule.parse), required=True, help="a slug or the name of a preset"
     )
-    add_tensors(parser)
+    add_tensors(parser, "names or globs of tensors, quoted so that the shell leaves them alone; default: see below")
     parser.add_argument(
         "--skip", metavar="GLOB", nargs="+", action="extend", type=one(glob), default=[], help="tensors to leave out"
     )

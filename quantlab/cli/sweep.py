@@ -33,9 +33,9 @@ largest tensors.
 
 {COLUMNS_HELP}
 
-With --store, rows are kept on disk as each tensor ends. Interrupted or killed, the same command goes
-on where it was; what is in the store already, of this file or of another one with the same values, is
-not computed again. "quantlab sweeps" lists what is there.
+With --store, rows are kept on disk as each tensor ends. Interrupted or killed, the same command
+goes on where it was; what is in the store already, of this file or of another one with the same
+values, is not computed again. "quantlab sweeps" lists what is there.
 
 With --cluster, the tensors are measured by the workers of a Dask cluster, and the figures are the
 same. The workers read FILE themselves: all of them must find it under this path, or it is a URL. A

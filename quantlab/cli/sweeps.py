@@ -19,12 +19,11 @@ TEXT = f"""\
 "quantlab sweep FILE --store" keeps its rows in a store; this is what is in it.
 
   list         one line per sweep, the newest first; --json - for a program
-  show ID      its table, as "quantlab sweep" shows and writes it, also while it runs or if it is not
-               finished
+  show ID      its table, as "quantlab sweep" shows and writes it, finished or not
   delete ID    forget it, and the rows that no other sweep uses
 
-An ID may be cut short as long as it is that of one sweep only. A sweep that is not finished goes on when
-the command that began it is given again.
+An ID may be cut short as long as it is that of one sweep only. A sweep that is not finished goes on
+when the command that began it is given again.
 
 {COLUMNS_HELP}
 
