@@ -7,6 +7,7 @@ import numpy as np
 
 from . import kernels
 from .errors import DTypeError, EmptyTensorError, LimitError, NonFiniteError, ShapeError
+from .wording import counted
 
 # Types whose every finite value fits float32. float64 is taken too, and checked for values that do not.
 NARROW_FLOATS = frozenset(
@@ -149,7 +150,7 @@ def _raise_overflow(flat: np.ndarray, shape: tuple[int, ...], what: str) -> None
     if count:
         where = index_text(np.unravel_index(first, shape))
         raise NonFiniteError(
-            f"{what} holds {count:,} values beyond the range of float32, the first at index {where}: "
+            f"{what} holds {counted(count, 'value')} beyond the range of float32, the first at index {where}: "
             f"{flat[first]:g}; scale the tensor down first"
         )
 

@@ -262,6 +262,6 @@ def test_float64_beyond_the_range_of_float32_is_refused_wherever_it_lies(slug):
     x[650, 3] = -1e39
     for call in (ql.evaluate, ql.quantize):
         with pytest.raises(
-            ql.NonFiniteError, match=r"1 values beyond the range of float32, the first at index \(650, 3\)"
+            ql.NonFiniteError, match=r"1 value beyond the range of float32, the first at index \(650, 3\)"
         ):
             call(x, ql.QuantConfig.parse(slug))
