@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from .calibration import MSE, Calibration, MinMax, parse_calibration
+from .calibration import CALIBRATIONS, MSE, Calibration, MinMax, parse_calibration
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockFormat, Codec, codec_of
 from .errors import ConfigError, check_known
 from .granularity import GRANULARITIES, Granularity, PerChannel, PerGroup, PerTensor, parse_granularity
@@ -98,7 +98,7 @@ class QuantConfig:
 NAMED: dict[str, Iterable[str]] = {"dtype": DTYPES, "mapping": MAPPINGS, "scale_dtype": SCALE_DTYPES}
 TYPED: dict[str, tuple[tuple[type, ...], str]] = {
     "granularity": (tuple(GRANULARITIES.values()), "PerTensor(), PerChannel(axis) or PerGroup(size)"),
-    "calibration": ((Calibration,), "an instance such as MinMax() or MSE()"),
+    "calibration": (tuple(CALIBRATIONS.values()), "an instance such as MinMax() or MSE()"),
     "pow2_scale": ((bool,), "True or False"),
 }
 

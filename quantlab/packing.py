@@ -27,8 +27,8 @@ def packed_size(count: int, bits: int) -> int:
 def pack(codes: np.ndarray, bits: int, order: str = "low-first") -> np.ndarray:
     """Pack integer codes (any shape, read in C order) into uint8 [ceil(n * bits / 8)].
 
-    Codes may be signed (-2^(b-1) .. 2^(b-1)-1) or unsigned (0 .. 2^b-1). Raises PackingError for a code that does not
-    fit, or an array that is not of integers.
+    Codes may be signed (-2^(b-1) .. 2^(b-1)-1) or unsigned (0 .. 2^b-1). At 8 and 16 bits the result may be a view of
+    them. Raises PackingError for a code that does not fit, or an array that is not of integers.
 
     >>> pack(np.array([1, 2, 3]), 4).tolist()
     [33, 3]
@@ -92,6 +92,8 @@ def turned(array: np.ndarray, backwards: bool) -> np.ndarray:
 
 def unpack(data: np.ndarray | bytes, bits: int, count: int, signed: bool, order: str = "low-first") -> np.ndarray:
     r"""The `count` codes packed in `data`: int8/uint8 [count] up to 8 bits, int16/uint16 above.
+
+    At 8 and 16 bits a view of `data`, where its layout allows one; read-only if that is.
 
     Raises PackingError if `data` is not exactly as long as `count` codes are.
 

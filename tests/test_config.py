@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import quantlab as ql
 from quantlab.calibration import parse_calibration
 from quantlab.granularity import parse_granularity
+from quantlab.ranging import Calibration
 
 percentiles = st.floats(0, 49.9) | st.sampled_from([0.1, 1e-5, 0.0])
 CALIBRATIONS = st.one_of(
@@ -116,6 +117,7 @@ WRONG = [
     {"granularity": ql.PerTensor},
     {"calibration": "mse"},
     {"calibration": ql.MSE},
+    {"calibration": Calibration()},
     {"pow2_scale": 1},
     {"dtype": "int16", "calibration": ql.Entropy()},
     {"dtype": "int8", "mapping": "affine", "calibration": ql.Entropy(bins=512)},
