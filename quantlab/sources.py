@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import DTypeError, check_known
+from .errors import ConfigError, DTypeError, check_known
 
 
 class TensorSource(Protocol):
@@ -75,7 +75,10 @@ def checked_names(source: TensorSource, tensors: Iterable[str] | None) -> list[s
     known = list(source.names)
     if tensors is None:
         return known
-    found, legal = list(dict.fromkeys([tensors] if isinstance(tensors, str) else tensors)), frozenset(known)
+    try:
+        found, legal = list(dict.fromkeys([tensors] if isinstance(tensors, str) else tensors)), frozenset(known)
+    except TypeError:
+        raise ConfigError(f"tensors is {tensors!r}: give a list of names") from None
     for name in found:
         if name not in legal:
             check_known("tensor", name, known)

@@ -140,6 +140,12 @@ def test_a_tensor_that_is_not_there_is_refused():
         sweep(TENSORS, CONFIGS, tensors=["d"])
 
 
+@pytest.mark.parametrize("tensors", [5, [["a"]]], ids=str)
+def test_what_is_no_list_of_names_is_refused(tensors):
+    with pytest.raises(ql.ConfigError, match="give a list of names"):
+        sweep(TENSORS, CONFIGS, tensors)
+
+
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
 def test_a_number_of_workers_that_is_none_is_refused(workers):
     with pytest.raises(ql.ConfigError, match="workers"):
