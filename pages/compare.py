@@ -4,9 +4,8 @@ import streamlit as st
 
 from quantlab.ui import compare_views, state
 
-session = state.require_weights()
-
 st.title("Compare", anchor=False)
+session = state.require_weights()
 compare_views.tensor_line(session)
 configs = compare_views.choose_configs(session)
 

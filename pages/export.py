@@ -4,12 +4,12 @@ import streamlit as st
 
 from quantlab.ui import export_form, export_result, export_views, jobs, state, widgets
 
+st.title("Export", anchor=False)
+st.caption("Writes the packed result, reads it back, and measures it again.")
 session = state.require_checkpoint()
 job = jobs.get(session.export)
 running = job is not None and job.active
 
-st.title("Export", anchor=False)
-st.caption("Writes the packed result, reads it back, and measures it again.")
 with widgets.boundary():
     rules = export_form.choose_channels(session, export_form.choose_rules(session))
     overview = st.container()

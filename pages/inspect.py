@@ -24,4 +24,4 @@ with widgets.boundary():
         with channels_tab:
             inspecting.channels_tab(session)
     if st.button("Sweep this tensor", icon=":material/grid_on:"):
-        state.go_to("sweep")
+        state.go_to_sweep_of_tensor()

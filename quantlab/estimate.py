@@ -185,6 +185,16 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def roughly(seconds: float) -> str:
+    """As `duration`, of what is only estimated.
+
+    >>> roughly(0.04), roughly(3.21)
+    ('under 0.1 s', 'about 3.2 s')
+    """
+    told = duration(seconds)
+    return told if told.startswith("under") else f"about {told}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for a reader.
 

@@ -7,6 +7,7 @@ from quantlab import estimate as module
 from quantlab.estimate import (
     Cost,
     copy_bytes,
+    duration,
     estimate,
     in_memory,
     kinds,
@@ -124,3 +125,19 @@ def test_what_is_slow_on_the_smallest_shape_is_timed_on_no_larger_one(monkeypatc
     monkeypatch.setattr(module, "_run", run)
     assert timed(("int8-aff-g8-exact",)) == Cost(0.0, pytest.approx(module.ENOUGH / 1000))
     assert shapes == [module.FIRST, module.PROBES[0]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "under 0.1 s"),
+        (0.1, "0.1 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.9, "1 min 0 s"),
+        (3600, "1 h 0 min"),
+    ],
+)
+def test_a_duration_reads_well(seconds, words):
+    assert duration(seconds) == words

@@ -11,7 +11,7 @@ from ..cluster import ClusterRunner
 from ..config import QuantConfig
 from ..database import FOLDER_VARIABLE
 from ..errors import Cancelled, ClusterError, ConfigError, check_integer
-from ..estimate import Estimate, duration, estimate
+from ..estimate import Estimate, estimate, roughly
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.exporting import check_not_source
 from ..formats.remote import public
@@ -158,7 +158,7 @@ def show_estimate(found: Estimate, as_json: bool) -> None:
     scope = f"{counted(found.configs, 'configuration')} x {counted(found.tensors, 'tensor')}"
     print(f"rows         {found.rows:,} ({scope})")
     print(f"evaluations  {found.evaluations:,} ({found.values:,} values under each configuration)")
-    print(f"time         about {duration(found.seconds)}, as this machine is timed at this moment")
+    print(f"time         {roughly(found.seconds)}, as this machine is timed at this moment")
     print(f"memory       about {size_text(found.peak_bytes)} at most, the program's own included")
 
 

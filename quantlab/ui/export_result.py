@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from quantlab.estimate import duration
 from quantlab.metrics import METRICS
 from quantlab.ui import exports, jobs, state, text
 from quantlab.ui.exports import Written
@@ -26,7 +27,7 @@ def outcome(job: jobs.Job) -> Written | None:
         st.error(f"Nothing was written: {text.sentence(job.error)}", icon=":material/error:")
     elif job.state == "cancelled":
         st.warning(
-            f"The export was cancelled after {jobs.duration(job.seconds)}. Nothing was written.",
+            f"The export was cancelled after {duration(job.seconds)}. Nothing was written.",
             icon=":material/cancel:",
         )
     return job.result

@@ -27,7 +27,7 @@ from typing import Any
 import streamlit as st
 
 from quantlab.errors import Cancelled, LimitError, QuantlabError
-from quantlab.estimate import duration
+from quantlab.estimate import roughly
 from quantlab.ui import text
 
 KEPT = 24  # finished jobs whose results stay in memory, the newest first
@@ -264,6 +264,6 @@ def _headline(job: Job) -> str:
     if job.state == "queued":
         return f"**{text.plain(job.label)}** waits for its turn: {RUNNING_PER_KIND} others run"
     left = job.seconds_left
-    pace = f"about {duration(left)} left" if left is not None else "estimating the time left"
+    pace = f"{roughly(left)} left" if left is not None else "estimating the time left"
     at = text.plain(text.shortened(job.step.at, 96))
     return " · ".join(part for part in (f"**{text.plain(job.label)}**", f"{job.fraction:.0%}", pace, at) if part)

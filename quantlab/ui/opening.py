@@ -109,8 +109,7 @@ def _draw_table(session: state.Session, job: jobs.Job, names: list[str]) -> None
     if len(names) > CHARTED:
         frame = frame.drop(columns="histogram")
     noted = frame["note"].notna()
-    if (without := int((noted & frame["std"].isna()).sum())) > 0:
-        st.caption(f"{counted(without, 'tensor')} without figures: the last column says why.")
+    without = int((noted & frame["std"].isna()).sum())
     if not noted.any():
         frame = frame.drop(columns="note")
     event = st.dataframe(
@@ -120,6 +119,8 @@ def _draw_table(session: state.Session, job: jobs.Job, names: list[str]) -> None
     )  # fmt: skip
     if event.selection.rows:
         state.go_to("inspect", tensor=names[event.selection.rows[0]])
+    if without:
+        st.caption(f"{counted(without, 'tensor')} without figures: the last column says why.")
 
 
 _COLUMNS = (
@@ -170,6 +171,7 @@ def _upload(session: state.Session) -> None:
         "A checkpoint or an array", type=[suffix[1:] for suffix in sources.SUFFIXES], key=key, on_change=opened,
         help="Nothing in the file is executed. It is kept on the server's disk until the server stops.",
     )  # fmt: skip
+    st.caption(f"What is larger opens by its path: choose {WAYS[1]}.")
 
 
 def _path(session: state.Session) -> None:

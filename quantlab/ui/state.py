@@ -77,7 +77,6 @@ class Session:
     folder: str | None = None  # the folder whose files are listed
     uploads: int = 0  # files uploaded so far; each gets a fresh uploader
     forms: dict[str, tuple[str, str]] = field(default_factory=dict)  # form -> slugs it was given and said last
-    choices: dict[str, list[str]] = field(default_factory=dict)  # multiselect -> what is chosen, between visits
 
     @property
     def key(self) -> cache.Key:
@@ -140,9 +139,8 @@ def require_weights() -> Session:
         st.page_link(page_path("open"), label="Choose another file", icon=":material/folder_open:")
         st.stop()
     if not holds_weights(session.spec):
-        st.title(text.plain(session.tensor), anchor=False)
         what = f"{session.spec.dtype} values, and only floats are quantized" if session.spec.size else "no elements"
-        st.info(f"This tensor has {what}. Choose another one in the sidebar.", icon=":material/pin:")
+        st.info(f"{text.plain(session.tensor)} has {what}: choose another tensor.", icon=":material/pin:")
         st.stop()
     return session
 
@@ -254,6 +252,11 @@ def go_to(
     """Open another page, on the present view or on what is given instead. Not for callbacks: it ends the run."""
     view = link(tensor=tensor, config=config, compare=compare, job=job)
     st.switch_page(page_path(page), query_params=view)
+
+
+def go_to_sweep_of_tensor() -> NoReturn:
+    """Open Sweep with the current tensor alone chosen there. Not for callbacks: it ends the run."""
+    st.switch_page(page_path("sweep"), query_params=link() | {"scope": "This one"})
 
 
 def restore() -> Session:

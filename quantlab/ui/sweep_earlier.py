@@ -37,22 +37,22 @@ def _list(session: state.Session) -> None:
     pages = math.ceil(len(records) / LISTED)
     page = (st.pagination(pages, key="earlier-page") or 1) if pages > 1 else 1
     for record in records[LISTED * (page - 1) : LISTED * page]:
-        with st.container(border=True):
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
             _entry(session, store, record)
     st.caption(f"Kept in {text.plain(store.path)}; the environment variable QUANTLAB\\_STORE names another folder.")
 
 
 def _entry(session: state.Session, store: ResultStore, record: SweepRecord) -> None:
     shown = session.job == sweep_store.word(record)
-    st.markdown(f"**{text.plain(record.title)}** · {described(record)}")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Shown below" if shown else "Open", key=f"open-{record.id}", disabled=shown):
-            _open(record)
+    st.markdown(f"**{text.plain(record.title)}** · {described(record)}", width="stretch")
+    with st.container(horizontal=True, width="content"):
         if not record.complete or not record.current:
             again = "Resume" if record.current else "Run again"
             why = "Measures what is missing." if record.current else "Measured by another version of the engine."
             if st.button(again, key=f"resume-{record.id}", help=why):
                 resume(store, record)
+        if st.button("Shown below" if shown else "Open", key=f"open-{record.id}", disabled=shown):
+            _open(record)
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown(f"Delete these {counted(record.rows_done, 'row')} for good?")
             if st.button("Delete them", key=f"delete-{record.id}", type="primary"):

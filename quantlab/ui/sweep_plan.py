@@ -6,7 +6,7 @@ import streamlit as st
 
 from quantlab.config import QuantConfig
 from quantlab.errors import LimitError
-from quantlab.estimate import Cost, Estimate, Kind, duration, peak_bytes, seconds, speedup, timed
+from quantlab.estimate import Cost, Estimate, Kind, peak_bytes, roughly, seconds, speedup, timed
 from quantlab.formats import TensorSpec
 from quantlab.sweep import check_grid
 from quantlab.ui import text
@@ -38,7 +38,7 @@ def told(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> str:
     return (
         f"**{counted(found.configs, 'configuration')}** × {counted(found.tensors, 'tensor')} of "
         f"{text.count(found.values)} weights = {text.count(found.evaluations)} evaluations, "
-        f"**about {duration(found.seconds)}** on this computer. The server then holds at most "
+        f"**{roughly(found.seconds)}** on this computer. The server then holds at most "
         f"{text.size(found.peak_bytes)} of memory."
     )
 

@@ -51,6 +51,7 @@ def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame
     # The table has a download button of its own, so its text must be safe for spreadsheets too.
     told = tables.without_formulas(shown)
     told["clipped_fraction"] *= 100  # percent
+    told["shape"] = told["shape"].str.replace("x", " × ")
     if not everything:
         told.insert(1, "front", ["★" if best else "" for best in front])
     st.caption("A click on a cell opens its configuration in Compare. Tick two to four rows to open them together.")

@@ -10,6 +10,7 @@ import streamlit as st
 
 from quantlab import tables
 from quantlab.config import QuantConfig
+from quantlab.estimate import duration
 from quantlab.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.compare import error_histograms
@@ -38,7 +39,7 @@ def outcome(job: jobs.Job) -> Results | None:
         st.error(f"The sweep failed: {text.sentence(job.error)}{kept}", icon=":material/error:")
     elif job.state == "cancelled":
         more = " Run it again to go on from there." if kept and results and not results.unsaved else ""
-        st.warning(f"The sweep was cancelled after {jobs.duration(job.seconds)}.{kept}{more}", icon=":material/cancel:")
+        st.warning(f"The sweep was cancelled after {duration(job.seconds)}.{kept}{more}", icon=":material/cancel:")
     elif results:
         st.caption(f"{text.plain(job.label)}, {_taken(results, job.seconds)}")
     return results if results and results.measured else None
@@ -50,7 +51,7 @@ def _taken(results: Results, seconds: float) -> str:
     if results.held == rows:
         return f"all {counted(rows, 'row')} taken from the store: nothing had to be measured"
     taken = f"; {results.held:,} of {counted(rows, 'row')} were taken from the store" if results.held else ""
-    return f"measured in {jobs.duration(seconds)}{taken}"
+    return f"measured in {duration(seconds)}{taken}"
 
 
 def provenance(session: state.Session, results: Results) -> state.Session | None:

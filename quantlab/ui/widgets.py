@@ -125,31 +125,20 @@ def grid_form(axes: Sequence[int] = (0,)) -> tuple[list[QuantConfig], list[str]]
 
 def _choice(place: Any, name: str, label: str, term: str, options: Iterable[str], default: list[str]) -> list[str]:
     """A multiselect whose choice is in the URL as `name`, and is remembered between visits to its page."""
-    _recall(name)
-    chosen = place.multiselect(
-        label, list(options), default, key=name, help=about(term), bind="query-params", wrap=True
-    )
-    state.current().choices[name] = chosen
-    return chosen
+    return place.multiselect(
+        label, list(options), default, key=name, help=about(term), bind="query-params", persist_state="session",
+        wrap=True,
+    )  # fmt: skip
 
 
 def _typed(place: Any, name: str, label: str, term: str, options: Iterable[str], default: list[str]) -> list[str]:
     """As `_choice`, for options that are not a closed list: more can be typed in, or come with a link."""
-    _recall(name)
     more = [*st.session_state.get(name, []), *st.query_params.get_all(name)]
-    chosen = place.multiselect(
+    return place.multiselect(
         label, list(dict.fromkeys([*options, *more])), default, key=name, help=about_each(term, options),
-        bind="query-params", wrap=True, accept_new_options=True, placeholder="Choose, or type one",
+        bind="query-params", persist_state="session", wrap=True, accept_new_options=True,
+        placeholder="Choose, or type one",
     )  # fmt: skip
-    state.current().choices[name] = chosen
-    return chosen
-
-
-def _recall(name: str) -> None:
-    """Give a widget that comes back to the page what was chosen before, unless the URL says something else."""
-    remembered = state.current().choices
-    if name in remembered and name not in st.session_state and name not in st.query_params:
-        st.session_state[name] = remembered[name]
 
 
 def _fields(key: str, value: QuantConfig) -> QuantConfig:

@@ -207,3 +207,11 @@ def test_names_are_not_markdown(tmp_path, monkeypatch):
 def test_the_library_parses_what_the_page_writes():
     at = page("inspect")
     assert QuantConfig.parse(at.query_params["config"]) == QuantConfig()
+
+
+def test_sweep_this_tensor_sweeps_it_alone_whatever_was_chosen_there_before():
+    at = page("sweep", tensor="conv1.bias", scope="All")
+    at.switch_page("../../pages/inspect.py").run()
+    next(button for button in at.button if button.label == "Sweep this tensor").click().run()
+    assert at.segmented_control(key="scope").value == "This one"
+    assert any("× 1 tensor" in element.value for element in at.markdown)

@@ -89,7 +89,7 @@ def test_before_a_run_the_page_says_how_much_and_how_long():
     assert not at.exception and not at.error
     # int4 per tensor and per channel, and fp16 once, which has no granularity.
     assert "3 configurations × 15 tensors of 310 k weights" in said(at)
-    assert "about" in said(at) and "on this computer" in said(at) and re.search(r"\d [MG]B of memory", said(at))
+    assert " s on this computer" in said(at) and re.search(r"\d [MG]B of memory", said(at))
     assert "Run the sweep" in said(at)
     assert not run_button(at).disabled
 
@@ -336,3 +336,14 @@ def test_a_click_adds_to_what_was_compared_before(monkeypatch):
     sweep_table.open_in_compare(state.Session(), ["fp16"], "all tensors")
     assert opened[1][1]["tensor"] is None
     assert opened[1][1]["compare"] == [QuantConfig(), QuantConfig(dtype="fp16")]
+
+
+def test_what_was_chosen_is_still_chosen_after_a_look_at_another_page():
+    at = page("sweep")
+    at.multiselect(key="dtypes").set_value(["int3"]).run()
+    at.multiselect(key="granularities").set_value(["g48"]).run()
+    at.switch_page("../../pages/inspect.py").run()
+    at.switch_page("../../pages/sweep.py").run()
+    assert at.multiselect(key="dtypes").value == ["int3"]
+    assert at.multiselect(key="granularities").value == ["g48"]
+    assert at.multiselect(key="mappings").value == ["symmetric", "affine"]

@@ -191,19 +191,3 @@ def test_the_registry_is_the_same_for_every_session_of_the_server():
     tab.start()
     tab.join()
     assert found == [job]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "under 0.1 s"),
-        (0.1, "0.1 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.4, "59 s"),
-        (59.9, "1 min 0 s"),
-        (3600, "1 h 0 min"),
-    ],
-)
-def test_a_duration_reads_well(seconds, words):
-    assert jobs.duration(seconds) == words
