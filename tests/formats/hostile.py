@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from quantlab.errors import QuantlabError
+from quantlab.errors import CheckpointError, LimitError, QuantlabError
 from quantlab.formats import PackedCheckpoint, open_checkpoint
 
 PACKED = ["npz", "safetensors"]  # the formats that load_packed reads
@@ -172,6 +172,16 @@ def refusal(path: Path) -> QuantlabError | None:
         size = path.stat().st_size if path.is_file() else 0
         assert _memory_of(path) < 2 * size + FIXED_MEMORY
     return error
+
+
+def refused_in_one_sentence(path: Path, content: bytes, word: str) -> bool:
+    """Whether a file of this content is refused by a sentence that names it and has the word in it."""
+    path.write_bytes(content)
+    error = refusal(path)
+    assert isinstance(error, (CheckpointError, LimitError))
+    assert word in str(error)
+    assert repr(path.name) in str(error)
+    return True
 
 
 def _attempt(path: Path) -> QuantlabError | None:

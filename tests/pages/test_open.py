@@ -5,7 +5,6 @@ import os
 import pickle
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import ml_dtypes
@@ -189,17 +188,16 @@ def test_a_path_outside_the_allowed_folders_is_refused_whether_or_not_it_exists(
 
 
 @pytest.mark.parametrize("kind", ["missing", "fifo", "loop", "nul", "long", "user"])
-def test_a_path_that_is_no_file_is_refused_at_once(folder, kind):
+def test_a_path_that_is_no_file_is_refused(folder, kind):
+    """Also a FIFO, which would keep its reader waiting for ever: the page would not come to its end."""
     if kind == "fifo":
         os.mkfifo(folder / "fifo")
     if kind == "loop":
         (folder / "loop").symlink_to(folder / "loop")
     path = {"nul": "a\0b", "long": "a" * 5000, "user": "~nobody-of-that-name/x"}.get(kind, kind)
-    start = time.monotonic()
     at = on_this_computer(path)
     assert not at.exception
     assert len(at.error) == 1
-    assert time.monotonic() - start < 5  # a FIFO would keep its reader waiting for ever
 
 
 def test_an_empty_path_asks_for_nothing(folder):
