@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,7 @@ class Groups:
         self.matrix = matrix  # an array, or ChannelRows
         self.tensor = matrix if tensor is None else tensor  # for messages, which name positions in the tensor
         self.size = max(1, min(size, matrix.shape[1]))
+        self.memo: dict[Any, Any] = {}  # small things that a search has made of all values, for the next one
         self._extents: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
@@ -113,7 +115,10 @@ class Groups:
                 for r in range(0, rows, step)
             ]
         step = max(1, values // self.size)
-        cuts = [slice(j, min(j + step, per_row)) for j in range(0, per_row, step)]
+        starts = [*range(0, per_row, step)]
+        if len(starts) > 1 and starts[-1] == per_row - 1 and cols % self.size:
+            starts.pop()  # a short group alone would be taken for one of smaller groups, and perhaps found otherwise
+        cuts = [slice(*ends) for ends in pairwise([*starts, per_row])]
         return [
             Piece(slice(r, r + 1), slice(c.start * self.size, min(c.stop * self.size, cols)), c, 0, 0)
             for r in range(rows)

@@ -963,35 +963,40 @@ def search_tile(tile, count, plan, grid, storage):
 
 
 @jit
-def search_abreast(x, size, plan, grid, storage, lo, hi):
-    """`search_ranges` for the groups of full size, LANES at a time."""
-    count, per_row = np.uint64(size), x.shape[1] // size
+def search_abreast(x, size, first, groups, plan, grid, storage, lo, hi):
+    """`search_ranges` for some groups of every row, those from `first` on: of the same size, LANES at a time."""
+    count = np.uint64(min(size, x.shape[1] - first * size))
     room = np.empty(count * LANES, np.float32), np.empty(count * LANES, np.float32)
     tile = Tile(room[0], room[1], np.ones(GROUP), np.empty(TRIAL, np.float32))
-    last = x.shape[0] * per_row - 1
-    for first in range(0, last + 1, WIDTH):
+    last = x.shape[0] * groups - 1
+    for start in range(0, last + 1, WIDTH):
         for k in range(WIDTH):
-            place = min(first + k, last)  # the last group fills the lanes that are left
-            r, j = place // per_row, place % per_row
+            place = min(start + k, last)  # the last group fills the lanes that are left
+            r, j = place // groups, first + place % groups
             fill_lane(tile, np.uint64(k), group(x, r, j, size), lo[r, j], hi[r, j])
         search_tile(tile, count, plan, grid, storage)
-        for k in range(min(WIDTH, last + 1 - first)):
-            r, j = (first + k) // per_row, (first + k) % per_row
+        for k in range(min(WIDTH, last + 1 - start)):
+            r, j = (start + k) // groups, first + (start + k) % groups
             lo[r, j], hi[r, j] = tile.state[FULL_LO + np.uint64(k)], tile.state[FULL_HI + np.uint64(k)]
 
 
 @jit
 def search_ranges(x, size, plan, grid, storage, lo, hi):
-    """The ranges [lo, hi] (float64 [rows, groups], replaced) of least squared error that a search finds."""
-    done = 0
-    if size <= ABREAST:
-        search_abreast(x, size, plan, grid, storage, lo, hi)
-        done = x.shape[1] // size
-    trials = trials_for(plan.shares.shape[0], size)
-    for r in range(x.shape[0]):
-        for j in range(done, lo.shape[1]):
-            values = group(x, r, j, size)
-            lo[r, j], hi[r, j] = search_alone(values, plan, grid, storage, lo[r, j], hi[r, j], trials)
+    """The ranges [lo, hi] (float64 [rows, groups], replaced) of least squared error that a search finds.
+
+    How a group is searched depends on nothing but its own length: not on what is beside it, nor on how x was cut.
+    """
+    full, rest = x.shape[1] // size, x.shape[1] % size
+    if size <= ABREAST and full > 0:
+        search_abreast(x, size, 0, full, plan, grid, storage, lo, hi)
+    if 0 < rest <= ABREAST:
+        search_abreast(x, size, full, 1, plan, grid, storage, lo, hi)
+    if size > ABREAST:
+        trials = trials_for(plan.shares.shape[0], size)
+        for r in range(x.shape[0]):
+            for j in range(full if 0 < rest <= ABREAST else lo.shape[1]):
+                values = group(x, r, j, size)
+                lo[r, j], hi[r, j] = search_alone(values, plan, grid, storage, lo[r, j], hi[r, j], trials)
 
 
 @jit

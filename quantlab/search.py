@@ -174,6 +174,8 @@ MOST = 16
 def search_large(groups: Groups, codec: IntegerCodec) -> Range:
     """The best ranges of groups that are searched one after the other, each spread over the pool."""
     (rows, per_row), size = groups.shape, groups.size
+    if (rows, per_row) == (1, 1):
+        return search_histogram(groups, codec)
     lo, hi = np.empty(groups.shape), np.empty(groups.shape)
     for r, j in np.ndindex(rows, per_row):
         group = Groups(groups.matrix[r : r + 1, j * size : (j + 1) * size], size, groups.tensor)
@@ -242,7 +244,14 @@ class Binned:
 
     @classmethod
     def of(cls, groups: Groups, codec: IntegerCodec) -> "Binned":
-        """Bins that are the finer the nearer to 0 or, with an offset, to the mean."""
+        """Bins that are the finer the nearer to 0 or, with an offset, to the mean; made once for each of the two."""
+        key = cls, codec.mapping.has_offset
+        if key not in groups.memo:
+            groups.memo[key] = cls._made(groups, codec)
+        return groups.memo[key]
+
+    @classmethod
+    def _made(cls, groups: Groups, codec: IntegerCodec) -> "Binned":
         lo, hi = (end.item() for end in groups.extents)
         center = 0.0
         if codec.mapping.has_offset:
