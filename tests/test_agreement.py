@@ -148,15 +148,11 @@ def test_int8_per_channel_reproduces_somebody_elses_int8_file():
     names = {str(file): file for file in files if str(file).endswith(".safetensors")}
     theirs = next(path for name, path in names.items() if "int8" in name)
     source = next(path for name, path in names.items() if "int8" not in name)
-    compared = 0
     with ql.open_checkpoint(source) as dense, ql.open_checkpoint(theirs) as packed:
-        for name in dense.names:
-            codes_name = next((n for n in packed.names if n.startswith(name) and packed.spec(n).dtype == "int8"), None)
-            if codes_name is None:
-                continue
-            x, codes = dense.load(name), packed.raw(codes_name)
-            granularity = ql.PerChannel(0) if x.ndim > 1 else ql.PerTensor()
-            q = ql.quantize(x, ql.QuantConfig(granularity=granularity))
-            np.testing.assert_array_equal(q.codes, codes.reshape(x.shape))
-            compared += 1
-    assert compared > 0
+        names = [name.removesuffix(".qweight") for name in packed.names if name.endswith(".qweight")]
+        assert len(names) == 20
+        for name in names:
+            x = dense.load(name)
+            q = ql.quantize(x, ql.QuantConfig(granularity=ql.PerChannel(0) if x.ndim > 1 else ql.PerTensor()))
+            np.testing.assert_array_equal(q.codes, packed.raw(f"{name}.qweight"))
+            np.testing.assert_array_equal(q.scale.reshape(-1), packed.raw(f"{name}.scale").reshape(-1))
