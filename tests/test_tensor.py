@@ -189,3 +189,12 @@ def test_too_few_values_for_entropy_are_refused_with_the_floor():
         ql.quantize(
             np.ones((4, 100), np.float32), ql.QuantConfig(granularity=ql.PerChannel(0), calibration=ql.Entropy())
         )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn"])
+def test_compression_is_against_the_bytes_of_the_sources_own_dtype(dtype):
+    x = np.ones((4, 64), getattr(ml_dtypes, dtype, dtype))
+    config = ql.QuantConfig(dtype="int4", granularity=ql.PerGroup(32))
+    q = ql.quantize(x, config)
+    assert q.nbytes == 4 * 64 // 2 + 4 * 8
+    assert q.compression_ratio == ql.evaluate(x, config).compression_ratio == x.nbytes / q.nbytes
