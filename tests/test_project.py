@@ -1,7 +1,9 @@
 """What the repository promises around the code: pinned requirements, the sample's origin, the short commands."""
 
+import ast
 import hashlib
 import re
+import sys
 import tomllib
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +15,7 @@ from quantlab.samples import sample_path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = [*sorted(ROOT.glob("requirements*.txt")), ROOT / "constraints.txt"]
+OURS = ("quantlab", "pages", "tests", "benchmarks", "examples", "docs")
 SAMPLE_SHA256 = "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1"
 
 
@@ -38,10 +41,37 @@ def test_every_requirement_is_pinned_to_one_full_version(path):
 
 
 def test_no_package_is_pinned_twice():
-    names = sorted(
-        re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for path in REQUIREMENTS for line in pins(path)
-    )
+    names = sorted(normalized(line.partition("==")[0]) for path in REQUIREMENTS for line in pins(path))
     assert [name for name, group in groupby(names) if len(list(group)) > 1] == []
+
+
+def normalized(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported() -> set[str]:
+    """What any of our files imports that is neither Python's own nor ours, by its first name."""
+    found = set()
+    for path in [ROOT / "app.py", *(file for folder in OURS for file in (ROOT / folder).rglob("*.py"))]:
+        source = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r'importorskip\("(\w+)', source))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - set(OURS)
+
+
+def test_what_is_imported_is_pinned_and_what_is_pinned_is_used():
+    names = {path.name: {re.split(r"[\[=]", line)[0] for line in pins(path)} for path in REQUIREMENTS}
+    named = {file: {normalized(name) for name in found} for file, found in names.items()}
+    used = {normalized(name) for name in imported()}
+    assert used - set().union(*named.values()) == set()
+    # What has no import: servers and readers that others load, and the tools of `make check` and `make test`.
+    loaded = {"pyarrow", "uvicorn", "dask", "aiohttp", "mypy", "ruff", "pandas-stubs", "pytest-xdist"}
+    assert set().union(*(named[f"requirements{kind}.txt"] for kind in ("", "-cluster", "-dev"))) - used == loaded
 
 
 def test_the_sample_is_the_file_that_was_published():
