@@ -69,8 +69,8 @@ def test_what_is_imported_is_pinned_and_what_is_pinned_is_used():
     named = {file: {normalized(name) for name in found} for file, found in names.items()}
     used = {normalized(name) for name in imported()}
     assert used - set().union(*named.values()) == set()
-    # What has no import: servers and readers that others load, and the tools of `make check` and `make test`.
-    loaded = {"pyarrow", "uvicorn", "dask", "aiohttp", "mypy", "ruff", "pandas-stubs", "pytest-xdist"}
+    # What has no import: what others load, and the tools of `make check` and `make test`.
+    loaded = {"pyarrow", "uvicorn", "dask", "mypy", "ruff", "pandas-stubs", "pytest-xdist"}
     assert set().union(*(named[f"requirements{kind}.txt"] for kind in ("", "-cluster", "-dev"))) - used == loaded
 
 
