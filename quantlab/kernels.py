@@ -48,6 +48,7 @@ START_LO, START_HI, BELOW, ABOVE, SMALLEST, LARGEST, LEAST, MOST = (LANES * np.u
 LIMIT, FACTOR, SUM_XQ, SUM_QQ, GROUP = (LANES * np.uint64(i) for i in range(17, 22))
 BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
 LOG_2, SQRT_HALF_BITS = math.log(2.0), 0x3FE6A09E667F3BCD
+MANY = 8  # ways to lay codes from which all of them are followed at once
 COARSE = 128  # edges that a two-sided search tries first
 TILE = 2048  # values decoded, then summed: two buffers of it stay in the first cache
 CHUNK, CHUNK_BITS = np.uint64(32), np.uint64(5)  # values of a loop whose length the compiler knows
@@ -131,7 +132,8 @@ class Work(NamedTuple):
     order: np.ndarray  # uint64 [changes]: their indices, by time
     starts: np.ndarray  # uint64 [2 * changes]: of the buckets they are sorted into
     codes: np.ndarray  # float64 [largest group]: magnitudes reached so far
-    sums: np.ndarray  # float64 [S, 2]: (sum x q, sum q^2) for each of the sides
+    sums_xq: np.ndarray  # float64 [S]: sum x q for each of the sides, and sum q^2
+    sums_qq: np.ndarray
     ends: np.ndarray  # float64 [S]: how far each is worth following
 
 
@@ -1267,7 +1269,7 @@ def follow(count, end, k, sides, storage, pow2, gain, work):
     Returns (gain, scale): the most that a storable scale takes off the error for any of the codes passed, and that
     scale; or the gain given and 0 if none takes off more.
     """
-    a, b, best, most = work.sums[k, 0], work.sums[k, 1], 0.0, sides.most[k]
+    a, b, best, most = work.sums_xq[k], work.sums_qq[k], 0.0, sides.most[k]
     lowest, highest = -2.0 * sides.down[k], 2.0 * sides.up[k]
     times, rises, weights, order = work.times, work.rises, work.weights, work.order
     for place in range(count):
@@ -1283,8 +1285,41 @@ def follow(count, end, k, sides, storage, pow2, gain, work):
                 possible, scale = best_storable(a, b, most, storage, pow2)
                 if possible > gain:
                     gain, best = possible, scale
-    work.sums[k, 0], work.sums[k, 1] = a, b
+    work.sums_xq[k], work.sums_qq[k] = a, b
     return gain, best
+
+
+@inlined_fast
+def step_sides(time, rise, weight, gain, downs, ups, ends, sums_xq, sums_qq):
+    """Carry the sums of all sides, float64 [S], over one change; returns how many might take off more than `gain`."""
+    hopeful, rising = 0.0, abs(rise)
+    for k in range(np.uint64(sums_xq.shape[0])):
+        inside = 1.0 if (rise < 2.0 * ups[k]) & (rise > -2.0 * downs[k]) & (time <= ends[k]) else 0.0
+        a, b = sums_xq[k] + inside * weight, sums_qq[k] + inside * rising
+        sums_xq[k], sums_qq[k] = a, b
+        hopeful += inside if a * a > gain * b else 0.0
+    return hopeful
+
+
+@jit
+def follow_sides(count, end, downs, ups, most, ends, storage, pow2, gain, work):
+    """`follow` for all sides at once: (gain, scale, side). A vector holds eight of them."""
+    times, rises, weights, order, chosen, best = work.times, work.rises, work.weights, work.order, -1, 0.0
+    sums_xq, sums_qq = work.sums_xq, work.sums_qq
+    for place in range(count):
+        i = order[place]
+        time = times[i]
+        if time > end:
+            break
+        if step_sides(time, rises[i], weights[i], gain, downs, ups, ends, sums_xq, sums_qq) == 0.0:
+            continue
+        for k in range(ends.shape[0]):
+            # a^2 / b would be taken off by the best scale of all; rounding can only take less.
+            if time <= ends[k] and sums_xq[k] * sums_xq[k] > gain * sums_qq[k]:
+                possible, scale = best_storable(sums_xq[k], sums_qq[k], most[k], storage, pow2)
+                if possible > gain:
+                    gain, best, chosen = possible, scale, k
+    return gain, best, chosen
 
 
 @jit
@@ -1294,13 +1329,13 @@ def least_of(end, codes):
 
 
 @inlined_fast
-def begin(values, t, sides, codes, sums):
-    """The codes of values [n] under 1 / t, as magnitudes, and (sum x q, sum q^2) for all sides: float64 [S, 2]."""
+def begin(values, t, sides, codes, sums_xq, sums_qq):
+    """The codes of values [n] under 1 / t, as magnitudes, and sum x q and sum q^2 for all sides: float64 [S] each."""
     down, up = sides.farthest_down, sides.farthest_up
     for i in range(values.shape[0]):
         codes[i] = code_at(abs(np.float64(values[i])), t, up if values[i] > np.float32(0) else down)
     for k in range(sides.up.shape[0]):
-        sums[k, 0], sums[k, 1] = code_sums(values, codes, sides.down[k], sides.up[k])
+        sums_xq[k], sums_qq[k] = code_sums(values, codes, sides.down[k], sides.up[k])
 
 
 @inlined_fast
@@ -1322,11 +1357,11 @@ def follow_all(values, start, farthest, sides, storage, pow2, gain, work):
     Changes are listed for as much of the way at a time as `work` has room for.
     """
     down, up, ends = sides.farthest_down, sides.farthest_up, work.ends
-    codes, sums, chosen, best = work.codes[: values.shape[0]], work.sums, -1, 0.0
-    begin(values, start, sides, codes, sums)
+    codes, sums_xq, sums_qq, chosen, best = work.codes[: values.shape[0]], work.sums_xq, work.sums_qq, -1, 0.0
+    begin(values, start, sides, codes, sums_xq, sums_qq)
     for k in range(ends.shape[0]):
-        if ends[k] > start and sums[k, 0] * sums[k, 0] > gain * sums[k, 1]:
-            possible, scale = best_storable(sums[k, 0], sums[k, 1], sides.most[k], storage, pow2)
+        if ends[k] > start and sums_xq[k] * sums_xq[k] > gain * sums_qq[k]:
+            possible, scale = best_storable(sums_xq[k], sums_qq[k], sides.most[k], storage, pow2)
             if possible > gain:
                 gain, best, chosen = possible, scale, k
     while start < farthest:
@@ -1337,7 +1372,13 @@ def follow_all(values, start, farthest, sides, storage, pow2, gain, work):
             count = count_changes(values, end, down, up, codes)
         if count > 0:
             order_changes(list_changes(values, end, down, up, codes, work), start, end, work)
-            for k in range(ends.shape[0]):
+            if ends.shape[0] >= MANY:
+                possible, scale, k = follow_sides(
+                    count, farthest, sides.down, sides.up, sides.most, ends, storage, pow2, gain, work
+                )
+                if possible > gain:
+                    gain, best, chosen = possible, scale, k
+            for k in range(ends.shape[0] if ends.shape[0] < MANY else 0):
                 if ends[k] > start:
                     possible, scale = follow(count, ends[k], k, sides, storage, pow2, gain, work)
                     if possible > gain:

@@ -413,7 +413,8 @@ def work_for(changes: int, values: int, ways: int) -> Work:
         order=np.empty(changes, np.uint64),
         starts=np.empty(2 * changes, np.uint64),
         codes=np.empty(values),
-        sums=np.empty((ways, 2)),
+        sums_xq=np.empty(ways),
+        sums_qq=np.empty(ways),
         ends=np.empty(ways),
     )
 

@@ -130,6 +130,8 @@ PARTS = {
     "begin",
     "follow",
     "follow_all",
+    "follow_sides",
+    "step_sides",
     "exact_group",
     "lanes",
     "close_gaps",
