@@ -34,7 +34,7 @@ def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
 
 def _narrow(bits: np.ndarray, out: np.ndarray) -> None:
     """Round the bit patterns (uint64) of float64 to float32; what is beyond its range becomes infinite."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         out[...] = bits.view(np.float64)
 
 
@@ -95,7 +95,7 @@ def as_float32(x: object, what: str = "the tensor") -> np.ndarray:
     Raises what `check_array` raises, and NonFiniteError for float64 values beyond the range of float32.
     """
     x = check_array(x, what)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         # order="C" keeps 0-d arrays 0-d, which np.ascontiguousarray does not.
         single = x.astype(np.float32, order="C", copy=False)
     if not single.flags.aligned:
@@ -142,7 +142,7 @@ def _raise_overflow(flat: np.ndarray, shape: tuple[int, ...], what: str) -> None
     count, first = 0, -1
     for start in range(0, flat.size, STEP):
         part = flat[start : start + STEP]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             overflowed = np.isinf(part.astype(np.float32)) & np.isfinite(part)
         if overflowed.any():
             first = start + int(overflowed.argmax()) if first < 0 else first

@@ -190,7 +190,8 @@ class CastCodec:
 
     def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray, check: bool = False) -> bool:
         """Write the bit patterns of x into `codes` (uint16). Returns what `IntegerCodec.encode` does."""
-        codes.view(self.dtype)[...] = np.clip(x, -self.limit, self.limit)
+        with np.errstate(under="ignore"):  # a caller may have asked NumPy to raise where a value becomes 0
+            codes.view(self.dtype)[...] = np.clip(x, -self.limit, self.limit)
         return not check or bool(np.isfinite(x).all())
 
     def decode(self, codes: np.ndarray, size: int, fitted: Fitted, x: np.ndarray) -> None:
@@ -199,7 +200,8 @@ class CastCodec:
 
     def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
         """As `IntegerCodec.error_sums`, for x as one group per row: float64 [rows, 1, SUMS]."""
-        decoded = np.clip(x, -self.limit, self.limit).astype(self.dtype).astype(np.float32)
+        with np.errstate(under="ignore"):
+            decoded = np.clip(x, -self.limit, self.limit).astype(self.dtype).astype(np.float32)
         sums = np.zeros((x.shape[0], 1, SUMS))
         for r in range(x.shape[0]):
             kernels.difference_sums(x[r], decoded[r], sums[r, 0])
@@ -223,7 +225,7 @@ class BlockCodec(IntegerCodec):
         """The rounded scale and offset of every block. ShapeError, ConfigError: the tensor cannot be held."""
         self.check_shape(groups.tensor.shape)
         scale, offset = groups.solve(lambda part, _: self._choose(part.matrix, part.size)[1:])
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             rounded = [values.astype(self.scale_type.dtype).astype(np.float32) for values in (scale, offset)]
         if not all(np.isfinite(values).all() for values in rounded):
             raise ConfigError(f"a block's scale is beyond {self.scale_type.storage.largest:g}, the largest float16")

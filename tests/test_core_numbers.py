@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 import quantlab as ql
 from quantlab.metrics import group_errors
 from tests import reference
+from tests.tensors import kinds
 
 RNG = np.random.default_rng(3)
 MAPPINGS = list(ql.MAPPINGS)
@@ -253,6 +254,17 @@ def test_a_scale_that_its_type_cannot_hold_is_neither_0_nor_infinite(size, mappi
     q = ql.quantize(x, config(dtype="int4", mapping=mapping, scale_dtype=scale_dtype))
     assert 0 < float(q.scale) < math.inf
     assert np.isfinite(q.dequantize()).all()
+
+
+@pytest.mark.parametrize("slug", ["int4-sym-g8-mse-sfp16", "int8-uni-tensor-percentile", "fp16", "bf16"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["denormal", "every scale", "zeros"])
+def test_nothing_is_raised_for_a_caller_who_has_numpy_raise(kind, dtype, slug):
+    x, options = kinds(64)[kind].astype(dtype) * dtype(2.0**-9), ql.QuantConfig.parse(slug)
+    expected = ql.evaluate(x, options), ql.fake_quantize(x, options)
+    with np.errstate(all="raise"):
+        assert ql.evaluate(x, options) == expected[0]
+        np.testing.assert_array_equal(ql.fake_quantize(x, options), expected[1])
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
