@@ -26,7 +26,8 @@ else:
     with st.expander("What to measure", expanded=not (job or record), icon=":material/tune:"):
         configs, refusals = widgets.grid_form(channel_axes(session.checkpoint))
         tensors = sweep_form.tensor_form(session)
-        possible = sweep_form.plan(session, configs, refusals, tensors)
+        estimate = st.container()
+        possible = sweep_form.check(session, configs, refusals, tensors)
         runner = sweep_cluster.choose()
         running = job is not None and job.active
         label = "Run again" if job and not running else "Run"
@@ -55,3 +56,7 @@ if results:
     file = sweep_views.provenance(session, results)
     sweep_views.refused(results)
     sweep_views.views(file, results, *sweep_views.choose_view(file, results))
+
+if session.opened is not None and possible:
+    # Last, so that nothing waits for it: on a new installation it waits for kernels to be compiled.
+    sweep_form.tell(estimate, session, configs, tensors)

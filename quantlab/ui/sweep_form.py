@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from quantlab.config import QuantConfig
 from quantlab.errors import LimitError
@@ -62,17 +63,15 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if name in exact or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def plan(session: state.Session, configs: list[QuantConfig], refusals: list[str], names: list[str]) -> bool:
-    """What a sweep of this will take, and which combinations cannot be built and why; whether it can be run."""
+def check(session: state.Session, configs: list[QuantConfig], refusals: list[str], names: list[str]) -> bool:
+    """Whether a sweep of this can be run; what is missing or too much, and which combinations cannot be built."""
     possible = bool(configs and names)
     if not possible:
         missing = "a configuration" if not configs else "a tensor"
         st.caption(f"Choose at least {missing}: then its time and memory are estimated here.")
     else:
-        specs = [session.checkpoint.spec(name) for name in names]
         try:
-            sweep_plan.check(configs, specs)
-            st.markdown(sweep_plan.told(configs, specs))
+            sweep_plan.check(configs, [session.checkpoint.spec(name) for name in names])
         except LimitError as error:
             st.error(text.sentence(error), icon=":material/block:")
             possible = False
@@ -82,3 +81,9 @@ def plan(session: state.Session, configs: list[QuantConfig], refusals: list[str]
         ):
             st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in refusals))
     return possible
+
+
+def tell(place: DeltaGenerator, session: state.Session, configs: list[QuantConfig], names: list[str]) -> None:
+    """Write into `place` what a sweep of this will take. Kinds of configurations that are new are timed first."""
+    with place:
+        st.markdown(sweep_plan.told(configs, [session.checkpoint.spec(name) for name in names]))

@@ -14,7 +14,7 @@ from quantlab.errors import Cancelled, CheckpointError
 from quantlab.plots.damage import Figures
 from quantlab.sweep import check_grid, sweep
 from quantlab.tables import total
-from quantlab.ui import cache, jobs, sweep_form, sweep_map, sweep_plan
+from quantlab.ui import cache, jobs, sweep_form, sweep_job, sweep_map, sweep_plan
 from quantlab.ui.sweep_results import Results
 from tests.pages.app import page
 
@@ -346,3 +346,14 @@ def test_what_was_chosen_is_still_chosen_after_a_look_at_another_page():
     assert at.multiselect(key="dtypes").value == ["int3"]
     assert at.multiselect(key="granularities").value == ["g48"]
     assert at.multiselect(key="mappings").value == ["symmetric", "affine"]
+
+
+def test_a_run_does_not_wait_for_its_estimate(monkeypatch):
+    at = page("sweep", **SMALL)
+    order = []
+    told, start = sweep_plan.told, sweep_job.start
+    monkeypatch.setattr(sweep_plan, "told", lambda *what: order.append("estimate") or told(*what))
+    monkeypatch.setattr(sweep_job, "start", lambda *what: order.append("run") or start(*what))
+    run_button(at).click().run()
+    assert not at.exception
+    assert order[0] == "run" and "estimate" in order
