@@ -1,9 +1,11 @@
-"""Start the app without a browser."""
+"""Start the app without a browser, and look at it."""
 
 from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
+
+from quantlab.ui import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / "quantlab" / "ui" / "main.py"
@@ -24,3 +26,23 @@ def page(name: str, **url: Any) -> AppTest:
     for key, value in url.items():
         at.query_params[key] = value
     return at.run()
+
+
+def messages(at: AppTest) -> str:
+    """Every message on the page, without Markdown's escapes and stars."""
+    return _plain(at.error, at.warning, at.info, at.success)
+
+
+def said(at: AppTest) -> str:
+    """Every message and every text on the page."""
+    return _plain(at.error, at.warning, at.info, at.success, at.caption, at.markdown)
+
+
+def _plain(*kinds: Any) -> str:
+    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "").replace("**", "")
+
+
+def job_of(at: AppTest, parameter: str = "job") -> jobs.Job:
+    """The job that the link names."""
+    value = at.query_params[parameter]
+    return jobs.get(value if isinstance(value, str) else value[0])

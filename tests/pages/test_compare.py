@@ -9,7 +9,7 @@ from quantlab.dtypes import DTYPES
 from quantlab.metrics import METRICS, evaluate
 from quantlab.tensor import quantize
 from quantlab.ui import cache, widgets
-from tests.pages.app import page
+from tests.pages.app import page, said
 
 TABS = ("Figures", "Error histograms", "Codes", "Channels", "Values", "Bytes")
 CHARTS = {"Figures": 0, "Error histograms": 1, "Codes": 3, "Channels": 1, "Values": 3, "Bytes": 1}
@@ -32,11 +32,6 @@ def model(tmp_path, monkeypatch) -> str:
     }
     save_file(tensors, tmp_path / "model.safetensors")
     return str(tmp_path / "model.safetensors")
-
-
-def said(at) -> str:
-    kinds = (at.error, at.warning, at.info, at.caption, at.markdown)
-    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "")
 
 
 def rows(at) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from quantlab.errors import ExportError
 from quantlab.formats import FORMATS, load_packed, open_checkpoint
 from quantlab.sweep import sweep
 from quantlab.ui import export_form, exports, jobs
-from tests.pages.app import page
+from tests.pages.app import job_of, page, said
 
 SLUG = "int4-sym-g32-mse"
 HOSTILE = "=HYPERLINK(1)<b>[x](http://y)"
@@ -41,11 +41,6 @@ def opened(model, **url):
     return at
 
 
-def said(at) -> str:
-    kinds = (at.error, at.warning, at.info, at.success, at.caption, at.markdown)
-    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "").replace("**", "")
-
-
 def button(at, label):
     return next(b for b in at.button if b.label == label)
 
@@ -58,16 +53,11 @@ def cards(at) -> dict[str, str]:
     return {card.label: card.value for card in at.metric}
 
 
-def job_of(at) -> jobs.Job:
-    value = at.query_params["export"]
-    return jobs.get(value if isinstance(value, str) else value[0])
-
-
 def written(model, **url):
     """The page after its file has been written."""
     at = opened(model, **url)
     button(at, "Write the file").click().run()
-    assert job_of(at).finished.wait(60)
+    assert job_of(at, "export").finished.wait(60)
     at.run()
     assert not at.exception
     return at
@@ -153,9 +143,9 @@ def test_the_file_holds_what_was_chosen_and_the_page_proves_it(model, format):
     at = opened(model)
     field(at, "File format").set_value(FORMATS[format].label).run()
     button(at, "Write the file").click().run()
-    assert job_of(at).finished.wait(60)
+    assert job_of(at, "export").finished.wait(60)
     at.run()
-    path = exports.store().find(job_of(at).result.download)
+    path = exports.store().find(job_of(at, "export").result.download)
     assert path.suffix == FORMATS[format].suffix
     assert {name: str(q.config) for name, q in load_packed(path).items()} == dict.fromkeys(WEIGHTS, SLUG)
     assert "the figures are those that a sweep shows" in said(at)
@@ -180,20 +170,20 @@ def test_the_figures_are_compared_with_the_visitors_own_sweep(model):
 def test_the_download_is_a_link_to_the_route(model):
     at = written(model)
     link = next(element.proto for element in at.main if element.type == "link_button")
-    assert link.url == f"exports/{job_of(at).result.download}"
+    assert link.url == f"exports/{job_of(at, 'export').result.download}"
     assert link.label.startswith("Download ")
 
 
 def test_a_download_that_made_room_for_others_says_so(model):
     at = written(model)
-    exports.store().drop(job_of(at).result.download)
+    exports.store().drop(job_of(at, "export").result.download)
     at.run()
     assert "no longer kept" in said(at)
 
 
 def test_a_second_tab_finds_the_export_by_its_link(model):
     first = written(model)
-    second = opened(model, export=job_of(first).id)
+    second = opened(model, export=job_of(first, "export").id)
     assert "the figures are those" in said(second)
 
 
@@ -205,7 +195,7 @@ def test_a_link_to_an_export_that_is_long_gone_says_so(model):
 def test_an_export_of_another_file_is_not_shown_as_one_of_this(model, tmp_path):
     at = written(model)
     np.savez(tmp_path / "other.npz", w=np.ones((4, 4), np.float32))
-    other = opened(str(tmp_path / "other.npz"), export=job_of(at).id)
+    other = opened(str(tmp_path / "other.npz"), export=job_of(at, "export").id)
     assert "was of another file" in said(other)
 
 
@@ -215,7 +205,7 @@ def test_a_file_can_be_saved_on_this_computer(model, tmp_path):
     field(at, "Folder").set_value(str(tmp_path)).run()
     field(at, "File name").set_value("../small.npz").run()
     button(at, "Write the file").click().run()
-    assert job_of(at).finished.wait(60)
+    assert job_of(at, "export").finished.wait(60)
     at.run()
     assert list(load_packed(tmp_path / "small.npz")) == WEIGHTS
     assert f"Saved as {tmp_path / 'small.npz'}" in said(at)
@@ -256,9 +246,9 @@ def test_while_it_runs_the_page_shows_how_far_it_is_and_can_cancel(model, monkey
     at.run()
     assert button(at, "Write the file").disabled
     assert at.get("progress")
-    job_of(at).cancel()
+    job_of(at, "export").cancel()
     gate.set()
-    assert job_of(at).finished.wait(10)
+    assert job_of(at, "export").finished.wait(10)
     at.run()
     assert "The export was cancelled" in said(at)
     assert not button(at, "Write the file").disabled
@@ -305,7 +295,7 @@ def test_a_model_for_another_program_is_saved_as_a_folder(model, tmp_path, forma
     field(at, "Folder").set_value(str(tmp_path)).run()
     field(at, "Name of the new folder").set_value("small").run()
     button(at, "Write the file").click().run()
-    assert job_of(at).finished.wait(60)
+    assert job_of(at, "export").finished.wait(60)
     at.run()
     assert not at.exception
     assert "the figures are those that a sweep shows" in said(at)

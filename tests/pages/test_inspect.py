@@ -8,7 +8,7 @@ from quantlab.config import PRESETS, QuantConfig
 from quantlab.dtypes import DTYPES
 from quantlab.statistics import describe
 from quantlab.ui import cache, text
-from tests.pages.app import page
+from tests.pages.app import messages, page
 
 
 @pytest.fixture
@@ -40,10 +40,6 @@ def charts(at) -> int:
     return len(at.get("plotly_chart"))
 
 
-def said(at) -> str:
-    return " ".join(e.value for kind in (at.error, at.warning, at.success, at.info) for e in kind).replace("\\", "")
-
-
 def test_figures_are_those_of_the_library():
     at = page("inspect", tensor="conv4.weight")
     assert not at.exception and not at.error
@@ -70,7 +66,7 @@ def test_figures_are_those_of_the_library():
     ],
 )
 def test_what_is_odd_is_said(model, tensor, words):
-    assert words in said(page("inspect", file=model, tensor=tensor)).replace("**", "")
+    assert words in messages(page("inspect", file=model, tensor=tensor))
 
 
 @pytest.mark.parametrize("tensor", ["scalar", "constant", "positive", "weight", "plain"])
@@ -85,7 +81,7 @@ def test_every_shape_has_both_tabs(model, tensor, tab):
 def test_a_tensor_that_cannot_be_quantized_says_why_and_the_session_goes_on(model, tensor, words):
     at = page("inspect", file=model, tensor=tensor)
     assert not at.exception
-    assert words in said(at)
+    assert words in messages(at)
     at.sidebar.selectbox[0].select("weight").run()
     assert not at.error and charts(at) == 1
 
@@ -149,8 +145,8 @@ def test_a_combination_that_cannot_be_built_is_refused_in_the_form():
     at = page("inspect", config="int8-sym-tensor-entropy")
     at.selectbox(key="grid-of-dtype").select("int16").run()
     assert not at.exception
-    assert "cannot serve 16-bit codes" in said(at)
-    assert "Still shown: int8-sym-tensor-entropy" in said(at)
+    assert "cannot serve 16-bit codes" in messages(at)
+    assert "Still shown: int8-sym-tensor-entropy" in messages(at)
     assert at.query_params["config"] == "int8-sym-tensor-entropy" and charts(at) == 1
     at.selectbox(key="grid-of-dtype").select("int4").run()
     assert not at.error and at.query_params["config"] == "int4-sym-tensor-entropy"
@@ -159,14 +155,14 @@ def test_a_combination_that_cannot_be_built_is_refused_in_the_form():
 def test_an_axis_that_the_tensor_lacks_is_said_once_and_the_histogram_stays(model):
     at = page("inspect", file=model, tensor="plain", config="int8-sym-ch1-minmax")
     assert not at.exception
-    assert len(at.error) == 1 and "Axis 1 does not exist" in said(at)
+    assert len(at.error) == 1 and "Axis 1 does not exist" in messages(at)
     assert charts(at) == 1
 
 
 def test_a_calibration_that_this_tensor_is_too_small_for_is_said(model):
     at = page("inspect", file=model, tensor="positive", config="int8-sym-tensor-entropy")
     assert not at.exception
-    assert "at least 512 values" in said(at)
+    assert "at least 512 values" in messages(at)
     assert charts(at) == 1
 
 

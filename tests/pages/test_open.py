@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from quantlab.statistics import describe
 from quantlab.ui import cache, opening
-from tests.pages.app import page, started
+from tests.pages.app import messages, page, started
 
 
 class Evil:
@@ -57,18 +57,13 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def shown(at) -> str:
-    """Every message on the page, without the escapes of Markdown."""
-    return " ".join(element.value for kind in (at.error, at.warning, at.info) for element in kind).replace("\\", "")
-
-
 def rows(at):
     return at.dataframe[0].value.set_index("tensor")
 
 
 def test_the_sample_shows_every_tensor_with_its_figures(sample_path):
     at = started()
-    assert not at.exception and not shown(at)
+    assert not at.exception and not messages(at)
     (_, checkpoint), table = cache.checkpoint("sample"), rows(at)
     assert list(table.index) == checkpoint.names
     for name in checkpoint.names:
@@ -105,7 +100,7 @@ def test_search_takes_part_of_a_name_or_a_pattern(folder, query, names):
 def test_a_search_that_finds_nothing_says_so():
     at = started(find="<b>zzz</b>")
     assert not at.dataframe
-    assert "<b>zzz</b>" in shown(at)
+    assert "<b>zzz</b>" in messages(at)
     assert "\\<b" in at.info[0].value  # escaped: it is a stranger's text
 
 
@@ -183,7 +178,7 @@ def test_a_path_under_an_allowed_folder_is_opened(folder):
 def test_a_path_outside_the_allowed_folders_is_refused_whether_or_not_it_exists(folder, path):
     at = on_this_computer(path)
     assert not at.exception
-    assert "outside the folders" in shown(at) and "QUANTLAB_ROOTS" in shown(at)
+    assert "outside the folders" in messages(at) and "QUANTLAB_ROOTS" in messages(at)
     assert at.query_params["file"] == "sample"
 
 
@@ -232,10 +227,10 @@ def test_a_file_without_tensors_has_an_empty_state(folder):
     save_file({}, folder / "empty.safetensors")
     at = started(file=str(folder / "empty.safetensors"))
     assert not at.exception and not at.dataframe
-    assert "holds no tensor" in shown(at)
+    assert "holds no tensor" in messages(at)
     at = page("inspect", file=str(folder / "empty.safetensors"), tensor="gone")
     assert not at.exception
-    assert "has no tensor 'gone'." in shown(at) and "holds no tensor" in shown(at)
+    assert "has no tensor 'gone'." in messages(at) and "holds no tensor" in messages(at)
 
 
 def test_figures_come_while_the_table_is_already_there(folder, monkeypatch):

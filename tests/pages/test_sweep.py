@@ -16,54 +16,8 @@ from quantlab.sweep import check_grid, sweep
 from quantlab.tables import total
 from quantlab.ui import cache, jobs, sweep_form, sweep_job, sweep_map, sweep_plan
 from quantlab.ui.sweep_results import Results
-from tests.pages.app import page
-
-SMALL = {
-    "dtypes": ["int4", "fp16"],
-    "mappings": ["symmetric"],
-    "granularities": ["tensor", "ch0"],
-    "calibrations": ["minmax"],
-}
-TABS = ("Table", "Heatmap", "Error and size", "Error histograms", "Compression", "Tensors")
-HOSTILE = "=HYPERLINK(1)<b>[x](http://y)"
-
-
-@pytest.fixture
-def model(tmp_path, monkeypatch) -> str:
-    """A model with tensors that quantize and tensors that do not, one of them with a hostile name."""
-    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
-    rng = np.random.default_rng(1)
-    tensors = {
-        "encoder.0.weight": rng.standard_normal((32, 64)).astype(np.float32),
-        "encoder.1.weight": rng.standard_normal((16, 64)).astype(np.float16),
-        HOSTILE: rng.standard_normal((8, 8)).astype(np.float32),
-        "positions": np.arange(9),
-        "broken": np.float32([[1, np.nan]]),
-        "nothing": np.empty((0, 4), np.float32),
-    }
-    save_file(tensors, tmp_path / "model.safetensors")
-    return str(tmp_path / "model.safetensors")
-
-
-def said(at) -> str:
-    kinds = (at.error, at.warning, at.info, at.caption, at.markdown)
-    return " ".join(element.value for kind in kinds for element in kind).replace("\\", "").replace("**", "")
-
-
-def job_of(at) -> jobs.Job:
-    return jobs.get(at.query_params["job"] if isinstance(at.query_params["job"], str) else at.query_params["job"][0])
-
-
-def run_button(at):
-    return next(button for button in at.button if button.label.startswith("Run"))
-
-
-def swept(**url):
-    """The page after its sweep has ended."""
-    at = page("sweep", **(SMALL | url))
-    run_button(at).click().run()
-    assert job_of(at).finished.wait(60)
-    return at.run()
+from tests.pages.app import job_of, page, said
+from tests.pages.sweeping import CONFIGS, HOSTILE, SMALL, TABS, run_button, swept
 
 
 def linked(job, **url):
@@ -78,9 +32,8 @@ def begin(fn, file="sample"):
 
 def results(file="sample", names=None):
     key, checkpoint = cache.checkpoint(file)
-    configs = grid(SMALL["dtypes"], SMALL["mappings"], SMALL["granularities"], SMALL["calibrations"])
-    frame = sweep(checkpoint, configs, names)
-    found = Figures.of(frame, frame.attrs["refused"], checkpoint.names, [config.slug for config in configs])
+    frame = sweep(checkpoint, CONFIGS, names)
+    found = Figures.of(frame, frame.attrs["refused"], checkpoint.names, [config.slug for config in CONFIGS])
     return Results(key, "Silero VAD", tuple(checkpoint.names), found, lambda: frame, frame["tensor"].nunique())
 
 

@@ -8,9 +8,8 @@ pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
 from quantlab.formats import open_checkpoint
 from quantlab.sweep import sweep
 from tests.daskcluster import running
-from tests.pages.app import page
-from tests.pages.test_sweep import SMALL, job_of, model, run_button, said, swept  # noqa: F401
-from tests.pages.test_sweep_earlier import CONFIGS
+from tests.pages.app import job_of, page, said
+from tests.pages.sweeping import CONFIGS, SMALL, run_button, swept
 
 
 def test_without_a_cluster_nothing_is_asked():
@@ -18,7 +17,7 @@ def test_without_a_cluster_nothing_is_asked():
     assert not [control for control in at.segmented_control if control.key == "on"]
 
 
-def test_the_rows_of_the_cluster_are_those_of_this_computer(model, tmp_path, monkeypatch):  # noqa: F811
+def test_the_rows_of_the_cluster_are_those_of_this_computer(model, tmp_path, monkeypatch):
     with running(tmp_path / "cluster", workers=1) as cluster:
         monkeypatch.setenv("QUANTLAB_CLUSTER", cluster.address)
         at = swept(file=model, on="Cluster")
@@ -29,13 +28,13 @@ def test_the_rows_of_the_cluster_are_those_of_this_computer(model, tmp_path, mon
     pd.testing.assert_frame_equal(job.result.frame, expected, check_dtype=False)
 
 
-def test_this_computer_stays_the_choice_until_another_is_made(model, monkeypatch):  # noqa: F811
+def test_this_computer_stays_the_choice_until_another_is_made(model, monkeypatch):
     monkeypatch.setenv("QUANTLAB_CLUSTER", "tcp://127.0.0.1:1")
     at = swept(file=model)
     assert not at.error and job_of(at).state == "done"
 
 
-def test_a_cluster_that_is_not_there_is_a_sentence(model, monkeypatch):  # noqa: F811
+def test_a_cluster_that_is_not_there_is_a_sentence(model, monkeypatch):
     monkeypatch.setenv("QUANTLAB_CLUSTER", "tcp://127.0.0.1:1")
     at = swept(file=model, on="Cluster")
     assert not at.exception and job_of(at).state == "failed"

@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.config import QuantConfig, grid
+from quantlab.config import QuantConfig
 from quantlab.errors import Cancelled
 from quantlab.formats import open_checkpoint
 from quantlab.sweep import sweep
 from quantlab.ui import sweep_store
-from tests.pages.app import page
-from tests.pages.test_sweep import SMALL, TABS, job_of, model, run_button, said, swept  # noqa: F401
-
-CONFIGS = grid(SMALL["dtypes"], SMALL["mappings"], SMALL["granularities"], SMALL["calibrations"])
+from tests.pages.app import job_of, page, said
+from tests.pages.sweeping import CONFIGS, SMALL, TABS, run_button, swept
 
 
 def kept():
@@ -33,7 +31,7 @@ def press(at, label):
 
 
 @pytest.fixture
-def begun(model) -> str:  # noqa: F811
+def begun(model) -> str:
     """The model, after a sweep of it was stopped when one tensor had ended."""
     with open_checkpoint(model) as checkpoint:
         names = [name for name in checkpoint.names if name.startswith("encoder")]
@@ -60,7 +58,7 @@ def test_before_the_first_sweep_the_list_says_what_it_is_for():
     assert not at.exception and "No sweep is kept yet" in said(at)
 
 
-def test_a_sweep_is_listed_with_what_it_was_and_opened_as_it_was_shown(model):  # noqa: F811
+def test_a_sweep_is_listed_with_what_it_was_and_opened_as_it_was_shown(model):
     before = swept(file=model)
     at = listed(file=model)
     assert "model.safetensors · " in said(at) and "3 configurations × 4 tensors · all 12 rows" in said(at)
@@ -71,14 +69,14 @@ def test_a_sweep_is_listed_with_what_it_was_and_opened_as_it_was_shown(model):  
     assert [button.disabled for button in at.button if button.label == "Shown below"] == [True]
 
 
-def test_the_link_of_a_kept_sweep_works_in_a_new_session(model):  # noqa: F811
+def test_the_link_of_a_kept_sweep_works_in_a_new_session(model):
     before = swept(file=model)
     at = page("sweep", file=model, job=sweep_store.word(kept()[0]))
     assert not at.exception and at.dataframe[0].value.equals(before.dataframe[0].value)
 
 
 @pytest.mark.parametrize("view", TABS)
-def test_every_view_is_drawn_without_the_file(model, view):  # noqa: F811
+def test_every_view_is_drawn_without_the_file(model, view):
     swept(file=model)
     Path(model).unlink()
     at = page("sweep", file="sample", job=sweep_store.word(kept()[0]), view=view)
@@ -88,7 +86,7 @@ def test_every_view_is_drawn_without_the_file(model, view):  # noqa: F811
     assert drawn == (0 if view == "Error histograms" else 1)
 
 
-def test_without_any_file_the_page_still_shows_what_is_kept(model):  # noqa: F811
+def test_without_any_file_the_page_still_shows_what_is_kept(model):
     swept(file=model)
     Path(model).unlink()
     at = page("sweep", file=model, job=sweep_store.word(kept()[0]), earlier="true")
@@ -96,14 +94,14 @@ def test_without_any_file_the_page_still_shows_what_is_kept(model):  # noqa: F81
     assert "is not there any more" in said(at)
 
 
-def test_opening_a_sweep_opens_its_file_again(model):  # noqa: F811
+def test_opening_a_sweep_opens_its_file_again(model):
     swept(file=model)
     at = listed()
     press(at, "Open")
     assert at.query_params["file"] in (model, [model]) and "another file" not in said(at)
 
 
-def test_a_file_that_changed_since_is_said(model):  # noqa: F811
+def test_a_file_that_changed_since_is_said(model):
     swept(file=model)
     save_file({"other": np.ones((3, 3), np.float32)}, model)
     at = page("sweep", file=model, job=sweep_store.word(kept()[0]))
@@ -141,13 +139,13 @@ def test_resuming_without_the_file_says_why_not(begun):
     assert not kept()[0].complete
 
 
-def test_the_same_sweep_again_is_answered_from_the_store_and_says_so(model):  # noqa: F811
+def test_the_same_sweep_again_is_answered_from_the_store_and_says_so(model):
     swept(file=model)
     at = swept(file=model)
     assert "all 12 rows taken from the store: nothing had to be measured" in said(at)
 
 
-def test_a_sweep_is_deleted_after_a_second_click_and_not_shown_any_more(model):  # noqa: F811
+def test_a_sweep_is_deleted_after_a_second_click_and_not_shown_any_more(model):
     swept(file=model)
     at = page("sweep", file=model, job=sweep_store.word(kept()[0]), earlier="true")
     assert len(kept()) == 1 and "Delete these 12 rows for good?" in said(at)
@@ -156,7 +154,7 @@ def test_a_sweep_is_deleted_after_a_second_click_and_not_shown_any_more(model): 
     assert "No sweep is kept yet" in said(at) and not at.dataframe and "job" not in at.query_params
 
 
-def test_a_link_to_a_deleted_sweep_says_so(model):  # noqa: F811
+def test_a_link_to_a_deleted_sweep_says_so(model):
     swept(file=model)
     link = sweep_store.word(kept()[0])
     sweep_store.reach()[0].delete(kept()[0].id)
@@ -172,7 +170,7 @@ def test_many_sweeps_are_listed_page_by_page():
     assert len([button for button in at.button if button.label == "Open"]) == 8
 
 
-def test_a_damaged_store_is_one_sentence_and_the_sweep_goes_on(model, tmp_path, monkeypatch):  # noqa: F811
+def test_a_damaged_store_is_one_sentence_and_the_sweep_goes_on(model, tmp_path, monkeypatch):
     folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "results.sqlite").write_bytes(b"not a database" * 100)
@@ -190,6 +188,6 @@ def test_the_names_of_files_are_shown_as_text():
     assert not any("[x](" in element.value for element in at.markdown)
 
 
-def test_running_again_keeps_the_form(model):  # noqa: F811
+def test_running_again_keeps_the_form(model):
     at = swept(file=model)
     assert run_button(at).label == "Run again"
