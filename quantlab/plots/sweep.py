@@ -216,8 +216,8 @@ def _label_front(fig: go.Figure, front: pd.DataFrame, metric: str) -> None:
             written.append((right, at))
             fig.add_annotation(
                 x=bits, y=at, text=slug, showarrow=False, font={"size": 11}, xanchor="right" if right else "left",
-                # On the left the line of the front leaves where the name begins.
-                xshift=-10 if right else 8, yshift=0 if right else 10,
+                # Above: beside a point lie its neighbours on the front, and the line leaves there.
+                xshift=-6 if right else 8, yshift=11,
             )  # fmt: skip
 
 
