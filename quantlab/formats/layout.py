@@ -76,6 +76,22 @@ class Layout:
     note: str = ""
     rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
 
+    def write(
+        self, target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes
+    ) -> None:
+        """Write the file of an export that is one."""
+        if self.write_file is not None:
+            self.write_file(target, tensors, source, on_bytes)
+        else:
+            write_shard(target, tensors, self, on_bytes)
+
+    def verify(self, path: Path, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes) -> None:
+        """ExportError unless the file that was written holds these tensors."""
+        if self.verify_file is not None:
+            self.verify_file(path, tensors, source, on_bytes)
+        else:
+            verify_arrays(path, tensors, self, on_bytes)
+
     def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
         """What the values that the other program computes from an export are off from the original x."""
         if self.read_parts is not None:
@@ -228,17 +244,10 @@ def export_layout(
     if chosen.folder:
         write_folder(path, tensors, layout, source, progress, shard_bytes)
     else:
-        write, verify = layout.write_file, layout.verify_file
         write_whole(
             path,
-            lambda target: (
-                write(target, tensors, source, progress) if write else write_shard(target, tensors, layout, progress)
-            ),
-            lambda temporary: (
-                verify(temporary, tensors, source, progress)
-                if verify
-                else verify_arrays(temporary, tensors, layout, progress)
-            ),
+            lambda target: layout.write(target, tensors, source, progress),
+            lambda temporary: layout.verify(temporary, tensors, source, progress),
         )
     progress.done = progress.total
     progress.phase(f"wrote {shown(path.name)}")
