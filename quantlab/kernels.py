@@ -49,6 +49,7 @@ LIMIT, FACTOR, SUM_XQ, SUM_QQ, GROUP = (LANES * np.uint64(i) for i in range(17, 
 BLOCK = 4096  # values summed in one go: short enough that the compiler keeps them in registers
 LOG_2, SQRT_HALF_BITS = math.log(2.0), 0x3FE6A09E667F3BCD
 MANY = 8  # ways to lay codes from which all of them are followed at once
+TINY = 1e-300  # stands for 0 where a logarithm is taken
 COARSE = 128  # edges that a two-sided search tries first
 TILE = 2048  # values decoded, then summed: two buffers of it stay in the first cache
 CHUNK, CHUNK_BITS = np.uint64(32), np.uint64(5)  # values of a loop whose length the compiler knows
@@ -1710,17 +1711,53 @@ def best_edge(histogram, fixed, edges, best, full):
 
 
 @jit
+def least_divergences(total, least):
+    """What the divergence of each window [0, edge) cannot be below, for the `edge` of levels, levels + 1, ... bins.
+
+    total : float64 [bins + 1], as `prefix_sums` has it; least : float64 [bins + 1 - levels]. Of two parts alone, the
+    last level and all before it, the divergence is less: merging adds none (data processing inequality). And
+    r * ln(r / s) >= r - s stands for the part before.
+    """
+    bins = np.uint64(total.shape[0] - 1)
+    levels, everything = bins + np.uint64(1) - np.uint64(least.shape[0]), total[bins]
+    for i in range(np.uint64(least.shape[0])):
+        edge = levels + i
+        inside = total[edge]
+        last = inside - total[(levels - np.uint64(1)) * edge // levels]
+        p, q = (last + everything - inside) / everything, last / inside
+        least[i] = p * logarithm(max(p, TINY) / max(q, TINY)) - (p - q)
+
+
+@jit
+def best_right_edge(histogram, levels, full):
+    """The edge of the best window that starts at bin 0. All are tried but those that `least_divergences` rules out."""
+    size, samples = histogram.counts.size, histogram.total[-1]
+    least = np.empty(size + 1 - levels)
+    least_divergences(histogram.total, least)
+    # `beats` asks for that much at least, whatever the freedom.
+    noise = 0.0 if samples >= 32 * size else math.sqrt(2.0 * full[1]) / (2.0 * samples)
+    found, best = size, full[0]
+    for edge in range(size - 1, levels - 1, -1):
+        if least[edge - levels] <= min(best, full[0] - noise) + 1e-9:
+            value, freedom = divergence(histogram, 0, edge)
+            if beats(value, freedom, best, full[0], full[1], samples, size):
+                found, best = edge, value
+    return found
+
+
+@jit
 def best_window(counts, levels, two_sided):
     """(left, right) of the window of least divergence; the widest of equals. counts int64 [bins].
 
-    One-sided windows start at bin 0, and every right edge from `levels` up is tried. Two-sided ones alternate between
-    right edges and left edges until neither moves; of more than 2 * COARSE bins some COARSE edges are tried first, and
-    then all between the neighbours of the best one.
+    One-sided windows start at bin 0, and the best of all right edges from `levels` up is found. Two-sided ones
+    alternate between right edges and left edges until neither moves; of more than 2 * COARSE bins some COARSE edges are
+    tried first, and then all between the neighbours of the best one.
     """
     histogram, size = histogram_of(counts, levels), counts.size
     full = divergence(histogram, 0, size)
-    left, right, best, moved = 0, size, full[0], True
-    stride = max(1, size // COARSE) if two_sided else 1
+    if not two_sided:
+        return 0, best_right_edge(histogram, levels, full)
+    left, right, best, moved, stride = 0, size, full[0], True, max(1, size // COARSE)
     while moved:
         before = best
         edge, best = best_edge(histogram, left, range(size, left + levels - 1, -stride), best, full)
@@ -1729,14 +1766,13 @@ def best_window(counts, levels, two_sided):
             near = range(min(size, right + stride - 1), max(left + levels, right - stride + 1) - 1, -1)
             edge, best = best_edge(histogram, left, near, best, full)
             right = right if edge < 0 else edge
-        if two_sided:
-            edge, best = best_edge(histogram, right, range(0, right - levels + 1, stride), best, full)
+        edge, best = best_edge(histogram, right, range(0, right - levels + 1, stride), best, full)
+        left = left if edge < 0 else edge
+        if stride > 1:
+            near = range(max(0, left - stride + 1), min(right - levels, left + stride - 1) + 1)
+            edge, best = best_edge(histogram, right, near, best, full)
             left = left if edge < 0 else edge
-            if stride > 1:
-                near = range(max(0, left - stride + 1), min(right - levels, left + stride - 1) + 1)
-                edge, best = best_edge(histogram, right, near, best, full)
-                left = left if edge < 0 else edge
-        moved = two_sided and best < before
+        moved = best < before
     return left, right
 
 

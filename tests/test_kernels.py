@@ -78,6 +78,8 @@ PARTS = {
     "storage_of",
     "group_difference_sums",
     "best_edge",
+    "best_right_edge",
+    "least_divergences",
     "histogram_of",
     "best_windows",
     # Parts of `search_ranges`, held to what MSE promises in test_search.py
@@ -733,6 +735,30 @@ def test_the_window_is_the_one_of_least_divergence(counts, levels):
     best = reference.divergence(counts, *reference.best_window(counts, levels), levels)
     assert left == 0
     assert reference.divergence(counts, left, right, levels) == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [8, 128])
+@pytest.mark.parametrize("size", [512, 5000, 100_000])
+@pytest.mark.parametrize("shape", ["gaussian", "uniform", "outlier", "heavy"])
+def test_no_edge_that_is_ruled_out_would_have_won(shape, size, levels):
+    rng = np.random.default_rng(size)
+    x = {
+        "gaussian": rng.standard_normal,
+        "uniform": rng.random,
+        "outlier": lambda n: np.append(rng.standard_normal(n - 1), 40),
+        "heavy": lambda n: rng.standard_t(3, n),
+    }[shape](size)
+    counts = np.histogram(abs(x), 2048)[0]
+    histogram, least = kernels.histogram_of(counts, levels), np.empty(2049 - levels)
+    kernels.least_divergences(histogram.total, least)
+    full, full_freedom = kernels.divergence(histogram, 0, 2048)
+    found, best = 2048, full
+    for edge in range(2047, levels - 1, -1):
+        value, freedom = kernels.divergence(histogram, 0, edge)
+        assert least[edge - levels] <= value + 1e-9
+        if kernels.beats(value, freedom, best, full, full_freedom, size, 2048):
+            found, best = edge, value
+    assert kernels.best_window(counts, levels, False) == (0, found)
 
 
 @each_histogram
