@@ -11,7 +11,7 @@ import numpy as np
 from . import kernels, pool
 from .dtypes import Codec, IntegerCodec
 from .errors import ConfigError, check_integer
-from .granularity import PIECE, Groups
+from .granularity import PIECE, Groups, Piece
 from .kernels import FLOAT32_MAX, Fitted, Sides, Work
 from .ranging import Calibration, Range
 
@@ -39,7 +39,7 @@ class MSE(Calibration):
             return covered(self.fit(groups, codec), codec)
         if groups.size > PIECE:
             return search_large(groups, codec)
-        lo, hi = groups.solve(lambda part, at: self._search(part, codec))
+        lo, hi = groups.solve(lambda part, _: self._search(part, codec))
         return lo, hi
 
     def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
@@ -305,7 +305,7 @@ class Octav(Calibration):
 
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The range after the last iteration."""
-        lo, hi = groups.solve(lambda part, at: self._iterate(part, codec))
+        lo, hi = groups.solve(lambda part, _: self._iterate(part, codec))
         return lo, hi
 
     def _iterate(self, groups: Groups, codec: IntegerCodec) -> Range:
@@ -392,7 +392,7 @@ class Exact(Calibration):
 def swept(groups: Groups, codec: IntegerCodec, either_sign: bool) -> Fitted:
     """The best scale and zero point of every group, by following every change of a code."""
 
-    def search(part: Groups, at: tuple) -> Fitted:
+    def search(part: Groups, piece: Piece) -> Fitted:
         lo, hi = part.extents
         fitted = codec.fit(part, lo, hi)
         sides = sides_of(codec, either_sign, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
