@@ -43,7 +43,7 @@ class _Helpers:
     """The threads that help, on other cores than the one they are called from.
 
     Linux may wake a thread on the core of the one that wakes it, and leave it waiting there for a time slice, although
-    another core is idle: on a virtual machine of two cores that made 7.6 ms of a `quantize` that takes 3.2 ms.
+    another core is idle: on a virtual machine of two cores that made 7.6 ms of 3.2 ms of work.
     """
 
     def __init__(self) -> None:
