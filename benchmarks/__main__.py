@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quantlab import pool
+from quantlab.core import pool
 
 from . import app, checkpoint, exporting, linear, memory
 from .machine import Limits, description, limits

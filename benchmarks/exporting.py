@@ -18,8 +18,8 @@ import ml_dtypes
 import numpy as np
 
 import quantlab as ql
-from quantlab.recipe import Rule, assign, select
-from quantlab.shipping import ship
+from quantlab.shipping.recipe import Rule, assign, select
+from quantlab.shipping.shipping import ship
 
 from .memory import resident
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 import quantlab as ql
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 
 from .timing import Spread, take_turns
 

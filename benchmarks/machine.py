@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quantlab import pool
-from quantlab.pool import core_count
+from quantlab.core import pool
+from quantlab.core.pool import core_count
 
 from .timing import seconds
 

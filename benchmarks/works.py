@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import quantlab as ql
-from quantlab import kernels
-from quantlab.config import QuantConfig
-from quantlab.tensor import encode, fit
+from quantlab.core import kernels
+from quantlab.core.config import QuantConfig
+from quantlab.core.tensor import encode, fit
 
 from . import peers
 from .timing import Call

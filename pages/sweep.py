@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from quantlab.recipe import channel_axes
+from quantlab.shipping.recipe import channel_axes
 from quantlab.ui import (
     jobs,
     state,

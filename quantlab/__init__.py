@@ -9,9 +9,15 @@
 True
 """
 
-from .calibration import CALIBRATIONS, EMA, MSE, Entropy, Exact, MinMax, MovingAverage, Octav, Percentile
-from .config import PRESETS, QuantConfig, combinations, grid
-from .dtypes import DTYPES, MAPPINGS
+from .core.calibration import CALIBRATIONS, EMA, MSE, Entropy, Exact, MinMax, MovingAverage, Octav, Percentile
+from .core.config import PRESETS, QuantConfig, combinations, grid
+from .core.dtypes import DTYPES, MAPPINGS
+from .core.granularity import PerChannel, PerGroup, PerTensor
+from .core.kernelcache import survive_damage
+from .core.metrics import METRICS, ErrorReport, evaluate, measure
+from .core.observer import DynamicQuantizer, Observer
+from .core.packing import pack, unpack
+from .core.tensor import QuantizedTensor, fake_quantize, quantize
 from .errors import (
     CalibrationRequiredError,
     Cancelled,
@@ -30,14 +36,8 @@ from .errors import (
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.manifest import VERSION
-from .granularity import PerChannel, PerGroup, PerTensor
-from .kernelcache import survive_damage
-from .metrics import METRICS, ErrorReport, evaluate, measure
-from .observer import DynamicQuantizer, Observer
-from .packing import pack, unpack
-from .store import ResultStore, SweepRecord
-from .sweep import sweep
-from .tensor import QuantizedTensor, fake_quantize, quantize
+from .sweeping.store import ResultStore, SweepRecord
+from .sweeping.sweep import sweep
 
 __version__ = VERSION
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from quantlab.cluster.connection import quiet
+from quantlab.sweeping.cluster.connection import quiet
 
 SECONDS = 60  # until a process that does not start is a failure
 

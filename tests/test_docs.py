@@ -9,8 +9,8 @@ import pytest
 
 import quantlab as ql
 from quantlab.cli import parser
+from quantlab.core.granularity import PIECE
 from quantlab.formats import FORMATS
-from quantlab.granularity import PIECE
 from quantlab.ui.exports import BUDGET, KEPT
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .. import __version__, pool
+from .. import __version__
+from ..core import pool
 from ..errors import Cancelled, QuantlabError
 from ..formats.files import reason
 from . import export, info, quantize, sweep, sweeps, verify

@@ -6,9 +6,9 @@ from typing import Any
 
 from ..errors import ExportError
 from ..formats import FORMATS, Checkpoint, open_checkpoint
-from ..recipe import Assignment, Rule, assign
-from ..rehearsal import assigned, refusals
-from ..shipping import ship
+from ..shipping.recipe import Assignment, Rule, assign
+from ..shipping.rehearsal import assigned, refusals
+from ..shipping.shipping import ship
 from .options import FORMAT_HELP, SLUG_HELP, UsageError, add_file, add_output, chosen_format, command, examples, one
 from .output import checked_out
 from .report import preview, report

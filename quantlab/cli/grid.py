@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..calibration import CALIBRATIONS, parse_calibration
-from ..config import QuantConfig, combinations
-from ..dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
+from ..core.calibration import CALIBRATIONS, parse_calibration
+from ..core.config import QuantConfig, combinations
+from ..core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
+from ..core.granularity import parse_granularity
 from ..errors import check_known
-from ..granularity import parse_granularity
 from .options import UsageError, flattened, several
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from .. import statistics
+from ..core import statistics
 from ..errors import Cancelled, QuantlabError
 from ..formats import Checkpoint, TensorSpec, open_checkpoint
-from ..recipe import select
-from ..sweep import shape_text
-from ..tables import json_text, to_csv
+from ..shipping.recipe import select
+from ..sweeping.sweep import shape_text
+from ..sweeping.tables import json_text, to_csv
 from ..wording import counted, size_text
 from .options import add_file, add_tensors, command, examples
 from .output import write_stdout

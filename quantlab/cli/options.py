@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..calibration import CALIBRATIONS
-from ..config import PRESETS
-from ..dtypes import DTYPES, MAPPINGS
+from ..core.calibration import CALIBRATIONS
+from ..core.config import PRESETS
+from ..core.dtypes import DTYPES, MAPPINGS
 from ..errors import ConfigError, QuantlabError
 from ..formats import FORMATS
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from ..recipe import WEIGHTS, Rule
+from ..shipping.recipe import WEIGHTS, Rule
 from .export import execute
 from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, glob, one
 

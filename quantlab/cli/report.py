@@ -8,10 +8,10 @@ import pandas as pd
 
 from ..errors import ExportError
 from ..formats import FORMATS
-from ..recipe import Assignment, Item
-from ..shipping import Shipment
-from ..sweep import shape_text
-from ..tables import json_text, whole_bytes
+from ..shipping.recipe import Assignment, Item
+from ..shipping.shipping import Shipment
+from ..sweeping.sweep import shape_text
+from ..sweeping.tables import json_text, whole_bytes
 from ..wording import counted, shown, size_text
 from .terminal import figure, note, show_table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..tables import WRITERS, common_tensors, measured, total
+from ..sweeping.tables import WRITERS, common_tensors, measured, total
 from ..wording import counted
 from .options import OUT_HELP, UsageError
 from .output import checked_out, write_file, write_stdout

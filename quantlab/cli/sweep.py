@@ -7,18 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from ..cluster import ClusterRunner
-from ..config import QuantConfig
-from ..database import FOLDER_VARIABLE
+from ..core.config import QuantConfig
 from ..errors import Cancelled, ClusterError, ConfigError, check_integer
-from ..estimate import Estimate, estimate, roughly
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.exporting import check_not_source
 from ..formats.remote import public
-from ..recipe import select
-from ..store import ResultStore
-from ..sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
-from ..tables import json_text
+from ..shipping.recipe import select
+from ..sweeping.cluster import ClusterRunner
+from ..sweeping.database import FOLDER_VARIABLE
+from ..sweeping.estimate import Estimate, estimate, roughly
+from ..sweeping.store import ResultStore
+from ..sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
+from ..sweeping.tables import json_text
 from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
 from .options import add_file, add_tensors, command, examples, one

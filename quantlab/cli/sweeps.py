@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import ConfigError
-from ..store import ResultStore, SweepRecord
-from ..tables import json_text
+from ..sweeping.store import ResultStore, SweepRecord
+from ..sweeping.tables import json_text
 from ..wording import counted
 from .options import UsageError, command, examples
 from .results import COLUMNS_HELP, add_results, deliver, destination, tell_refused

@@ -4,8 +4,8 @@ import argparse
 from typing import Any
 
 from ..formats import open_checkpoint
-from ..shipping import remeasure
-from ..tables import json_text
+from ..shipping.shipping import remeasure
+from ..sweeping.tables import json_text
 from ..wording import counted
 from .options import add_file, command, examples
 from .report import records, show_figures

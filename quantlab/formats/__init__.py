@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..core.tensor import QuantizedTensor
 from ..errors import CheckpointError, ExportError, check_known
-from ..tensor import QuantizedTensor
 from . import (
     compressed_tensors,
     dense,

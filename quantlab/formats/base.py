@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
-from ..arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
-from ..config import QuantConfig
+from ..core.arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
+from ..core.config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from ..wording import as_text, shown
 from .files import CHUNK, InputFile, Stream

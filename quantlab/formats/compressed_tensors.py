@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import packing
-from ..config import QuantConfig
-from ..dtypes import MAPPINGS, SCALE_DTYPES
-from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
-from ..tensor import PartSpec, QuantizedTensor
+from ..core import packing
+from ..core.config import QuantConfig
+from ..core.dtypes import MAPPINGS, SCALE_DTYPES
+from ..core.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from ..core.tensor import PartSpec, QuantizedTensor
 from .outgoing import Outgoing, rounded
 
 VERSION = "0.20.0"  # of compressed-tensors: the layout of 2, 4 and 8 bits has been the same since 0.9

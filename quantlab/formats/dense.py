@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..config import QuantConfig
-from ..slices import slices
-from ..tensor import PartSpec, QuantizedTensor, dtype_named
+from ..core.config import QuantConfig
+from ..core.slices import slices
+from ..core.tensor import PartSpec, QuantizedTensor, dtype_named
 from .outgoing import Outgoing, rounded
 
 NAMES = ("bfloat16", "float16", "float32")

@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ..core.tensor import QuantizedTensor
 from ..errors import Cancelled, ExportError, QuantlabError
-from ..tensor import QuantizedTensor
 from ..wording import shown
 from .base import MAX_NAME, Checkpoint, FileFormat, Source, Tensors
 from .files import InputFile

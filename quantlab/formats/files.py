@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import pool
+from ..core import pool
 from ..errors import CheckpointError
 from ..wording import as_text, shown
 

@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..config import QuantConfig
+from ..core.config import QuantConfig
+from ..core.slices import VALUES, slices
+from ..core.tensor import QuantizedTensor, dtype_named
 from ..errors import ExportError
-from ..slices import VALUES, slices
-from ..tensor import QuantizedTensor, dtype_named
 from ..wording import shown
 from .base import Checkpoint, OnBytes
 from .files import CHUNK, InputFile, Stream

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from h5py import h5d, h5p, h5s
 
-from ..arrays import BROADCAST_BYTES
+from ..core.arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
 from ..wording import shown, size_text
 from .base import as_bytes

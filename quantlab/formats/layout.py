@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..arrays import check_array
-from ..config import QuantConfig
+from ..core.arrays import check_array
+from ..core.config import QuantConfig
+from ..core.metrics import ErrorReport, measure
+from ..core.slices import measure_parts, measure_slices
+from ..core.tensor import PartSpec, QuantizedTensor
 from ..errors import ExportError
-from ..metrics import ErrorReport, measure
-from ..slices import measure_parts, measure_slices
-from ..tensor import PartSpec, QuantizedTensor
 from ..wording import shown
 from .base import Checkpoint, FileFormat, OnBytes, StoredCheckpoint
 from .beside import companions, read_config

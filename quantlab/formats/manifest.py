@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
-from ..arrays import FLOATS
-from ..config import QuantConfig
-from ..dtypes import DTYPES, MAPPINGS, CastFormat
+from ..core.arrays import FLOATS
+from ..core.config import QuantConfig
+from ..core.dtypes import DTYPES, MAPPINGS, CastFormat
+from ..core.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from ..core.tensor import PartSpec, part_specs, source_itemsize
 from ..errors import CheckpointError, LimitError, QuantlabError
-from ..granularity import Granularity, PerChannel, PerGroup, PerTensor
-from ..tensor import PartSpec, part_specs, source_itemsize
 from ..wording import shown
 from .base import MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
 

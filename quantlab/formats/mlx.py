@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import QuantConfig
-from ..dtypes import MAPPINGS, SCALE_DTYPES
-from ..granularity import PerGroup
-from ..tensor import PartSpec, QuantizedTensor
+from ..core.config import QuantConfig
+from ..core.dtypes import MAPPINGS, SCALE_DTYPES
+from ..core.granularity import PerGroup
+from ..core.tensor import PartSpec, QuantizedTensor
 from .compressed_tensors import SUFFIX, module_of
 from .outgoing import Outgoing, rounded
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..core.tensor import dtype_named, part_specs
 from ..errors import CheckpointError, ExportError
-from ..tensor import dtype_named, part_specs
 from ..wording import shown
 from . import npy, packed, ziparchive
 from .base import Checkpoint, Entry, OnBytes, Source, StoredCheckpoint, Tensors

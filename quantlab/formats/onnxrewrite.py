@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from ..config import QuantConfig
+from ..core.config import QuantConfig
+from ..core.granularity import PerChannel, PerGroup
 from ..errors import ExportError
-from ..granularity import PerChannel, PerGroup
 from ..wording import shown, size_text
 from . import onnxwrite
 from .base import Checkpoint, OnBytes

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import MAX_DIMENSIONS
+from ..core.arrays import MAX_DIMENSIONS
+from ..core.packing import packed_size, unpack
 from ..errors import CheckpointError, LimitError
-from ..packing import packed_size, unpack
 from ..wording import shown
 from .base import MAX_NAME, Entry, TensorSpec, shape_fault
 from .companions import Companions

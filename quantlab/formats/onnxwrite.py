@@ -13,12 +13,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .. import packing
-from ..config import QuantConfig
-from ..dtypes import MAPPINGS, SCALE_DTYPES
+from ..core import packing
+from ..core.config import QuantConfig
+from ..core.dtypes import MAPPINGS, SCALE_DTYPES
+from ..core.granularity import PerChannel, PerGroup
+from ..core.tensor import QuantizedTensor, part_specs
 from ..errors import ExportError
-from ..granularity import PerChannel, PerGroup
-from ..tensor import QuantizedTensor, part_specs
 from ..wording import shown, size_text
 from .base import Checkpoint, OnBytes
 from .files import InputFile

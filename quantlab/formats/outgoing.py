@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import QuantConfig
-from ..tensor import QuantizedTensor, packed_nbytes, quantize, source_itemsize
+from ..core.config import QuantConfig
+from ..core.tensor import QuantizedTensor, packed_nbytes, quantize, source_itemsize
 
 BLOCK = 1 << 20  # values
 

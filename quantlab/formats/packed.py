@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
-from ..dtypes import CastCodec
+from ..core.dtypes import CastCodec
+from ..core.tensor import QuantizedTensor
 from ..errors import CheckpointError, ExportError, NonFiniteError
-from ..tensor import QuantizedTensor
 from ..wording import shown, size_text
 from .base import BLOCK, Checkpoint, OnBytes, Tensors, TensorSpec, all_finite
 from .manifest import Described, parse

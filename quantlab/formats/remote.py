@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from .. import pool
+from ..core import pool
 from ..errors import CheckpointError
 from ..wording import as_text, shown
 from .files import InputFile

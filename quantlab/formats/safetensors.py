@@ -13,8 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..core.tensor import PartSpec, dtype_named, part_specs
 from ..errors import CheckpointError, ExportError, LimitError
-from ..tensor import PartSpec, dtype_named, part_specs
 from ..wording import shown, size_text
 from . import packed
 from .base import (

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..arrays import MAX_DIMENSIONS
+from ..core.arrays import MAX_DIMENSIONS
 from ..errors import CheckpointError, LimitError
 from ..wording import shown
 from .base import MAX_NAME

@@ -18,7 +18,7 @@ from pathlib import PurePath, PurePosixPath
 
 import numpy as np
 
-from ..arrays import BROADCAST_BYTES
+from ..core.arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
 from ..wording import shown, size_text
 from . import ziparchive

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from ..tensor import QuantizedTensor
+from ..core.tensor import QuantizedTensor
 from .style import GREY, OCHRE, PALETTE, faded, figure
 
 DRAWN_CHANNELS = 1024

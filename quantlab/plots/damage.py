@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..config import QuantConfig
-from ..dtypes import DTYPES
-from ..metrics import METRICS
+from ..core.config import QuantConfig
+from ..core.dtypes import DTYPES
+from ..core.metrics import METRICS
 from .scales import LOGARITHMIC, coarseness, figures, position
 
 LOSSLESS_DB = 60.0  # an error of a thousandth of the typical weight: a colour for differences beyond says nothing
@@ -60,7 +60,7 @@ class Figures:
         return self
 
     def add(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """The rows of one tensor, as `quantlab.sweep.tensor_rows` gives them."""
+        """The rows of one tensor, as `quantlab.sweeping.sweep.tensor_rows` gives them."""
         i = self._row[name]
         found = {self._column[row["config"]]: row for row in rows}
         for j, row in found.items():

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import QuantConfig
-from ..dtypes import DTYPES, MAPPINGS
+from ..core.config import QuantConfig
+from ..core.dtypes import DTYPES, MAPPINGS
+from ..core.tensor import QuantizedTensor
 from ..errors import ConfigError, check_known
-from ..tensor import QuantizedTensor
 
 # Which of many groups is looked at: the position in the order of their ranges, 0 the narrowest and 1 the widest.
 WHICH = {"widest": 1.0, "median": 0.5, "narrowest": 0.0}

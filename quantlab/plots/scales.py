@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..config import QuantConfig
-from ..dtypes import DTYPES
-from ..granularity import Granularity, PerChannel, PerTensor, parse_granularity
-from ..metrics import METRICS, Metric
+from ..core.config import QuantConfig
+from ..core.dtypes import DTYPES
+from ..core.granularity import Granularity, PerChannel, PerTensor, parse_granularity
+from ..core.metrics import METRICS, Metric
 
 # These range over many powers of ten between int2 and int16: compared by ratio, not by difference.
 LOGARITHMIC = frozenset({"mse", "rmse", "mae", "max_abs_error", "nbytes", "compression_ratio"})

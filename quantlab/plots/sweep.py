@@ -1,6 +1,6 @@
 """Figures of a sweep's table: heatmaps, error against size, compression.
 
-Every function takes rows with the columns of `quantlab.sweep.sweep`, without refused ones. Points and cells carry
+Every function takes rows with the columns of `ql.sweep`, without refused ones. Points and cells carry
 `customdata`: (configuration's slug, tensor), so that a click can open them.
 """
 
@@ -11,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from ..config import QuantConfig
-from ..dtypes import DTYPES
-from ..metrics import METRICS
+from ..core.config import QuantConfig
+from ..core.dtypes import DTYPES
+from ..core.metrics import METRICS
 from .scales import (
     best_first,
     better,

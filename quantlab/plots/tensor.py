@@ -3,7 +3,7 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from ..statistics import ChannelStatistics, Histogram
+from ..core.statistics import ChannelStatistics, Histogram
 from .levels import Levels
 from .style import BLUE, GREY, ORANGE, faded, figure
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import streamlit as st
 
-from quantlab import pool, statistics
-from quantlab.config import QuantConfig
+from quantlab.core import pool, statistics
+from quantlab.core.config import QuantConfig
+from quantlab.core.statistics import ChannelStatistics, Histogram, TensorStatistics
+from quantlab.core.tensor import QuantizedTensor, quantize
 from quantlab.errors import Cancelled, CheckpointError, DTypeError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
 from quantlab.plots.levels import Levels, levels
-from quantlab.statistics import ChannelStatistics, Histogram, TensorStatistics
-from quantlab.tensor import QuantizedTensor, quantize
 from quantlab.ui import jobs, sources
 from quantlab.ui.jobs import Job, Progress
 
@@ -47,12 +47,12 @@ def values(key: Key, checkpoint: Checkpoint, tensor: str) -> np.ndarray:
 
 
 def tensor_statistics(key: Key, checkpoint: Checkpoint, tensor: str) -> TensorStatistics:
-    """What `quantlab.statistics.describe` says about one tensor."""
+    """What `quantlab.core.statistics.describe` says about one tensor."""
     return _tensor_statistics(key, tensor, checkpoint)
 
 
 def channel_statistics(key: Key, checkpoint: Checkpoint, tensor: str, axis: int) -> ChannelStatistics:
-    """What `quantlab.statistics.describe_channels` says about one tensor along `axis`."""
+    """What `quantlab.core.statistics.describe_channels` says about one tensor along `axis`."""
     return _channel_statistics(key, tensor, axis, checkpoint)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import streamlit as st
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
+from quantlab.core.metrics import METRICS, ErrorReport, error_histogram, evaluate
 from quantlab.formats import Checkpoint
-from quantlab.metrics import METRICS, ErrorReport, error_histogram, evaluate
 from quantlab.plots.compare import Histogram, code_counts, code_entropy
 from quantlab.ui import cache
 from quantlab.ui.cache import Key

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from quantlab.config import PRESETS, QuantConfig
-from quantlab.dtypes import IntegerCodec
+from quantlab.core.config import PRESETS, QuantConfig
+from quantlab.core.dtypes import IntegerCodec
+from quantlab.core.metrics import METRICS
 from quantlab.errors import ConfigError, QuantlabError
-from quantlab.metrics import METRICS
 from quantlab.plots import compare as plots
 from quantlab.ui import cache, compare_data, jobs, state, text, widgets
 from quantlab.ui.compare_data import Side

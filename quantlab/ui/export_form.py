@@ -6,11 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from quantlab.config import PRESETS
+from quantlab.core.config import PRESETS
+from quantlab.core.granularity import PerChannel
 from quantlab.errors import ConfigError
 from quantlab.formats import FORMATS
-from quantlab.granularity import PerChannel
-from quantlab.recipe import COPY, SKIP, Rule, channel_axes
+from quantlab.shipping.recipe import COPY, SKIP, Rule, channel_axes
 from quantlab.ui import exports, sources, state, text
 from quantlab.ui.help import about
 

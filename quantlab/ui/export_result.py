@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from quantlab.estimate import duration
-from quantlab.metrics import METRICS
+from quantlab.core.metrics import METRICS
+from quantlab.sweeping.estimate import duration
 from quantlab.ui import exports, jobs, state, text
 from quantlab.ui.exports import Written
 from quantlab.ui.sweep_job import counted

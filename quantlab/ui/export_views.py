@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from quantlab.formats import Checkpoint
-from quantlab.recipe import Assignment, Item, Rule
-from quantlab.rehearsal import assigned, refusals
+from quantlab.shipping.recipe import Assignment, Item, Rule
+from quantlab.shipping.rehearsal import assigned, refusals
 from quantlab.ui import exports, jobs, state, text
 from quantlab.ui.cache import Key
 from quantlab.ui.help import about

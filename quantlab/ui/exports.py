@@ -21,8 +21,8 @@ import streamlit as st
 
 from quantlab.errors import Cancelled, ExportError
 from quantlab.formats import FORMATS, Checkpoint
-from quantlab.recipe import Assignment
-from quantlab.shipping import Shipment, same_figures, ship
+from quantlab.shipping.recipe import Assignment
+from quantlab.shipping.shipping import Shipment, same_figures, ship
 from quantlab.ui import jobs, sources
 from quantlab.ui.cache import Key
 from quantlab.wording import counted

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from quantlab.config import QuantConfig
-from quantlab.dtypes import DTYPES
+from quantlab.core.config import QuantConfig
+from quantlab.core.dtypes import DTYPES
+from quantlab.core.statistics import ChannelStatistics, Histogram, TensorStatistics, findings
 from quantlab.formats import TensorSpec
 from quantlab.plots import tensor as plots
 from quantlab.plots.levels import WHICH, Levels
-from quantlab.statistics import ChannelStatistics, Histogram, TensorStatistics, findings
 from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about
 

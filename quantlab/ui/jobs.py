@@ -27,7 +27,7 @@ from typing import Any
 import streamlit as st
 
 from quantlab.errors import Cancelled, LimitError, QuantlabError
-from quantlab.estimate import roughly
+from quantlab.sweeping.estimate import roughly
 from quantlab.ui import text
 
 KEPT = 24  # finished jobs whose results stay in memory, the newest first

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from quantlab.core.statistics import TensorStatistics
 from quantlab.errors import CheckpointError, QuantlabError
 from quantlab.formats import Checkpoint
 from quantlab.samples import SAMPLE_DESCRIPTION, SAMPLE_NAME
-from quantlab.statistics import TensorStatistics
 from quantlab.ui import cache, jobs, sources, state, text, widgets
 from quantlab.ui.help import about
 from quantlab.wording import counted

@@ -43,10 +43,10 @@ from typing import NoReturn, TypeVar
 
 import streamlit as st
 
-from quantlab.config import PRESETS, QuantConfig
+from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.errors import CheckpointError, ConfigError, QuantlabError
 from quantlab.formats import Checkpoint, TensorSpec
-from quantlab.recipe import Rule
+from quantlab.shipping.recipe import Rule
 from quantlab.ui import cache, sources, text
 
 Parsed = TypeVar("Parsed")

@@ -8,9 +8,9 @@ import os
 
 import streamlit as st
 
-from quantlab.cluster import ClusterRunner
 from quantlab.errors import QuantlabError
-from quantlab.sweep import Runner, stream
+from quantlab.sweeping.cluster import ClusterRunner
+from quantlab.sweeping.sweep import Runner, stream
 from quantlab.ui import text
 
 VARIABLE = "QUANTLAB_CLUSTER"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from quantlab.tables import TOTAL, WRITERS, measured, total
+from quantlab.sweeping.tables import TOTAL, WRITERS, measured, total
 
 DOWNLOADS = {  # label -> (suffix, MIME type, writer)
     "CSV": ("csv", "text/csv", WRITERS["csv"]),

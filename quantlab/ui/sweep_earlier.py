@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import QuantlabError
-from quantlab.store import ResultStore, SweepRecord
+from quantlab.sweeping.store import ResultStore, SweepRecord
 from quantlab.ui import state, sweep_job, sweep_store, text, widgets
 from quantlab.wording import counted
 

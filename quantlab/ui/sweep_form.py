@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import LimitError
 from quantlab.ui import state, sweep_plan, text
 from quantlab.wording import counted

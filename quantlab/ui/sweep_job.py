@@ -8,11 +8,11 @@ from functools import partial
 
 import pandas as pd
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import ConfigError, StoreError
 from quantlab.plots.damage import Figures
-from quantlab.store import ResultStore
-from quantlab.sweep import Row, Runner, SweepRequest, stream, table
+from quantlab.sweeping.store import ResultStore
+from quantlab.sweeping.sweep import Row, Runner, SweepRequest, stream, table
 from quantlab.ui import jobs, state, sweep_plan, sweep_store
 from quantlab.ui.sweep_results import Results
 from quantlab.wording import counted

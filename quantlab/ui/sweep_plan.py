@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import LimitError
-from quantlab.estimate import Cost, Estimate, Kind, peak_bytes, roughly, seconds, speedup, timed
 from quantlab.formats import TensorSpec
-from quantlab.sweep import check_grid
+from quantlab.sweeping.estimate import Cost, Estimate, Kind, peak_bytes, roughly, seconds, speedup, timed
+from quantlab.sweeping.sweep import check_grid
 from quantlab.ui import text
 from quantlab.wording import counted
 
@@ -26,7 +26,7 @@ def check(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> None:
 
 
 def estimate(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> Estimate:
-    """As `quantlab.estimate.estimate`; what was timed once on this server is not timed again."""
+    """As `quantlab.sweeping.estimate.estimate`; what was timed once on this server is not timed again."""
     sizes = [spec.size for spec in specs]
     spent = seconds(configs, sizes, _cost, _speedup())
     return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(configs, specs))

@@ -8,10 +8,10 @@ from datetime import datetime
 import pandas as pd
 import streamlit as st
 
-from quantlab.database import default_folder
 from quantlab.errors import ConfigError, StoreError
 from quantlab.plots.damage import Figures
-from quantlab.store import ResultStore, SweepRecord
+from quantlab.sweeping.database import default_folder
+from quantlab.sweeping.store import ResultStore, SweepRecord
 from quantlab.ui import state
 from quantlab.ui.sweep_results import Results
 

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantlab import tables
-from quantlab.config import QuantConfig
-from quantlab.metrics import METRICS
+from quantlab.core.config import QuantConfig
+from quantlab.core.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.scales import best_first, better, title
-from quantlab.tables import TOTAL
+from quantlab.sweeping import tables
+from quantlab.sweeping.tables import TOTAL
 from quantlab.ui import state, sweep_data
 from quantlab.ui.help import about
 from quantlab.wording import counted

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from quantlab import tables
-from quantlab.config import QuantConfig
-from quantlab.estimate import duration
-from quantlab.metrics import METRICS
+from quantlab.core.config import QuantConfig
+from quantlab.core.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.compare import error_histograms
 from quantlab.plots.scales import better, title
-from quantlab.sweep import COLUMNS
-from quantlab.tables import TOTAL
+from quantlab.sweeping import tables
+from quantlab.sweeping.estimate import duration
+from quantlab.sweeping.sweep import COLUMNS
+from quantlab.sweeping.tables import TOTAL
 from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_map, sweep_table, text, widgets
 from quantlab.ui.help import about
 from quantlab.ui.sweep_results import Results

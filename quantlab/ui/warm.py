@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 
-from quantlab.calibration import CALIBRATIONS
-from quantlab.config import grid
-from quantlab.dtypes import DTYPES, MAPPINGS
-from quantlab.granularity import PIECE
-from quantlab.kernelcache import cache_folders, cached_files
-from quantlab.sweep import sweep
-from quantlab.tensor import quantize
+from quantlab.core.calibration import CALIBRATIONS
+from quantlab.core.config import grid
+from quantlab.core.dtypes import DTYPES, MAPPINGS
+from quantlab.core.granularity import PIECE
+from quantlab.core.kernelcache import cache_folders, cached_files
+from quantlab.core.tensor import quantize
+from quantlab.sweeping.sweep import sweep
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import streamlit as st
 
-from quantlab.calibration import CALIBRATIONS
-from quantlab.config import PRESETS, QuantConfig, combinations
-from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
+from quantlab.core.calibration import CALIBRATIONS
+from quantlab.core.config import PRESETS, QuantConfig, combinations
+from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
+from quantlab.core.granularity import GRANULARITIES
+from quantlab.core.metrics import METRICS
 from quantlab.errors import ConfigError, QuantlabError
-from quantlab.granularity import GRANULARITIES
-from quantlab.metrics import METRICS
 from quantlab.plots.style import CONFIG
 from quantlab.ui import jobs, state, text
 from quantlab.ui.help import about, about_each

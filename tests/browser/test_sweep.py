@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
-from quantlab.store import ResultStore
+from quantlab.sweeping.store import ResultStore
 from tests.serving import served, started
 
 pytestmark = pytest.mark.browser

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quantlab import statistics
-from quantlab.config import PRESETS, QuantConfig, grid
+from quantlab.core import statistics
+from quantlab.core.config import PRESETS, QuantConfig, grid
+from quantlab.core.tensor import quantize
 from quantlab.formats import FORMATS, load_packed, open_checkpoint
-from quantlab.shipping import same_figures
-from quantlab.sweep import COLUMNS, sweep
-from quantlab.tensor import quantize
+from quantlab.shipping.shipping import same_figures
+from quantlab.sweeping.sweep import COLUMNS, sweep
 
 WEIGHTS = ["fc1.weight", "fc2.weight", "=HYPERLINK(1)"]
 SLUG = "int4-sym-g32-mse-sfp16"
@@ -363,7 +363,9 @@ def test_verify_notices_a_file_that_was_changed(run, model, tmp_path):
 
 
 def test_a_file_that_measures_differently_is_not_passed_over(run, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("quantlab.shipping.same_figures", lambda expected, found: np.array([True, False, True]))
+    monkeypatch.setattr(
+        "quantlab.shipping.shipping.same_figures", lambda expected, found: np.array([True, False, True])
+    )
     ran = run("quantize", model, "--config", "fp16", "-o", tmp_path / "out.npz")
     assert ran.code == 1
     assert "'fc2.weight' measures differently" in ran.err

@@ -14,9 +14,9 @@ import safetensors.numpy
 
 import quantlab
 from quantlab import cli
-from quantlab.calibration import CALIBRATIONS
-from quantlab.config import PRESETS
-from quantlab.dtypes import DTYPES, MAPPINGS
+from quantlab.core.calibration import CALIBRATIONS
+from quantlab.core.config import PRESETS
+from quantlab.core.dtypes import DTYPES, MAPPINGS
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("info", "sweep", "quantize", "export", "verify")

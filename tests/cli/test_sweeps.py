@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from quantlab import cli
-from quantlab.config import grid
+from quantlab.core.config import grid
 from quantlab.formats import open_checkpoint
-from quantlab.store import ResultStore
-from quantlab.sweep import sweep
+from quantlab.sweeping.store import ResultStore
+from quantlab.sweeping.sweep import sweep
 
 WEIGHTS = ["fc1.weight", "fc2.weight", "=HYPERLINK(1)"]
 GRID = ["--dtype", "int4", "int8", "--mapping", "sym", "--granularity", "g32", "ch0", "--calibration", "minmax"]

@@ -18,10 +18,10 @@ import safetensors
 import safetensors.numpy
 
 from quantlab import PRESETS, QuantConfig, fake_quantize, quantize
+from quantlab.core.pool import limits
 from quantlab.errors import Cancelled, ConfigError, ExportError
 from quantlab.formats import FORMATS, PackedCheckpoint, export, layout, load_packed, npz, open_checkpoint, output
 from quantlab.formats import safetensors as safetensors_format
-from quantlab.pool import limits
 
 from .decoder import decode_npz, decode_safetensors
 from .hostile import PACKED, same_bits

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.exporting import ALLOWED, synthesize
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.formats import FORMATS
 
 ROOT = Path(__file__).parents[2]

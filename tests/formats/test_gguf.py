@@ -14,13 +14,14 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab import QuantConfig, sweep
+from quantlab import QuantConfig
 from quantlab.errors import CheckpointError, DTypeError, EmptyTensorError, NonFiniteError, QuantlabError
 from quantlab.formats import ggufheader, open_checkpoint
 from quantlab.formats.gguf import UNDECODED
 from quantlab.formats.ggufheader import KINDS, MAX_STRINGS, Long
-from quantlab.recipe import Rule, assign
-from quantlab.shipping import ship
+from quantlab.shipping.recipe import Rule, assign
+from quantlab.shipping.shipping import ship
+from quantlab.sweeping import sweep
 
 from .hostile import damaged, open_and_read_all, refusal, refused_in_one_sentence, same_bits
 

@@ -12,10 +12,10 @@ import safetensors
 import safetensors.numpy
 
 from quantlab import QuantConfig, quantize
+from quantlab.core.granularity import GRANULARITIES
 from quantlab.errors import CheckpointError, ExportError
 from quantlab.formats import export, load_packed, manifest, open_checkpoint, packed
 from quantlab.formats.manifest import VERSION
-from quantlab.granularity import GRANULARITIES
 
 from .hostile import PACKED
 

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from quantlab import QuantConfig, sweep
+from quantlab import QuantConfig
 from quantlab.errors import CheckpointError, DTypeError, EmptyTensorError, LimitError, QuantlabError
 from quantlab.formats import open_checkpoint, protobuf
 from quantlab.formats.onnxtensor import KINDS
+from quantlab.sweeping import sweep
 
 from .hostile import (
     damaged,

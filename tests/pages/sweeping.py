@@ -1,6 +1,6 @@
 """A small sweep on its page, as more than one test needs it."""
 
-from quantlab.config import grid
+from quantlab.core.config import grid
 from tests.pages.app import job_of, page
 
 SMALL = {

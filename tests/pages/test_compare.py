@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.config import PRESETS, QuantConfig
-from quantlab.dtypes import DTYPES
-from quantlab.metrics import METRICS, evaluate
-from quantlab.tensor import quantize
+from quantlab.core.config import PRESETS, QuantConfig
+from quantlab.core.dtypes import DTYPES
+from quantlab.core.metrics import METRICS, evaluate
+from quantlab.core.tensor import quantize
 from quantlab.ui import cache, widgets
 from tests.pages.app import page, said
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab import shipping
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import ExportError
 from quantlab.formats import FORMATS, load_packed, open_checkpoint
-from quantlab.sweep import sweep
+from quantlab.shipping import shipping
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import export_form, exports, jobs
 from tests.pages.app import job_of, page, said
 

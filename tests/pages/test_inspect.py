@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from quantlab.calibration import CALIBRATIONS
-from quantlab.config import PRESETS, QuantConfig
-from quantlab.dtypes import DTYPES
-from quantlab.statistics import describe
+from quantlab.core.calibration import CALIBRATIONS
+from quantlab.core.config import PRESETS, QuantConfig
+from quantlab.core.dtypes import DTYPES
+from quantlab.core.statistics import describe
 from quantlab.ui import cache, text
 from tests.pages.app import messages, page
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.statistics import describe
+from quantlab.core.statistics import describe
 from quantlab.ui import cache, opening
 from tests.pages.app import messages, page, started
 

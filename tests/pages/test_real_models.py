@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
+from quantlab.core.tensor import quantize
 from quantlab.formats import load_packed, open_checkpoint
-from quantlab.sweep import sweep
-from quantlab.tensor import quantize
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import exports, jobs
 from tests.pages.app import page
 

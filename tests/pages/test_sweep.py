@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.config import QuantConfig, grid
+from quantlab.core.config import QuantConfig, grid
 from quantlab.errors import Cancelled, CheckpointError
 from quantlab.plots.damage import Figures
-from quantlab.sweep import check_grid, sweep
-from quantlab.tables import total
+from quantlab.sweeping.sweep import check_grid, sweep
+from quantlab.sweeping.tables import total
 from quantlab.ui import cache, jobs, sweep_form, sweep_job, sweep_map, sweep_plan
 from quantlab.ui.sweep_results import Results
 from tests.pages.app import job_of, page, said

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
 
 from quantlab.formats import open_checkpoint
-from quantlab.sweep import sweep
+from quantlab.sweeping.sweep import sweep
 from tests.daskcluster import running
 from tests.pages.app import job_of, page, said
 from tests.pages.sweeping import CONFIGS, SMALL, run_button, swept

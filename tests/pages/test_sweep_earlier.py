@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import Cancelled
 from quantlab.formats import open_checkpoint
-from quantlab.sweep import sweep
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import sweep_store
 from tests.pages.app import job_of, page, said
 from tests.pages.sweeping import CONFIGS, SMALL, TABS, run_button, swept

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from quantlab.config import QuantConfig, grid
-from quantlab.metrics import error_histogram, evaluate
+from quantlab.core.config import QuantConfig, grid
+from quantlab.core.metrics import error_histogram, evaluate
+from quantlab.core.tensor import quantize
 from quantlab.plots import compare as plots
-from quantlab.tensor import quantize
 
 CONFIGS = grid(["int2", "int4", "int8", "int16", "fp16"], ["symmetric", "affine", "uniform"], ["tensor", "g16"])
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.config import grid
-from quantlab.metrics import METRICS
+from quantlab.core.config import grid
+from quantlab.core.metrics import METRICS
 from quantlab.plots import damage
 from quantlab.plots.damage import EXACT, REFUSED, SHADES, UNDEFINED, WAITING, Figures, damage_map, worst_first
 from quantlab.plots.scales import figures
-from quantlab.sweep import COLUMNS, sweep
+from quantlab.sweeping.sweep import COLUMNS, sweep
 
 CONFIGS = grid(["int2", "int4", "int8", "fp16"], ["symmetric", "affine"], ["tensor", "ch1", "g16"], ["minmax"])
 SLUGS = [config.slug for config in CONFIGS]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from quantlab.config import QuantConfig, grid
+from quantlab.core.config import QuantConfig, grid
+from quantlab.core.tensor import quantize
 from quantlab.errors import ConfigError
 from quantlab.plots.levels import levels
-from quantlab.tensor import quantize
 
 CONFIGS = grid(["int2", "int4", "int8"], ["symmetric", "affine", "uniform"], ["tensor", "ch0", "ch1", "g48"])
 CONFIGS += grid(["int2", "int4"], ["symmetric", "affine"], ["ch0", "g48"], ["exact"])

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.config import QuantConfig, grid
-from quantlab.metrics import METRICS
+from quantlab.core.config import QuantConfig, grid
+from quantlab.core.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.scales import LOGARITHMIC, best_first, figures, position, scheme, ticks, title
-from quantlab.sweep import COLUMNS, sweep
+from quantlab.sweeping.sweep import COLUMNS, sweep
 
 SHOWN = [name for name in METRICS if name in COLUMNS]
 CONFIGS = grid(

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
+from quantlab.core.statistics import describe, describe_channels
+from quantlab.core.tensor import quantize
 from quantlab.plots.levels import levels
 from quantlab.plots.style import CONFIG
 from quantlab.plots.tensor import DRAWN_CHANNELS, DRAWN_LEVELS, channel_band, clipped_ranges, thinned, value_histogram
-from quantlab.statistics import describe, describe_channels
-from quantlab.tensor import quantize
 
 
 @pytest.fixture

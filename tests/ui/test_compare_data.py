@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.config import QuantConfig, grid
+from quantlab.core.config import QuantConfig, grid
+from quantlab.core.metrics import ErrorReport, evaluate, measure
+from quantlab.core.tensor import quantize
 from quantlab.formats import open_checkpoint
-from quantlab.metrics import ErrorReport, evaluate, measure
-from quantlab.sweep import sweep
-from quantlab.tensor import quantize
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import compare_data
 from quantlab.ui.state import Session
 

@@ -7,12 +7,12 @@ import threading
 import numpy as np
 import pytest
 
-from quantlab import shipping
-from quantlab.config import QuantConfig
+from quantlab.core.config import QuantConfig
 from quantlab.errors import CheckpointError, ExportError
 from quantlab.formats import load_packed, open_checkpoint
-from quantlab.recipe import Rule, assign
-from quantlab.sweep import sweep
+from quantlab.shipping import shipping
+from quantlab.shipping.recipe import Rule, assign
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import exports
 from quantlab.ui.exports import Store, safe_name
 

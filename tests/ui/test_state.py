@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from quantlab.config import PRESETS, QuantConfig
+from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.errors import ConfigError
 from quantlab.ui import state
 from tests.pages.app import MAIN, page, started
@@ -128,7 +128,7 @@ def script_of_choices():
     """Run as a script: every way to change the view."""
     import streamlit as st
 
-    from quantlab.config import QuantConfig
+    from quantlab.core.config import QuantConfig
     from quantlab.errors import ConfigError
     from quantlab.ui import state
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from quantlab import tables
-from quantlab.config import grid
-from quantlab.sweep import sweep
+from quantlab.core.config import grid
+from quantlab.sweeping import tables
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import sweep_data
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from quantlab.config import grid
+from quantlab.core.config import grid
 from quantlab.errors import ConfigError, StoreError
 from quantlab.formats import open_checkpoint
-from quantlab.sweep import stream, sweep
+from quantlab.sweeping.sweep import stream, sweep
 from quantlab.ui import jobs, sweep_job, sweep_store
 from quantlab.ui.state import Session
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantlab.config import grid
+from quantlab.core.config import grid
 from quantlab.plots.damage import Figures, damage_map
-from quantlab.sweep import sweep
+from quantlab.sweeping.sweep import sweep
 from quantlab.ui import sweep_map
 
 CONFIGS = grid(["int4", "int8"], ["symmetric"], ["tensor"], ["minmax"])

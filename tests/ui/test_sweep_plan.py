@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from quantlab.config import grid
+from quantlab.core.config import grid
 from quantlab.errors import LimitError
 from quantlab.formats import TensorSpec
-from quantlab.sweep import MAX_EVALUATIONS, MAX_ROWS
+from quantlab.sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS
 from quantlab.ui import sweep_job, sweep_plan
 
 CONFIGS = grid(["int4", "int8"], ["symmetric", "affine"], ["tensor", "ch1"], ["minmax", "mse"])

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantlab import kernels
+from quantlab.core import kernels
 from quantlab.ui import cache, warm
 
 ROOT = Path(__file__).resolve().parents[2]
 # One kernel stands for all: compiling them takes a dozen seconds.
 SCRIPT = """
 import numpy as np
-from quantlab import kernels
+from quantlab.core import kernels
 from quantlab.ui import warm
 warm.run_kernels = lambda: kernels.sum_of_squares(np.ones((1, 4), np.float32))
 warm.compile_elsewhere = lambda: None

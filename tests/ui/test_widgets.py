@@ -5,11 +5,11 @@ import math
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from quantlab.calibration import CALIBRATIONS
-from quantlab.config import PRESETS, grid
-from quantlab.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
-from quantlab.granularity import GRANULARITIES
-from quantlab.metrics import METRICS
+from quantlab.core.calibration import CALIBRATIONS
+from quantlab.core.config import PRESETS, grid
+from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
+from quantlab.core.granularity import GRANULARITIES
+from quantlab.core.metrics import METRICS
 from quantlab.ui.help import TERMS, about_each
 from quantlab.ui.text import number, percent, plain, sentence, size
 from quantlab.ui.widgets import fits, metric_text
@@ -18,7 +18,7 @@ from quantlab.ui.widgets import fits, metric_text
 def form() -> None:
     import streamlit as st
 
-    from quantlab.config import QuantConfig
+    from quantlab.core.config import QuantConfig
     from quantlab.ui import widgets
 
     value = QuantConfig.parse(st.query_params.get("value", "int8-sym-tensor-minmax"))
