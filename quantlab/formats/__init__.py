@@ -24,14 +24,16 @@ from . import (
     torchzip,
     ziparchive,
 )
-from .base import Checkpoint, FileFormat, TensorSpec
+from .base import Checkpoint, TensorSpec
 from .exporting import check_tensors, write_verified
+from .fileformat import FileFormat
 from .files import InputFile
 from .folder import INDEX_SUFFIXES, open_folder, open_remote
-from .layout import Layout, export_layout
+from .layout import Layout
 from .outgoing import Outgoing, outgoing
 from .packed import PackedCheckpoint
 from .remote import RemoteFile, is_url, local_path, public
+from .writing import export_layout
 
 __all__ = [
     "FORMATS",

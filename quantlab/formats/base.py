@@ -1,31 +1,24 @@
-"""What every file format shares: a tensor's spec, the open checkpoint, and the entry of the format registry."""
+"""What was opened: a tensor's spec, and the checkpoint of all of them."""
 
 import difflib
 import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import Self
 
 import numpy as np
 
 from ..core.arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
-from ..core.config import QuantConfig
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from ..wording import as_text, shown
-from .files import CHUNK, InputFile, Stream
-from .prequantized import noted
+from .files import CHUNK, InputFile, OnBytes, Stream, as_bytes
+from .prequantized import CODES, scales_of
 
-if TYPE_CHECKING:
-    from .layout import Layout
-    from .outgoing import Outgoing
-
-MAX_TENSORS = 100_000  # per file; whole published checkpoints have about as many, in hundreds of files
-MAX_NAME = 4096  # characters
 BLOCK = 1 << 18  # values checked at a time: a mask of a whole tensor would be a quarter of its size
 
 
@@ -146,7 +139,7 @@ class Checkpoint(ABC):
     def _where(self, name: str) -> str:
         return f"tensor {shown(name)} of {self}"
 
-    def digests(self, on_bytes: "OnBytes | None" = None) -> dict[str, str]:
+    def digests(self, on_bytes: OnBytes | None = None) -> dict[str, str]:
         """SHA-256 of every file's bytes, in hexadecimal, by file name; computed once."""
         return {file.name: file.sha256(on_bytes) for file in sorted(self.files, key=lambda file: file.name)}
 
@@ -262,68 +255,6 @@ class StoredCheckpoint(Checkpoint):
         return dtype
 
 
-@dataclass(frozen=True)
-class Source:
-    """What tensors came from: its name, `Checkpoint.sha256`, and `Checkpoint.digests` if it is several files."""
-
-    name: str
-    sha256: str
-    files: Mapping[str, str]
-
-
-Tensors = Sequence["Outgoing"]
-OnBytes = Callable[[int], None]  # told of every piece of at most `CHUNK` bytes; may raise Cancelled
-Writer = Callable[[BinaryIO, Tensors, Source | None, OnBytes], None]
-Verifier = Callable[[InputFile, Tensors, OnBytes], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileFormat:
-    """One entry of the registry of file formats: everything that the program, the page and the tests know about it.
-
-    Attributes
-    ----------
-    name, suffix, label : "npz", ".npz", and the words of a form.
-    aliases : other suffixes that its files have.
-    sniff : (first bytes, size) -> does a file that begins so belong to this format? The name is never asked. By
-        default none does: what is written in the format opens as another one.
-    accepts : of several formats that begin alike, does the file belong to this one? Looks further into it.
-    open : reads it as a checkpoint; None if quantlab does not read the format.
-    write : writes packed results; None if quantlab does not write the format.
-    verify : reads them back and raises ExportError unless they are the same; goes with `write`.
-    snippet : (path, where the export lies now) -> Python source that reads an export at the path back.
-    layout : how another program stores tensors as arrays; takes the place of `write` and `verify`.
-    folder : whether an export is a folder, with a config.json beside the weights.
-    """
-
-    name: str
-    suffix: str
-    label: str
-    aliases: tuple[str, ...] = ()
-    sniff: Callable[[bytes, int], bool] = lambda head, size: False
-    accepts: Callable[[InputFile], bool] = lambda file: True
-    open: Callable[[InputFile], Checkpoint] | None = None
-    write: Writer | None = None
-    verify: Verifier | None = None
-    snippet: Callable[[Path, Path], str] | None = None
-    layout: "Layout | None" = None
-    folder: bool = False
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Every suffix that files of the format have, if quantlab reads it."""
-        return (self.suffix, *self.aliases) if self.open else ()
-
-    @property
-    def writable(self) -> bool:
-        """Whether quantlab exports to the format."""
-        return self.write is not None or self.layout is not None
-
-    def why_not(self, shape: tuple[int, ...], config: QuantConfig) -> str | None:
-        """Why a tensor of a shape, quantized so, cannot be held, in one sentence; None if it can."""
-        return self.layout.refuses(shape, config) if self.layout else None
-
-
 def shape_fault(shape: tuple[int, ...], bits: int) -> str | None:
     """Why no array of this shape and this many bits per element can exist; None if one can. Unbounded integers."""
     if len(shape) > MAX_DIMENSIONS:
@@ -362,6 +293,10 @@ def widen(stream: Stream, dtype: np.dtype, out: np.ndarray) -> None:
     stream.finish()
 
 
-def as_bytes(x: np.ndarray) -> memoryview:
-    """The bytes of a C-order array, without a copy."""
-    return x.reshape(-1).view(np.uint8).data
+def noted(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """The same specs; those of codes that have scales beside them say so."""
+    found = dict(specs)
+    for name, spec in specs.items():
+        if spec.dtype in CODES and not spec.note and (scales := scales_of(name, specs)):
+            found[name] = replace(spec, note=f"already quantized: codes, with their scales in {scales}")
+    return found

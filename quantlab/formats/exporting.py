@@ -9,9 +9,11 @@ from typing import BinaryIO
 from ..core.tensor import QuantizedTensor
 from ..errors import Cancelled, ExportError, QuantlabError
 from ..wording import shown
-from .base import MAX_NAME, Checkpoint, FileFormat, Source, Tensors
-from .files import InputFile
+from .base import Checkpoint
+from .fileformat import FileFormat
+from .files import MAX_NAME, InputFile
 from .manifest import is_text
+from .outgoing import Source, Tensors
 from .output import write_whole
 
 OnProgress = Callable[[int, int, str], None]

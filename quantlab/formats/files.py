@@ -11,12 +11,18 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ..core import pool
 from ..errors import CheckpointError
 from ..wording import as_text, shown
 
 CHUNK = 4 << 20  # bytes per read: large against the cost of a call, small against a cache and against a second
+MAX_TENSORS = 100_000  # per file; whole published checkpoints have about as many, in hundreds of files
+MAX_NAME = 4096  # characters
 SAMPLE = 1 << 16  # bytes that an identity looks at, three times
+
+OnBytes = Callable[[int], None]  # told of every piece of at most `CHUNK` bytes; may raise Cancelled
 
 # O_NONBLOCK: opening a named pipe must not wait for a writer. Windows has neither flag.
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -189,3 +195,8 @@ class Stream:
         if count > self.left:
             raise CheckpointError(f"{self.file} ends {count - self.left} bytes too early")
         return count
+
+
+def as_bytes(x: np.ndarray) -> memoryview:
+    """The bytes of a C-order array, without a copy."""
+    return x.reshape(-1).view(np.uint8).data

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, LimitError
 from ..wording import shown, size_text
-from .base import MAX_NAME, MAX_TENSORS, shape_fault
-from .files import InputFile
+from .base import shape_fault
+from .files import MAX_NAME, MAX_TENSORS, InputFile
 from .window import Window
 
 MAGIC = b"GGUF"

@@ -17,8 +17,8 @@ from ..core.slices import VALUES, slices
 from ..core.tensor import QuantizedTensor, dtype_named
 from ..errors import ExportError
 from ..wording import shown
-from .base import Checkpoint, OnBytes
-from .files import CHUNK, InputFile, Stream
+from .base import Checkpoint
+from .files import CHUNK, InputFile, OnBytes, Stream
 from .gguf import GGUFCheckpoint, open_file
 from .ggufheader import DEFAULT_ALIGNMENT, KINDS, MAGIC, MAX_DIMENSIONS, MAX_TENSOR_NAME
 from .outgoing import Outgoing

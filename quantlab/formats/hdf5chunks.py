@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import CheckpointError
-from .base import as_bytes
-from .files import InputFile
+from .files import InputFile, as_bytes
 
 GZIP, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
 FILTERS = {GZIP: "gzip", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", LZF: "lzf"}

@@ -17,8 +17,8 @@ from h5py import h5d, h5g, h5l, h5o, h5s
 
 from ..errors import CheckpointError, LimitError, QuantlabError
 from ..wording import shown
-from .base import MAX_NAME, Entry, TensorSpec, shape_fault
-from .files import InputFile, Stream
+from .base import Entry, TensorSpec, shape_fault
+from .files import MAX_NAME, InputFile, Stream
 from .hdf5types import type_of
 from .hdf5values import Ledger, Values
 

@@ -12,8 +12,7 @@ from h5py import h5d, h5p, h5s
 from ..core.arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
 from ..wording import shown, size_text
-from .base import as_bytes
-from .files import InputFile, Stream
+from .files import InputFile, Stream, as_bytes
 from .hdf5chunks import COMPRESSORS, FILTERS, SHUFFLE, Chunks
 from .pieces import Pieces
 

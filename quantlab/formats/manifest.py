@@ -18,7 +18,9 @@ from ..core.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ..core.tensor import PartSpec, part_specs, source_itemsize
 from ..errors import CheckpointError, LimitError, QuantlabError
 from ..wording import shown
-from .base import MAX_NAME, MAX_TENSORS, Source, Tensors, shape_fault
+from .base import shape_fault
+from .files import MAX_NAME, MAX_TENSORS
+from .outgoing import Source, Tensors
 
 VERSION = "0.1.0"  # of quantlab, as in pyproject.toml
 FORMAT_VERSION = 1

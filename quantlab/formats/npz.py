@@ -13,10 +13,10 @@ from ..core.tensor import dtype_named, part_specs
 from ..errors import CheckpointError, ExportError
 from ..wording import shown
 from . import npy, packed, ziparchive
-from .base import Checkpoint, Entry, OnBytes, Source, StoredCheckpoint, Tensors
-from .files import InputFile
+from .base import Checkpoint, Entry, StoredCheckpoint
+from .files import InputFile, OnBytes
 from .manifest import MAX_MANIFEST, START, compose
-from .outgoing import Outgoing
+from .outgoing import Outgoing, Source, Tensors
 from .output import little_endian_bytes, write_bytes
 from .packed import PackedCheckpoint
 from .ziparchive import Member

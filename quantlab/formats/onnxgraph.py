@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..errors import CheckpointError, LimitError
 from ..wording import shown
 from . import onnxtensor
-from .base import MAX_NAME, MAX_TENSORS
+from .files import MAX_NAME, MAX_TENSORS
 from .onnxtensor import Proto, Range
 from .onnxuse import CODES, arriving_order, channel_axis, is_other_form, quantized_part
 from .protobuf import BYTES, NUMBER, Wire

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.arrays import MAX_DIMENSIONS
 from ..errors import LimitError
-from .base import MAX_DIMENSIONS, MAX_NAME
-from .files import InputFile
+from .files import MAX_NAME, InputFile
 from .onnxtensor import KINDS
 from .protobuf import BYTES, NUMBER, Wire
 

@@ -9,9 +9,8 @@ from functools import partial
 
 from ..errors import ExportError
 from . import onnxtensor
-from .base import MAX_NAME
 from .companions import Companions
-from .files import CHUNK, InputFile, Stream
+from .files import CHUNK, MAX_NAME, InputFile, Stream
 from .onnxtensor import Range
 from .onnxwrite import head
 from .protobuf import BYTES, NUMBER, Wire

@@ -13,9 +13,9 @@ from ..core.granularity import PerChannel, PerGroup
 from ..errors import ExportError
 from ..wording import shown, size_text
 from . import onnxwrite
-from .base import Checkpoint, OnBytes
+from .base import Checkpoint
 from .companions import Companions
-from .files import InputFile
+from .files import InputFile, OnBytes
 from .onnx import open_file
 from .onnxoutline import Outline, Part, made
 from .onnxtensor import KINDS

@@ -15,9 +15,9 @@ from ..core.arrays import MAX_DIMENSIONS
 from ..core.packing import packed_size, unpack
 from ..errors import CheckpointError, LimitError
 from ..wording import shown
-from .base import MAX_NAME, Entry, TensorSpec, shape_fault
+from .base import Entry, TensorSpec, shape_fault
 from .companions import Companions
-from .files import Stream
+from .files import MAX_NAME, Stream
 from .protobuf import BYTES, LONGEST, NUMBER, Joined, Varints, Wire
 
 MAX_PLACES = 16  # external data has a location, an offset, a length and a checksum

@@ -20,8 +20,8 @@ from ..core.granularity import PerChannel, PerGroup
 from ..core.tensor import QuantizedTensor, part_specs
 from ..errors import ExportError
 from ..wording import shown, size_text
-from .base import Checkpoint, OnBytes
-from .files import InputFile
+from .base import Checkpoint
+from .files import InputFile, OnBytes
 from .onnx import open_file
 from .outgoing import Outgoing, rounded
 from .output import little_endian_bytes, write_bytes

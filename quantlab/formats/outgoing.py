@@ -1,7 +1,7 @@
 """One tensor on its way into an export: what is known of it before its values are read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,3 +79,15 @@ def outgoing(tensors: Mapping[str, QuantizedTensor]) -> list[Outgoing]:
         return Outgoing(name, q.shape, q.source_dtype, q.config, lambda: q)
 
     return [one(name, q) for name, q in tensors.items()]
+
+
+Tensors = Sequence[Outgoing]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What tensors came from: its name, `Checkpoint.sha256`, and `Checkpoint.digests` if it is several files."""
+
+    name: str
+    sha256: str
+    files: Mapping[str, str]

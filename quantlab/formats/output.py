@@ -17,8 +17,7 @@ import numpy as np
 
 from ..errors import ExportError
 from ..wording import shown
-from .base import as_bytes
-from .files import CHUNK, reason
+from .files import CHUNK, as_bytes, reason
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "it would be too large"}
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

@@ -12,9 +12,10 @@ from ..core.dtypes import CastCodec
 from ..core.tensor import QuantizedTensor
 from ..errors import CheckpointError, ExportError, NonFiniteError
 from ..wording import shown, size_text
-from .base import BLOCK, Checkpoint, OnBytes, Tensors, TensorSpec, all_finite
+from .base import BLOCK, Checkpoint, TensorSpec, all_finite
+from .files import OnBytes
 from .manifest import Described, parse
-from .outgoing import Outgoing
+from .outgoing import Outgoing, Tensors
 
 
 class PackedCheckpoint(Checkpoint):

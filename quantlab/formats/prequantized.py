@@ -1,11 +1,6 @@
 """Files that are quantized already: integer codes beside the scales that belong to them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .base import TensorSpec
 
 # What the codes of a weight are called, and what its scales are called beside them: by the tensor's own name, or by
 # that of its module. Other people's habits: compressed-tensors, GPTQ and AWQ, bitsandbytes, MLX, fp8 of DeepSeek.
@@ -24,12 +19,3 @@ def scales_of(name: str, names: Mapping[str, object]) -> str | None:
     candidates = [form.format(name=name) for form in BY_NAME]
     candidates += [form.format(module=module) for form in BY_MODULE if module]
     return next((found for found in candidates if found in names and found != name), None)
-
-
-def noted(specs: "Mapping[str, TensorSpec]") -> "dict[str, TensorSpec]":
-    """The same specs; those of codes that have scales beside them say so."""
-    found = dict(specs)
-    for name, spec in specs.items():
-        if spec.dtype in CODES and not spec.note and (scales := scales_of(name, specs)):
-            found[name] = replace(spec, note=f"already quantized: codes, with their scales in {scales}")
-    return found

@@ -17,22 +17,11 @@ from ..core.tensor import PartSpec, dtype_named, part_specs
 from ..errors import CheckpointError, ExportError, LimitError
 from ..wording import shown, size_text
 from . import packed
-from .base import (
-    MAX_NAME,
-    MAX_TENSORS,
-    Checkpoint,
-    Entry,
-    OnBytes,
-    Source,
-    StoredCheckpoint,
-    Tensors,
-    TensorSpec,
-    shape_fault,
-)
-from .files import InputFile, Stream
+from .base import Checkpoint, Entry, StoredCheckpoint, TensorSpec, shape_fault
+from .files import MAX_NAME, MAX_TENSORS, InputFile, OnBytes, Stream
 from .jsonscan import Scanner
 from .manifest import compose
-from .outgoing import Outgoing
+from .outgoing import Outgoing, Source, Tensors
 from .output import little_endian_bytes, write_bytes
 from .packed import PackedCheckpoint
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.arrays import MAX_DIMENSIONS
 from ..errors import CheckpointError, LimitError
 from ..wording import shown
-from .base import MAX_NAME
+from .files import MAX_NAME
 from .pickled import MAX_DEPTH, MAX_OPCODES, Container, Name, Refusal, Vocabulary, is_plain, malformed, read
 
 MAX_TENSORS = 20_000  # twice the records that an archive may have

@@ -22,8 +22,8 @@ from ..core.arrays import BROADCAST_BYTES
 from ..errors import CheckpointError, LimitError
 from ..wording import shown, size_text
 from . import ziparchive
-from .base import Entry, StoredCheckpoint, TensorSpec, as_bytes, shape_fault
-from .files import InputFile, Stream
+from .base import Entry, StoredCheckpoint, TensorSpec, shape_fault
+from .files import InputFile, Stream, as_bytes
 from .pieces import Pieces
 from .torchpickle import FLOAT4_PAIRS, WAY_OUT, View, read_views
 from .ziparchive import Member

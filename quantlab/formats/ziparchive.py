@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from ..errors import CheckpointError, LimitError
 from ..wording import shown, size_text
-from .base import MAX_NAME
-from .files import InputFile, Stream
+from .files import MAX_NAME, InputFile, Stream
 
 MAGIC = b"PK\x03\x04"
 EMPTY_MAGIC = b"PK\x05\x06"  # an archive without members is nothing but its end record

@@ -7,8 +7,8 @@ import pytest
 import quantlab as ql
 from quantlab.formats import FORMATS
 from quantlab.formats.ggufwrite import TYPES
-from quantlab.formats.layout import export_layout
 from quantlab.formats.outgoing import Outgoing
+from quantlab.formats.writing import export_layout
 
 SHAPES = [(64, 128), (32,), (3, 5, 64)]
 

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 import quantlab as ql
 from quantlab.formats import FORMATS
 from quantlab.formats import layout as layout_module
-from quantlab.formats.layout import export_layout, shards, write_folder
 from quantlab.formats.outgoing import Outgoing, outgoing
+from quantlab.formats.shards import shards, write_folder
+from quantlab.formats.writing import export_layout
 
 compressors = pytest.importorskip("compressed_tensors.compressors")
 torch = pytest.importorskip("torch")
@@ -218,7 +219,7 @@ def test_large_models_are_cut_into_shards_that_the_index_names(tmp_path):
 KILLED = """
 import pathlib, sys, numpy as np, quantlab as ql
 from quantlab.formats import FORMATS
-from quantlab.formats.layout import write_folder
+from quantlab.formats.shards import write_folder
 from quantlab.formats.outgoing import outgoing
 slug = "int4-uni-g32-minmax" if sys.argv[2] == "mlx" else "w4_g32"
 q = ql.quantize(np.ones((64, 128), np.float32), ql.QuantConfig.parse(slug))

@@ -8,8 +8,8 @@ from onnx import TensorProto
 
 import quantlab as ql
 from quantlab.formats import FORMATS
-from quantlab.formats.layout import export_layout
 from quantlab.formats.outgoing import Outgoing, outgoing
+from quantlab.formats.writing import export_layout
 
 LAYOUT = FORMATS["onnx"].layout
 SHAPES = [(64, 128), (33, 65), (7,), (4, 3, 5, 7), (2, 31)]

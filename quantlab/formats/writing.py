@@ -1,0 +1,70 @@
+"""Exporting in another program's layout: checked, written, read back, and only then given its name."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import ExportError
+from ..wording import shown
+from .base import Checkpoint
+from .exporting import OnProgress, Progress, check_any_quantized, check_not_source
+from .fileformat import FileFormat
+from .layout import Layout, refused
+from .outgoing import Outgoing
+from .output import write_whole
+from .safetensors import all_specs
+from .shards import SHARD_BYTES, verify_arrays, write_folder, write_shard
+
+
+def export_layout(
+    path: Path,
+    tensors: list[Outgoing],
+    chosen: FileFormat,
+    source: Checkpoint | None = None,
+    on_progress: OnProgress | None = None,
+    cancel: Callable[[], bool] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors, quantized or copied, in the layout of `chosen`, as `formats.export` describes it."""
+    layout = chosen.layout
+    assert layout is not None
+    check_held(tensors, chosen.name, layout, source)
+    check_not_source(path, source)
+    progress = Progress(2 * sum(tensor.nbytes for tensor in tensors), on_progress, cancel)
+    progress.phase(f"writing {shown(path.name)}")
+    if chosen.folder:
+        write_folder(path, tensors, layout, source, progress, shard_bytes)
+    else:
+        _write_file(path, tensors, layout, source, progress)
+    progress.done = progress.total
+    progress.phase(f"wrote {shown(path.name)}")
+
+
+def _write_file(
+    path: Path, tensors: list[Outgoing], layout: Layout, source: Checkpoint | None, progress: Progress
+) -> None:
+    own_write, own_verify = layout.write_file, layout.verify_file
+
+    def write(target: BinaryIO) -> None:
+        if own_write:
+            own_write(target, tensors, source, progress)
+        else:
+            write_shard(target, tensors, layout, progress)
+
+    def verify(temporary: Path) -> None:
+        if own_verify:
+            own_verify(temporary, tensors, source, progress)
+        else:
+            verify_arrays(temporary, tensors, layout, progress)
+
+    write_whole(path, write, verify)
+
+
+def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source: Checkpoint | None) -> None:
+    """ExportError for the first tensor that the format cannot hold, or that only its own file could."""
+    check_any_quantized(tensors)
+    for why in refused(tensors, format, layout):
+        raise ExportError(why)
+    if layout.write_file is None:  # else it is no safetensors file, and may hold what such a file does not
+        all_specs(tensors, layout.specs)
+    layout.check(tensors, source)
