@@ -35,7 +35,7 @@ from .errors import (
     StoreError,
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
-from .formats.manifest import VERSION
+from .formats.output.manifest import VERSION
 from .sweeping.store import ResultStore, SweepRecord
 from .sweeping.sweep import sweep
 

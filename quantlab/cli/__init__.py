@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..core import pool
 from ..errors import Cancelled, QuantlabError
-from ..formats.files import reason
+from ..formats.input.files import reason
 from . import export, info, quantize, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
 from .stopping import Stop

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ExportError
-from ..formats.output import final_place, system_errors, write_whole
+from ..formats.output.atomic import final_place, system_errors, write_whole
 from ..wording import shown
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from ..core.config import QuantConfig
 from ..errors import Cancelled, ClusterError, ConfigError, check_integer
 from ..formats import Checkpoint, open_checkpoint
-from ..formats.exporting import check_not_source
-from ..formats.remote import public
+from ..formats.input.remote import public
+from ..formats.output.exporting import check_not_source
 from ..shipping.recipe import select
 from ..sweeping.cluster import ClusterRunner
 from ..sweeping.database import FOLDER_VARIABLE

@@ -6,33 +6,27 @@ from pathlib import Path
 
 from ..core.tensor import QuantizedTensor
 from ..errors import CheckpointError, ExportError, check_known
-from . import (
-    compressed_tensors,
-    dense,
-    foreign,
-    gguf,
-    ggufwrite,
-    hdf5,
-    mlx,
-    npy,
-    npz,
-    onnx,
-    onnxrewrite,
-    onnxwrite,
-    safetensors,
-    snippets,
-    torchzip,
-    ziparchive,
-)
-from .base import Checkpoint, TensorSpec
-from .exporting import check_tensors, write_verified
-from .fileformat import FileFormat
-from .files import InputFile
-from .folder import INDEX_SUFFIXES, open_folder, open_remote
-from .layout import Layout
-from .outgoing import Outgoing, outgoing
-from .packed import PackedCheckpoint
-from .remote import RemoteFile, is_url, local_path, public
+from . import snippets
+from .checkpoint import Checkpoint, TensorSpec
+from .gguf import read as gguf_read
+from .gguf import write as gguf_write
+from .hdf5 import read as hdf5_read
+from .input import foreign, ziparchive
+from .input.files import InputFile
+from .input.remote import RemoteFile, is_url, local_path, public
+from .numpy import npy, npz
+from .onnx import read as onnx_read
+from .onnx import rewrite as onnx_rewrite
+from .onnx import write as onnx_write
+from .output.exporting import check_tensors, write_verified
+from .output.fileformat import FileFormat
+from .output.layout import Layout
+from .output.outgoing import Outgoing, outgoing
+from .output.packed import PackedCheckpoint
+from .safetensors import compressed_tensors, dense, mlx
+from .safetensors import file as safetensors_file
+from .safetensors.folder import INDEX_SUFFIXES, open_folder, open_remote
+from .torch import archive as torch_archive
 from .writing import export_layout
 
 __all__ = [
@@ -62,16 +56,16 @@ FORMATS: dict[str, FileFormat] = {
         label="PyTorch checkpoint (.pt, .pth, .bin)",
         aliases=(".pth", ".bin"),
         sniff=ziparchive.sniff,
-        accepts=torchzip.accepts,
-        open=torchzip.open_file,
+        accepts=torch_archive.accepts,
+        open=torch_archive.open_file,
     ),
     "keras": FileFormat(
         name="keras",
         suffix=".keras",
         label="Keras model (.keras)",
         sniff=ziparchive.sniff,
-        accepts=hdf5.accepts_keras,
-        open=hdf5.open_keras,
+        accepts=hdf5_read.accepts_keras,
+        open=hdf5_read.open_keras,
     ),
     "npz": FileFormat(
         name="npz",
@@ -87,15 +81,15 @@ FORMATS: dict[str, FileFormat] = {
         name="gguf",
         suffix=".gguf",
         label="GGUF (.gguf)",
-        sniff=gguf.sniff,
-        open=gguf.open_file,
+        sniff=gguf_read.sniff,
+        open=gguf_read.open_file,
         layout=Layout(
-            refuses=ggufwrite.refuses,
+            refuses=gguf_write.refuses,
             decoded=QuantizedTensor.dequantize,
-            write_file=ggufwrite.write,
-            verify_file=ggufwrite.verify,
-            check=ggufwrite.targets,
-            read_parts=ggufwrite.read_parts,
+            write_file=gguf_write.write,
+            verify_file=gguf_write.verify,
+            check=gguf_write.targets,
+            read_parts=gguf_write.read_parts,
         ),
         snippet=snippets.gguf,
     ),
@@ -103,16 +97,16 @@ FORMATS: dict[str, FileFormat] = {
         name="onnx",
         suffix=".onnx",
         label="ONNX (.onnx)",
-        sniff=onnx.sniff,
-        open=onnx.open_file,
+        sniff=onnx_read.sniff,
+        open=onnx_read.open_file,
         layout=Layout(
-            refuses=onnxwrite.refuses,
-            decoded=onnxwrite.decoded,
-            write_file=onnxrewrite.write,
-            verify_file=onnxrewrite.verify,
-            check=onnxrewrite.check,
-            keeps=onnxrewrite.rewrites,
-            read_back=onnxwrite.read_back,
+            refuses=onnx_write.refuses,
+            decoded=onnx_write.decoded,
+            write_file=onnx_rewrite.write,
+            verify_file=onnx_rewrite.verify,
+            check=onnx_rewrite.check,
+            keeps=onnx_rewrite.rewrites,
+            read_back=onnx_write.read_back,
             note="with fp16 scales, DequantizeLinear rounds values to float16",
         ),
         snippet=snippets.onnx,
@@ -122,17 +116,17 @@ FORMATS: dict[str, FileFormat] = {
         suffix=".h5",
         label="HDF5 weights (.h5, .hdf5)",
         aliases=(".hdf5",),
-        sniff=hdf5.sniff,
-        open=hdf5.open_file,
+        sniff=hdf5_read.sniff,
+        open=hdf5_read.open_file,
     ),
     "safetensors": FileFormat(
         name="safetensors",
         suffix=".safetensors",
         label="safetensors (.safetensors)",
-        sniff=safetensors.sniff,
-        open=safetensors.open_file,
-        write=safetensors.write,
-        verify=safetensors.verify,
+        sniff=safetensors_file.sniff,
+        open=safetensors_file.open_file,
+        write=safetensors_file.write,
+        verify=safetensors_file.verify,
         snippet=snippets.safetensors,
     ),
     "dense": FileFormat(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..wording import shown
-from .onnxinputs import Input, inputs_of
+from .onnx.inputs import Input, inputs_of
 
 Place = str | os.PathLike[str]
 

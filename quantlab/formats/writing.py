@@ -6,14 +6,14 @@ from typing import BinaryIO
 
 from ..errors import ExportError
 from ..wording import shown
-from .base import Checkpoint
-from .exporting import OnProgress, Progress, check_any_quantized, check_not_source
-from .fileformat import FileFormat
-from .layout import Layout, refused
-from .outgoing import Outgoing
-from .output import write_whole
-from .safetensors import all_specs
-from .shards import SHARD_BYTES, verify_arrays, write_folder, write_shard
+from .checkpoint import Checkpoint
+from .output.atomic import write_whole
+from .output.exporting import OnProgress, Progress, check_any_quantized, check_not_source
+from .output.fileformat import FileFormat
+from .output.layout import Layout, refused
+from .output.outgoing import Outgoing
+from .safetensors.file import all_specs
+from .safetensors.shards import SHARD_BYTES, verify_arrays, write_folder, write_shard
 
 
 def export_layout(

@@ -19,7 +19,7 @@ from ..core.config import PRESETS, QuantConfig
 from ..core.granularity import PerChannel
 from ..core.tensor import packed_nbytes
 from ..errors import ConfigError, QuantlabError
-from ..formats.base import Checkpoint, TensorSpec
+from ..formats.checkpoint import Checkpoint, TensorSpec
 from ..wording import shown
 
 WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more, none of `LEFT_ALONE`

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..errors import QuantlabError
 from ..formats import FORMATS, Checkpoint
-from ..formats.layout import refused
-from ..formats.outgoing import Outgoing
+from ..formats.output.layout import refused
+from ..formats.output.outgoing import Outgoing
 from ..formats.writing import check_held
 from .recipe import Assignment, Item, Rule, assign
 

@@ -22,8 +22,8 @@ from ..core.slices import measure_slices
 from ..core.tensor import QuantizedTensor, encode, fit, source_itemsize
 from ..errors import Cancelled, CheckpointError, QuantlabError
 from ..formats import FORMATS, Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
-from ..formats.layout import Layout
-from ..formats.outgoing import Outgoing
+from ..formats.output.layout import Layout
+from ..formats.output.outgoing import Outgoing
 from ..sweeping.sweep import COLUMNS, labels
 from ..wording import shown
 from .recipe import Assignment, Item

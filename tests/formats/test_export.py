@@ -20,8 +20,11 @@ import safetensors.numpy
 from quantlab import PRESETS, QuantConfig, fake_quantize, quantize
 from quantlab.core.pool import limits
 from quantlab.errors import Cancelled, ConfigError, ExportError
-from quantlab.formats import FORMATS, PackedCheckpoint, export, layout, load_packed, npz, open_checkpoint, output
-from quantlab.formats import safetensors as safetensors_format
+from quantlab.formats import FORMATS, PackedCheckpoint, export, load_packed, open_checkpoint, writing
+from quantlab.formats.numpy import npz
+from quantlab.formats.output import atomic as output
+from quantlab.formats.safetensors import file as safetensors_format
+from quantlab.formats.safetensors import shards
 
 from .decoder import decode_npz, decode_safetensors
 from .hostile import PACKED, same_bits
@@ -159,7 +162,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(few, tmp_
 
 
 def test_an_archive_that_could_not_be_opened_again_is_not_written(few, tmp_path, monkeypatch):
-    from quantlab.formats import ziparchive
+    from quantlab.formats.input import ziparchive
 
     monkeypatch.setattr(ziparchive, "MAX_MEMBERS", 5)
     with pytest.raises(ExportError, match="choose safetensors"):
@@ -258,7 +261,7 @@ def interrupted(step, modules, task):
     [
         ("npz", [output, npz, zipfile]),
         ("safetensors", [output, safetensors_format]),
-        ("compressed-tensors", [output, layout]),
+        ("compressed-tensors", [output, writing, shards]),
     ],
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a ZipFile that is half made
@@ -286,7 +289,7 @@ def test_what_the_system_refuses_is_one_sentence(code, word, function, few, exis
         raise OSError(code, os.strerror(code))
 
     if function == "write":
-        monkeypatch.setattr("quantlab.formats.npz.write_bytes", refuse)
+        monkeypatch.setattr("quantlab.formats.numpy.npz.write_bytes", refuse)
     else:
         monkeypatch.setattr(output.os, function, refuse)
     with pytest.raises(ExportError, match=f"cannot write .*out.npz.*: {word}"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from quantlab import QuantConfig, quantize
 from quantlab.errors import CheckpointError, EmptyTensorError, ExportError, QuantlabError
 from quantlab.formats import export, load_packed, open_checkpoint
-from quantlab.formats.npz import MANIFEST
+from quantlab.formats.numpy.npz import MANIFEST
 
 from .hostile import (
     ONE,

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import quantlab as ql
 from quantlab.formats import FORMATS
-from quantlab.formats.onnxinputs import Input, inputs_of
+from quantlab.formats.onnx.inputs import Input, inputs_of
 
 SLUGS = {"onnx": "int4-sym-g32-minmax", "gguf": "q5_1", "dense": "int4-sym-g32-minmax", "mlx": "int4-uni-g32-minmax"}
 

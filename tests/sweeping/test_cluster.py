@@ -239,7 +239,7 @@ def test_a_worker_of_another_version_is_refused(tmp_path, model):
     """A real one: another copy of the package, whose arithmetic has one more line."""
     other = tmp_path / "other" / "quantlab"
     shutil.copytree(Path(ql.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "kernels.py").open("a") as file:
+    with (other / "core" / "metrics.py").open("a") as file:
         file.write("\nOTHER = 1\n")
     env = {"PYTHONPATH": os.pathsep.join([str(other.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
     with running(tmp_path / "cluster", workers=0) as cluster:

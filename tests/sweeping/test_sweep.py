@@ -8,7 +8,7 @@ import pytest
 
 import quantlab as ql
 from quantlab.core import pool
-from quantlab.formats.files import CHUNK
+from quantlab.formats.input.files import CHUNK
 from quantlab.sweeping.sources import ArraySource
 from quantlab.sweeping.sweep import COLUMNS, SweepRequest, check_grid, stream, sweep, table, tensor_rows
 

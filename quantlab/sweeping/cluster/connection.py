@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from ...core import pool
 from ...errors import Cancelled, ClusterError
-from ...formats.remote import INSTALL
+from ...formats.input.remote import INSTALL
 from ...wording import counted
 from .task import Result, Task, perform, versions
 from .work import Part

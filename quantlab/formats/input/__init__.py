@@ -1,0 +1,1 @@
+"""Where bytes are: a file, a URL, an archive's member. Bounded, checked, never executed."""

@@ -1,0 +1,147 @@
+"""NumPy's .npz: a zip archive whose members are .npy files."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+
+from ...core.tensor import dtype_named, part_specs
+from ...errors import CheckpointError, ExportError
+from ...wording import shown
+from ..checkpoint import Checkpoint, Entry, StoredCheckpoint
+from ..input import ziparchive
+from ..input.files import InputFile, OnBytes
+from ..input.ziparchive import Member
+from ..output import packed
+from ..output.atomic import little_endian_bytes, write_bytes
+from ..output.manifest import MAX_MANIFEST, START, compose
+from ..output.outgoing import Outgoing, Source, Tensors
+from ..output.packed import PackedCheckpoint
+from . import npy
+
+MANIFEST = "manifest"  # the member that holds the manifest of an export, as uint8
+BFLOAT16 = "uint16"  # NumPy alone has no bfloat16
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+_ZIP64_FROM = 1 << 31
+
+
+def open_file(file: InputFile) -> Checkpoint:
+    """Read the directory and the members' headers. CheckpointError or LimitError if they do not hold."""
+    arrays = StoredCheckpoint(file.path, "npz", _read_entries(file), [file])
+    manifest = _manifest(arrays)
+    return PackedCheckpoint(arrays, manifest, BFLOAT16, MANIFEST) if manifest else arrays
+
+
+def _read_entries(file: InputFile) -> dict[str, Entry]:
+    """The checked entries of an archive, named like its members without .npy, in the directory's order."""
+    members = ziparchive.read_directory(file)
+    _refuse_others(members, file)
+    names = [member.name.removesuffix(".npy") for member in members]
+    return {name: npy.read_entry(name, member.open, str(member)) for name, member in zip(names, members, strict=True)}
+
+
+def _refuse_others(members: list[Member], file: InputFile) -> None:
+    """Only .npy files belong in an .npz: numpy.load reads "a" and "a.npy" as the same name, and others as bytes."""
+    for member in members:
+        if not member.name.endswith(".npy"):
+            raise CheckpointError(f"{file} is no .npz archive: its member {shown(member.name)} is not a .npy file")
+
+
+def _manifest(arrays: Checkpoint) -> bytes | None:
+    """The text of a manifest, if there is one; anybody may have an array of that name."""
+    if MANIFEST not in arrays.names:
+        return None
+    spec = arrays.spec(MANIFEST)
+    if spec.dtype != "uint8" or len(spec.shape) != 1 or not len(START) < spec.size <= MAX_MANIFEST:
+        return None
+    text = arrays.raw(MANIFEST).tobytes()
+    return text if text.startswith(START.encode()) else None
+
+
+def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: OnBytes) -> None:
+    """Write packed results: the manifest first, then `NAME.packed`, `NAME.scale` and so on, stored uncompressed.
+
+    The same tensors give the same bytes.
+    """
+    _check_count(1 + sum(len(part_specs(t.shape, t.config)) if t.config else 1 for t in tensors))
+    prefixes = member_names(tensors)
+    manifest = compose(tensors, prefixes, source, BFLOAT16)
+    with _new_archive(target) as archive:
+        _write_member(archive, MANIFEST, np.frombuffer(manifest.encode(), np.uint8), lambda count: None)
+        for tensor in tensors:
+            _write_tensor(archive, tensor, prefixes[tensor.name], on_bytes)
+
+
+@contextmanager
+def _new_archive(target: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """An archive to write. After an error it is let go of as it is: closed within a member, it would raise another."""
+    archive = zipfile.ZipFile(target, "w", zipfile.ZIP_STORED)
+    try:
+        yield archive
+        archive.close()
+    except BaseException:
+        archive.fp = None
+        raise
+
+
+def _write_tensor(archive: zipfile.ZipFile, tensor: Outgoing, prefix: str, on_bytes: OnBytes) -> None:
+    """The members of a tensor; nothing of it is held when the next one is made."""
+    for name, array in _arrays(tensor, prefix).items():
+        stored = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+        _write_member(archive, name, stored, on_bytes)
+
+
+def _arrays(tensor: Outgoing, prefix: str) -> dict[str, np.ndarray]:
+    """The members of a tensor, made now; a copy is one member of the tensor's own name."""
+    if tensor.config is not None:
+        return {f"{prefix}.{part}": array for part, array in tensor.parts.items()}
+    if prefix != tensor.name or not dtype_named(tensor.source_dtype).isbuiltin:
+        raise ExportError(
+            f"tensor {shown(tensor.name)} ({tensor.source_dtype}) cannot be copied into an .npz, which has neither its "
+            "type nor every name: choose safetensors, or leave it out"
+        )
+    return {tensor.name: tensor.copied()}
+
+
+def _check_count(count: int) -> None:
+    if count > ziparchive.MAX_MEMBERS:
+        raise ExportError(
+            f"the export would have {count} arrays, and an .npz holds {ziparchive.MAX_MEMBERS}: choose safetensors"
+        )
+
+
+def verify(file: InputFile, tensors: Tensors, on_bytes: OnBytes) -> None:
+    """ExportError unless the file holds exactly these tensors."""
+    packed.verify(open_file(file), tensors, on_bytes)
+
+
+def member_names(tensors: Tensors) -> dict[str, str]:
+    """What the arrays of each tensor are called in the archive.
+
+    Its own name where every system can unpack a file of it; else "@" and its position, as tensors may be called
+    "../x", "a/b" or "CON", or differ only in case. The manifest says which is which.
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for position, name in enumerate(tensor.name for tensor in tensors):
+        plain = _PLAIN.fullmatch(name) and not _DEVICES.match(name) and len(name) <= 200 and name.lower() not in taken
+        found[name] = name if plain else f"@{position}"
+        taken.add(name.lower())
+    return found
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray, on_bytes: OnBytes) -> None:
+    info = zipfile.ZipInfo(f"{name}.npy")  # its date is 1980: the same results give the same bytes
+    info.external_attr = 0o644 << 16
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": array.shape}
+    )
+    with archive.open(info, "w", force_zip64=array.nbytes >= _ZIP64_FROM) as member:
+        member.write(header.getvalue())
+        write_bytes(member, little_endian_bytes(array), on_bytes)

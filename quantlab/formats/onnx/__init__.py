@@ -1,0 +1,1 @@
+"""ONNX: models read, written anew, and written again with quantized weights."""

@@ -1,0 +1,101 @@
+"""Files of named arrays in the layouts of other programs: one tensor at a time, whatever the size of the model.
+
+A `Layout` says how one quantized tensor becomes arrays of a safetensors file and back. The rest is the same for all:
+the header is known before anything is quantized, each tensor is quantized when its turn comes, and the written file is
+read back, compared and only then given its name; a folder appears whole or not at all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ...core.arrays import check_array
+from ...core.config import QuantConfig
+from ...core.metrics import ErrorReport, measure
+from ...core.slices import measure_parts, measure_slices
+from ...core.tensor import PartSpec, QuantizedTensor
+from ...errors import ExportError
+from ...wording import shown
+from ..checkpoint import Checkpoint
+from ..input.files import OnBytes
+from .outgoing import Outgoing
+from .packed import same_bits
+
+WriteFile = Callable[[BinaryIO, Sequence[Outgoing], Checkpoint | None, OnBytes], None]
+VerifyFile = Callable[[Path, Sequence[Outgoing], Checkpoint | None, OnBytes], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How another program stores a quantized tensor: as arrays of a safetensors file, or in a file of its own kind.
+
+    Attributes
+    ----------
+    refuses : (shape, configuration) -> why it cannot be held, in one sentence; None if it can.
+    write_file, verify_file : write the whole file, and prove it by reading it back; None for a safetensors file, which
+        the rest describes.
+    specs : the arrays of a tensor, by their names in the file, before it is quantized.
+    arrays : (name, quantized tensor) -> the same arrays, filled.
+    restore : the inverse, from the arrays that a reader found; None where values alone are stored.
+    decoded : the values that the other program computes from them, float32.
+    read_back : (export, tensor) -> the quantized tensor that an export that was opened again holds; by default from its
+        arrays. read_parts : where that cannot be told, the values themselves, slice by slice.
+    check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
+    keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
+    note : how these values differ from `dequantize()`, in a sentence; "" where they never do.
+    rounds : (configuration, source's dtype) -> whether they do for such a tensor.
+    settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
+    """
+
+    refuses: Callable[[tuple[int, ...], QuantConfig], str | None]
+    decoded: Callable[[QuantizedTensor], np.ndarray]
+    write_file: WriteFile | None = None
+    verify_file: VerifyFile | None = None
+    specs: Callable[[Outgoing], dict[str, PartSpec]] = lambda tensor: {}
+    arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
+    restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
+    settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
+    read_back: Callable[[Checkpoint, Outgoing], QuantizedTensor] | None = None
+    read_parts: Callable[[Checkpoint, Outgoing], Iterator[tuple[slice, np.ndarray]]] | None = None
+    check: Callable[[Sequence[Outgoing], Checkpoint | None], object] = lambda tensors, source: None
+    keeps: Callable[[Checkpoint | None], bool] = lambda source: False
+    note: str = ""
+    rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
+
+    def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
+        """What the values that the other program computes from an export are off from the original x."""
+        if self.read_parts is not None:
+            return measure_parts(check_array(x).reshape(-1), self.read_parts(export, tensor))
+        found = self._read(export, tensor)
+        if isinstance(found, QuantizedTensor):
+            return measure_slices(x, found, self.decoded)
+        return measure(x, found)
+
+    def _read(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray | QuantizedTensor:
+        if self.read_back is not None:
+            return self.read_back(export, tensor)
+        found = {name: export.raw(name) for name in self.specs(tensor)}
+        return self.restore(tensor, found) if self.restore else found[tensor.name]
+
+
+def arrays_of(tensor: Outgoing, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays of a tensor, made now."""
+    if tensor.config is None:
+        return {tensor.name: tensor.copied()}
+    return layout.arrays(tensor.name, tensor.quantized())
+
+
+def check_restored(q: QuantizedTensor, restored: QuantizedTensor) -> None:
+    """ExportError unless the arrays that were read give back the codes and scales that were meant."""
+    if not all(same_bits(q.parts[part], restored.parts[part]) for part in q.parts):
+        raise ExportError(f"a tensor of {q.config} and shape {q.shape} does not survive this format: please report it")
+
+
+def refused(tensors: Sequence[Outgoing], format: str, layout: Layout) -> Iterator[str]:
+    """A sentence for every tensor that the format cannot hold by itself."""
+    for tensor in tensors:
+        if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
+            yield f"tensor {shown(tensor.name)} as {tensor.config} cannot be written to {format}: {why}"

@@ -1,0 +1,210 @@
+"""compressed-tensors' `pack-quantized`: what vLLM, transformers and llama.cpp's converter load.
+
+A weight X.weight of [O, I] becomes, b being the bits::
+
+    X.weight_packed      int32 [O, ceil(I * b / 32)]   each row a low-first bit stream of code + 2^(b-1)
+    X.weight_scale       [O, I / g], [O, 1] or [1]      in the scale's dtype
+    X.weight_zero_point  int32 [ceil(O * b / 32), G]    affine only: one stream per column, down the rows
+    X.weight_shape       int64 [2]                      O, I
+
+Their reader computes (code - zero point) * scale with one rounding to the scale's dtype: `decoded` does the same, and
+that is what is measured for this format.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ...core import packing
+from ...core.config import QuantConfig
+from ...core.dtypes import MAPPINGS, SCALE_DTYPES
+from ...core.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from ...core.tensor import PartSpec, QuantizedTensor
+from ..output.outgoing import Outgoing, rounded
+
+VERSION = "0.20.0"  # of compressed-tensors: the layout of 2, 4 and 8 bits has been the same since 0.9
+BITS = (2, 4, 8)  # 3, 5, 6 and 7 bits were laid out otherwise before 0.18, and vLLM and llama.cpp disagree on them
+SUFFIX = ".weight"
+AT_ONCE = 1 << 20  # codes that are packed in one go
+
+
+def module_of(name: str) -> str:
+    """The module that a weight belongs to: its name without `.weight`."""
+    return name.removesuffix(SUFFIX)
+
+
+def refuses(shape: tuple[int, ...], config: QuantConfig) -> str | None:
+    """Why the format cannot hold a tensor; None if it can."""
+    kind = config.codec
+    if len(shape) != 2:
+        return f"it packs matrices [out, in], and this has shape {shape}: copy it, or choose safetensors"
+    if not config.dtype.startswith("int") or kind.bits not in BITS:
+        return f"it holds int2, int4 and int8, not {config.dtype}"
+    if MAPPINGS[config.mapping].has_offset:
+        return "it has zero points but no float offsets: use the symmetric or the affine mapping"
+    return _refuses_granularity(shape, config)
+
+
+def _refuses_granularity(shape: tuple[int, ...], config: QuantConfig) -> str | None:
+    granularity, affine = config.granularity, MAPPINGS[config.mapping].has_zero_point
+    if isinstance(granularity, PerTensor):
+        return "zero points go per channel or per group, not per tensor" if affine else None
+    if isinstance(granularity, PerChannel):
+        return None if granularity.index(shape) == 0 else "channels run along axis 0 (the outputs): use PerChannel(0)"
+    if shape[1] % granularity.group_size:
+        return f"rows of {shape[1]} values cannot be cut into whole groups of {granularity.group_size}"
+    if affine and config.codec.bits == 4 and shape[0] <= 8 and shape[1] > granularity.group_size:
+        # Found by running it: the transpose of a single row of words is not what its unpacker expects.
+        return f"its reader fails on the 4-bit zero points of only {shape[0]} rows: use the symmetric mapping"
+    return None
+
+
+def words(count: int, bits: int) -> int:
+    """32-bit words that a stream of `count` codes takes."""
+    return -(-count * bits // 32)
+
+
+def scale_shape(shape: tuple[int, ...], granularity: Granularity) -> tuple[int, ...]:
+    """Shape of `weight_scale`."""
+    if isinstance(granularity, PerTensor):
+        return (1,)
+    return (shape[0], 1) if isinstance(granularity, PerChannel) else granularity.scale_shape(shape)
+
+
+def specs(tensor: Outgoing) -> dict[str, PartSpec]:
+    """The arrays that hold a tensor, by their names in the file."""
+    config, module = tensor.config, module_of(tensor.name)
+    assert config is not None
+    rows, columns = tensor.shape
+    bits, scales = config.codec.bits, scale_shape(tensor.shape, config.granularity)
+    found = {
+        f"{module}.weight_packed": PartSpec(np.dtype(np.int32), (rows, words(columns, bits))),
+        f"{module}.weight_scale": PartSpec(SCALE_DTYPES[config.scale_dtype].dtype, scales),
+        f"{module}.weight_shape": PartSpec(np.dtype(np.int64), (2,)),
+    }
+    if MAPPINGS[config.mapping].has_zero_point:
+        found[f"{module}.weight_zero_point"] = PartSpec(np.dtype(np.int32), (words(rows, bits), scales[1]))
+    return found
+
+
+def arrays(name: str, q: QuantizedTensor) -> dict[str, np.ndarray]:
+    """The arrays of `specs`, filled."""
+    module, bits = module_of(name), q.config.codec.bits
+    assert q.scale is not None
+    scales = scale_shape(q.shape, q.config.granularity)
+    middle = 2 ** (bits - 1) if MAPPINGS[q.config.mapping].signed else 0
+    found = {
+        f"{module}.weight_packed": pack_rows(q.codes, bits, middle),
+        f"{module}.weight_scale": q.scale.reshape(scales),
+        f"{module}.weight_shape": np.array(q.shape, np.int64),
+    }
+    if q.packed_zero_point is not None and q.zero_point is not None:
+        columns = np.ascontiguousarray(q.zero_point.reshape(scales).T)
+        found[f"{module}.weight_zero_point"] = np.ascontiguousarray(pack_rows(columns, bits, 0).T)
+    return found
+
+
+def pack_rows(codes: np.ndarray, bits: int, middle: int) -> np.ndarray:
+    """Each row of codes [rows, n] as a bit stream of code + middle, zero-padded to whole words: int32 [rows, w]."""
+    rows, n = codes.shape
+    packed, step = np.empty((rows, words(n, bits)), "<i4"), max(1, AT_ONCE // n)
+    for start in range(0, rows, step):
+        packed[start : start + step] = _pack_some(codes[start : start + step], bits, middle)
+    return packed
+
+
+def _pack_some(codes: np.ndarray, bits: int, middle: int) -> np.ndarray:
+    """`pack_rows` of so few rows that copies of them do not matter."""
+    rows, n = codes.shape
+    # A row padded with zero codes to a multiple of 32 of them ends on a word; what is beyond the last word is cut off.
+    padded = np.zeros((rows, -(-n // 32) * 32), np.uint8)
+    np.add(codes, middle, out=padded[:, :n], dtype=np.int16, casting="unsafe")
+    stream = packing.pack(padded, bits).view("<i4").reshape(rows, -1)
+    return stream[:, : words(n, bits)]
+
+
+def unpack_rows(stream: np.ndarray, bits: int, n: int) -> np.ndarray:
+    """Inverse of `pack_rows`, without the middle: uint8 [rows, n]."""
+    rows, count = len(stream), -(-n // 32) * 32
+    padded = np.ascontiguousarray(stream, "<i4")
+    if stream.shape[1] < words(count, bits):
+        padded = np.zeros((rows, words(count, bits)), "<i4")
+        padded[:, : stream.shape[1]] = stream
+    codes = packing.unpack(padded.reshape(-1).view(np.uint8), bits, rows * count, signed=False)
+    return np.ascontiguousarray(codes.reshape(rows, count)[:, :n])
+
+
+def restore(tensor: Outgoing, found: dict[str, np.ndarray]) -> QuantizedTensor:
+    """The quantized tensor that `arrays` laid out, from what a reader found in the file."""
+    config, module = tensor.config, module_of(tensor.name)
+    assert config is not None
+    bits, mapping = config.codec.bits, MAPPINGS[config.mapping]
+    rows, columns = tensor.shape
+    codes = unpack_rows(found[f"{module}.weight_packed"], bits, columns)
+    if mapping.signed:
+        codes -= np.uint8(2 ** (bits - 1))  # wraps around: two's complement, and no copy
+        codes = codes.view(np.int8)
+    zero_point = None
+    if mapping.has_zero_point:
+        streams = np.ascontiguousarray(found[f"{module}.weight_zero_point"].T)
+        zero_point = packing.pack(np.ascontiguousarray(unpack_rows(streams, bits, rows).T), bits)
+    scale = found[f"{module}.weight_scale"].reshape(config.granularity.scale_shape(tensor.shape))
+    return QuantizedTensor(config, tensor.shape, tensor.source_dtype, packing.pack(codes, bits), scale, zero_point)
+
+
+def decoded(q: QuantizedTensor) -> np.ndarray:
+    """The values that compressed-tensors computes, as float32: those of `dequantize`, rounded to the scale's dtype.
+
+    For codes of up to 8 bits the float32 product of an integer and a float16 or bfloat16 is exact, so there is one
+    rounding in all.
+    """
+    assert q.scale is not None
+    return rounded(q.dequantize(), q.scale.dtype)
+
+
+def weights_scheme(config: QuantConfig) -> dict[str, Any]:
+    """The `weights` entry of a config group."""
+    strategies = {PerTensor: "tensor", PerChannel: "channel", PerGroup: "group"}
+    scheme = {
+        "num_bits": config.codec.bits,
+        "type": "int",
+        "symmetric": MAPPINGS[config.mapping].signed,
+        "strategy": strategies[type(config.granularity)],
+        "dynamic": False,
+    }
+    if isinstance(config.granularity, PerGroup):
+        scheme["group_size"] = config.granularity.group_size
+    return scheme
+
+
+def settings(tensors: list[Outgoing]) -> tuple[str, dict[str, Any]]:
+    """The `quantization_config` of config.json: one group per scheme, and the matrices that were copied under ignore.
+
+    With one scheme the target is the class Linear, which every loader understands; several name their modules.
+    """
+    schemes: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for tensor in tensors:
+        if tensor.config is not None:
+            scheme = weights_scheme(tensor.config)
+            schemes.setdefault(repr(scheme), (scheme, []))[1].append(module_of(tensor.name))
+    groups = {
+        f"group_{i}": {
+            "targets": ["Linear"] if len(schemes) == 1 else modules,
+            "format": "pack-quantized",
+            "input_activations": None,
+            "output_activations": None,
+            "weights": scheme,
+        }
+        for i, (scheme, modules) in enumerate(schemes.values())
+    }
+    copied = [module_of(t.name) for t in tensors if t.config is None and len(t.shape) == 2 and t.name.endswith(SUFFIX)]
+    return "quantization_config", {
+        "quant_method": "compressed-tensors",
+        "version": VERSION,
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "ignore": copied,
+        "kv_cache_scheme": None,
+        "config_groups": groups,
+    }

@@ -1,0 +1,136 @@
+"""Tensors as arrays of safetensors files in another program's layout: one file, or a model's folder of shards."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...errors import ExportError
+from ...wording import shown
+from ..checkpoint import Checkpoint, StoredCheckpoint
+from ..input.files import InputFile, OnBytes
+from ..output.atomic import sync_folder, system_errors
+from ..output.layout import Layout, arrays_of, check_restored
+from ..output.outgoing import Outgoing
+from ..output.packed import same_bits
+from .beside import companions, read_config
+from .file import all_specs, read_entries, write_arrays
+
+SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries cut at
+
+
+def write_shard(target: BinaryIO, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
+    """Write one safetensors file in a layout."""
+    write_arrays(target, tensors, layout.specs, lambda tensor: arrays_of(tensor, layout), {"format": "pt"}, on_bytes)
+
+
+def verify_arrays(path: Path, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
+    """Read a file back, make every tensor again: ExportError unless all bits agree and the codes can be restored."""
+    with closing(InputFile(path)) as file:
+        found = StoredCheckpoint(path, "safetensors", read_entries(file)[1], [file])
+        for tensor in tensors:
+            _check_tensor(found, tensor, layout)
+            on_bytes(tensor.nbytes)
+
+
+def _check_tensor(found: Checkpoint, tensor: Outgoing, layout: Layout) -> None:
+    q = None if tensor.config is None else tensor.quantized()
+    meant = {tensor.name: tensor.copied()} if q is None else layout.arrays(tensor.name, q)
+    back = {name: found.raw(name) for name in meant}
+    if not all(same_bits(meant[name], back[name]) for name in meant):
+        raise ExportError(f"tensor {shown(tensor.name)} was written, but came back different: check the disk")
+    if q is not None and layout.restore is not None:
+        del meant
+        check_restored(q, layout.restore(tensor, back))
+
+
+def shards(tensors: Sequence[Outgoing], limit: int) -> Iterator[list[Outgoing]]:
+    """The tensors cut into runs of at most `limit` bytes, or of one tensor that is larger."""
+    run: list[Outgoing] = []
+    size = 0
+    for tensor in tensors:
+        if run and size + tensor.nbytes > limit:
+            yield run
+            run, size = [], 0
+        run.append(tensor)
+        size += tensor.nbytes
+    yield run
+
+
+def write_folder(
+    final: Path,
+    tensors: list[Outgoing],
+    layout: Layout,
+    source: Checkpoint | None,
+    on_bytes: OnBytes,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a model's folder: weights in shards, config.json, and what lay beside the source's weights.
+
+    It is filled under another name, synced, read back, and moved to `final` in one step, where nothing may be.
+    """
+    with system_errors(final):
+        final = final.absolute()
+        if final.exists() or final.is_symlink():
+            raise ExportError(f"{shown(final.name)} exists already: a folder is never replaced, choose another name")
+        beside = companions(source)
+        config = read_config(beside.get("config.json"))
+        temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
+        try:  # from here on: a stop can come between any two steps
+            temporary.mkdir()
+            files = _write_shards(temporary, tensors, layout, on_bytes, shard_bytes)
+            _write_settings(temporary, tensors, layout, beside, config)
+            sync_folder(temporary)
+            for name, run in files.items():
+                verify_arrays(temporary / name, run, layout, on_bytes)
+            # rename would replace an empty folder that appeared meanwhile, and nothing else.
+            os.rename(temporary, final)
+        except BaseException:  # a stop from the keyboard as well
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(final.parent)
+
+
+def _write_shards(
+    folder: Path, tensors: list[Outgoing], layout: Layout, on_bytes: OnBytes, limit: int
+) -> dict[str, list[Outgoing]]:
+    """Write the weights; returns what went into which file."""
+    all_specs(tensors, layout.specs)
+    runs = list(shards(tensors, limit))
+    names = [f"model-{i + 1:05}-of-{len(runs):05}.safetensors" for i in range(len(runs))]
+    files = dict(zip(names if len(runs) > 1 else ["model.safetensors"], runs, strict=True))
+    for name, run in files.items():
+        with open(folder / name, "xb") as target:
+            write_shard(target, run, layout, on_bytes)
+            target.flush()
+            os.fsync(target.fileno())
+    if len(files) > 1:
+        where = {array: name for name, run in files.items() for array in all_specs(run, layout.specs)}
+        total = sum(spec.nbytes for spec in all_specs(tensors, layout.specs).values())
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        write_json(folder / "model.safetensors.index.json", index)
+    return files
+
+
+def _write_settings(
+    folder: Path, tensors: list[Outgoing], layout: Layout, beside: dict[str, bytes], config: dict[str, Any]
+) -> None:
+    """config.json, the source's own with the quantization added, and the other companions as they are."""
+    for name, content in beside.items():
+        (folder / name).write_bytes(content)
+    if layout.settings is not None:
+        key, settings = layout.settings(tensors)
+        write_json(folder / "config.json", {**config, key: settings})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write and sync a small JSON file."""
+    with open(path, "w", encoding="utf-8") as target:
+        json.dump(content, target, indent=2)  # as ASCII: a stranger's config may hold what UTF-8 cannot
+        target.write("\n")
+        target.flush()
+        os.fsync(target.fileno())

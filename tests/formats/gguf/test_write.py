@@ -1,0 +1,98 @@
+"""GGUF exports, read by gguf-py: its quantizer's bytes, its dequantizer's values, and all metadata kept."""
+
+import gguf
+import numpy as np
+import pytest
+
+import quantlab as ql
+from quantlab.formats import FORMATS
+from quantlab.formats.gguf.write import TYPES
+from quantlab.formats.output.outgoing import Outgoing
+from quantlab.formats.writing import export_layout
+
+SHAPES = [(64, 128), (32,), (3, 5, 64)]
+
+
+def weights(shape):
+    return np.random.default_rng(2).standard_normal(shape, dtype=np.float32)
+
+
+def read(path):
+    return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bytes_are_ggufs_own_and_values_what_was_measured(shape, tmp_path):
+    x = weights(shape)
+    tensors = {name: ql.quantize(x, ql.QuantConfig(dtype=name)) for name in TYPES}
+    found = read(ql.export(tmp_path / "weights.gguf", tensors, format="gguf"))
+    assert list(found) == list(tensors)
+    for name, q in tensors.items():
+        kind = gguf.GGMLQuantizationType[TYPES[name]]
+        assert found[name].tensor_type == kind
+        assert tuple(found[name].shape[::-1]) == shape
+        assert found[name].data.tobytes() == gguf.quantize(x, kind).tobytes()
+        decoded = gguf.dequantize(found[name].data, kind).reshape(shape)
+        np.testing.assert_array_equal(decoded, q.dequantize())
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A GGUF file with metadata of every kind, made by gguf-py."""
+    x = weights((64, 128))
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_string("general.name", "a model")
+    writer.add_uint32("llama.block_count", 2)
+    writer.add_float32("llama.rope.freq_base", 1e4)
+    writer.add_array("tokenizer.ggml.tokens", [f"token{i}" for i in range(500)])
+    writer.add_array("tokenizer.ggml.scores", [0.5] * 500)
+    writer.add_tensor("blk.0.ffn_up.weight", x.astype(np.float16))
+    writer.add_tensor("blk.0.ffn_norm.weight", np.ones(33, np.float32))
+    kind = gguf.GGMLQuantizationType.Q5_1
+    writer.add_tensor("blk.0.attn_q.weight", gguf.quantize(x, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "model.gguf"
+
+
+def test_from_a_gguf_source_all_metadata_and_every_copied_block_is_kept(model, tmp_path):
+    with ql.open_checkpoint(model) as source:
+        chosen = {"blk.0.ffn_up.weight": ql.QuantConfig(dtype="q4_0")}
+        tensors = [
+            Outgoing(spec.name, spec.shape, spec.dtype, chosen.get(spec.name), lambda name=spec.name: source.raw(name))
+            for spec in map(source.spec, source.names)
+        ]
+        export_layout(tmp_path / "small.gguf", tensors, FORMATS["gguf"], source)
+    before, after = gguf.GGUFReader(model), gguf.GGUFReader(tmp_path / "small.gguf")
+    assert fields(before) == fields(after)
+    old, new = read(model), read(tmp_path / "small.gguf")
+    assert new["blk.0.ffn_up.weight"].tensor_type.name == "Q4_0"
+    for name in ("blk.0.ffn_norm.weight", "blk.0.attn_q.weight"):
+        assert new[name].tensor_type == old[name].tensor_type
+        assert new[name].data.tobytes() == old[name].data.tobytes()
+
+
+def fields(reader):
+    """The metadata, as bytes, without the counts that GGUFReader adds."""
+    return {
+        key: [bytes(part) for part in field.parts]
+        for key, field in reader.fields.items()
+        if not key.startswith("GGUF.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("slug", "name", "shape", "why"),
+    [
+        ("int4-sym-g32-minmax", "w", (4, 64), "ggml's own types"),
+        ("fp16", "w", (1, 1, 1, 1, 32), "1 to 4 dimensions"),
+        ("fp16", "x" * 64, (4, 64), "allows 1 to 63"),
+    ],
+)
+def test_what_gguf_cannot_hold_is_refused_with_the_reason(slug, name, shape, why, tmp_path):
+    q = ql.quantize(weights(shape), ql.QuantConfig.parse(slug))
+    with pytest.raises(ql.ExportError, match=why):
+        ql.export(tmp_path / "weights.gguf", {name: q}, format="gguf")
+    assert not list(tmp_path.iterdir())
