@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 
 from ..errors import EmptyTensorError, ShapeError
-from ..wording import counted
 from . import pool
 
 OUTLIER_SIGMAS = 6.0  # a Gaussian has two such values in a billion
 DEAD = 2.0**-24  # of the tensor's largest magnitude: what a float32 next to it would round away
+HALF_STEPS = 254  # of symmetric int8, from 0 to the largest magnitude
 MOST_BINS = 256
 _PIECE = 1 << 17  # values per piece: float64 copies of it stay in the cache
 
@@ -46,6 +46,7 @@ class TensorStatistics:
     kurtosis : excess kurtosis, 0 for a Gaussian, at most size - 2; NaN for a constant tensor.
     zeros : share of values that are exactly 0, from 0 to 1.
     outliers : share of values more than `OUTLIER_SIGMAS` standard deviations from the mean, from 0 to 1.
+    vanishing : share of values other than 0 that int8 with one scale for the tensor rounds to 0, from 0 to 1.
     histogram : of all values, from minimum to maximum.
     """
 
@@ -57,6 +58,7 @@ class TensorStatistics:
     kurtosis: float
     zeros: float
     outliers: float
+    vanishing: float
     histogram: Histogram
 
     @property
@@ -71,34 +73,22 @@ class TensorStatistics:
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelStatistics:
-    """Figures of every channel along one axis, each a float64 array [channels].
+class ChannelRanges:
+    """How far every channel along one axis reaches.
 
     Attributes
     ----------
     axis : which axis the channels lie along, not negative.
-    minimum, p1, p99, maximum, std : of the values of each channel; p1 and p99 are its 1st and 99th percentile.
-    crest : largest magnitude / root mean square of each channel: 1 for +-c, about 4 for Gaussian weights, and the
-        larger, the fewer codes the bulk of the channel gets. NaN for a channel of zeros.
+    amax : largest magnitude per channel, float64 [channels].
     """
 
     axis: int
-    minimum: np.ndarray
-    p1: np.ndarray
-    p99: np.ndarray
-    maximum: np.ndarray
-    std: np.ndarray
-    crest: np.ndarray
+    amax: np.ndarray
 
     @property
     def count(self) -> int:
         """Number of channels."""
-        return self.minimum.size
-
-    @property
-    def amax(self) -> np.ndarray:
-        """Largest magnitude per channel, float64 [channels]."""
-        return np.maximum(np.abs(self.minimum), np.abs(self.maximum))
+        return self.amax.size
 
     @property
     def dead(self) -> np.ndarray:
@@ -111,6 +101,34 @@ class ChannelStatistics:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.amax / np.median(self.amax)
         return np.where(np.isfinite(ratio), ratio, np.nan)
+
+    @property
+    def gain_db(self) -> float:
+        """How much less rounding error a scale per channel makes than one for all, in dB, by the ranges alone.
+
+        A step is proportional to its range, so this is max(amax)^2 / mean(amax^2); 0 where nothing reaches anywhere.
+        """
+        shares = (self.amax / (self.amax.max(initial=0.0) or 1.0)) ** 2
+        return -10 * math.log10(shares.mean()) if shares.any() else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics(ChannelRanges):
+    """Figures of every channel along one axis, each a float64 array [channels].
+
+    Attributes
+    ----------
+    minimum, p1, p99, maximum, std : of the values of each channel; p1 and p99 are its 1st and 99th percentile.
+    crest : largest magnitude / root mean square of each channel: 1 for +-c, about 4 for Gaussian weights, and the
+        larger, the fewer codes the bulk of the channel gets. NaN for a channel of zeros.
+    """
+
+    minimum: np.ndarray
+    p1: np.ndarray
+    p99: np.ndarray
+    maximum: np.ndarray
+    std: np.ndarray
+    crest: np.ndarray
 
     def worst(self, count: int = 10, by: Literal["range", "crest"] = "crest") -> np.ndarray:
         """Indices of the channels with the largest magnitudes, or crest factors; the worst first, and no dead ones."""
@@ -145,6 +163,8 @@ def describe(x: np.ndarray, bins: int | None = None) -> TensorStatistics:
     m2, m4 = (math.fsum(p[i] for p in powers) / n for i in (0, 1))
     std = math.sqrt(m2)
     far = pool.run(lambda piece: _count_beyond(piece, mean, OUTLIER_SIGMAS * std), pieces)
+    zeros = sum(e[3] for e in extremes)
+    small = pool.run(lambda piece: _count_within(piece, max(-low, high) / HALF_STEPS), pieces)
     return TensorStatistics(
         shape=x.shape,
         minimum=low,
@@ -152,8 +172,9 @@ def describe(x: np.ndarray, bins: int | None = None) -> TensorStatistics:
         mean=mean,
         std=std,
         kurtosis=m4 / m2**2 - 3 if std else math.nan,
-        zeros=sum(e[3] for e in extremes) / n,
+        zeros=zeros / n,
         outliers=sum(far) / n,
+        vanishing=(sum(small) - zeros) / n,
         histogram=histogram(x, low, high, bins),
     )
 
@@ -166,7 +187,7 @@ def histogram(x: np.ndarray, low: float, high: float, bins: int | None = None) -
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ShapeError(f"a histogram from {low} to {high} has no range: give two finite numbers, the smaller first")
     if low == high:
-        margin = max(abs(low) / 2, 2.0**-149)
+        margin = abs(low) / 2 or 1.0
         low, high = low - margin, high + margin
     bins = bins or suited_bins(x.size)
     counts = pool.run(lambda piece: _counts(piece, low, high, bins), _pieces(x))
@@ -205,20 +226,22 @@ def describe_channels(x: np.ndarray, axis: int = 0) -> ChannelStatistics:
     step = max(1, _PIECE // math.prod(channels.shape[1:]))
     starts = range(0, len(channels), step)
     parts = pool.run(lambda start: _channel_figures(channels[start : start + step]), starts)
-    return ChannelStatistics(axis % x.ndim, *np.concatenate(parts, axis=1))
+    low, p1, p99, high, std, crest = np.concatenate(parts, axis=1)
+    return ChannelStatistics(axis % x.ndim, np.maximum(np.abs(low), np.abs(high)), low, p1, p99, high, std, crest)
+
+
+def channel_ranges(x: np.ndarray) -> list[ChannelRanges]:
+    """How far the channels reach along every axis that has several, each of several values.
+
+    `x` is float32, in C order, with elements.
+    """
+    return [ChannelRanges(axis, _reach(x, axis)) for axis, count in enumerate(x.shape) if 1 < count < x.size]
 
 
 def channel_histograms(x: np.ndarray, axis: int, channels: Iterable[int], bins: int = 32) -> list[Histogram]:
     """Histograms of some channels along `axis`, each over its own range."""
     rows = (np.ascontiguousarray(_channels(x, axis)[channel]) for channel in channels)
     return [histogram(row, float(row.min()), float(row.max()), bins) for row in rows]
-
-
-def findings(figures: TensorStatistics, channels: ChannelStatistics | None = None) -> list[str]:
-    """What is odd about a tensor and matters for quantizing it, one sentence each, with the number behind it."""
-    if figures.minimum == figures.maximum:
-        return [f"Every value is {figures.minimum:.6g}: any configuration stores it exactly."]
-    return [sentence for rule in _RULES if (sentence := rule(figures, channels))]
 
 
 def _pieces(x: np.ndarray) -> list[np.ndarray]:
@@ -250,6 +273,11 @@ def _count_beyond(piece: np.ndarray, mean: float, distance: float) -> int:
     return int(np.count_nonzero((piece < low) | (piece > high)))
 
 
+def _count_within(piece: np.ndarray, distance: float) -> int:
+    bound = np.float64(distance)
+    return int(np.count_nonzero((piece >= -bound) & (piece <= bound)))
+
+
 def _counts(piece: np.ndarray, low: float, high: float, bins: int) -> np.ndarray:
     # float64, or the bin of a float32 next to an edge would depend on float32 rounding of the edges.
     return np.histogram(piece.astype(np.float64), bins, (low, high))[0]
@@ -262,6 +290,25 @@ def _channels(x: np.ndarray, axis: int) -> np.ndarray:
     if not x.size:
         raise EmptyTensorError(f"a tensor of shape {list(x.shape)} has no elements, so it has no channels")
     return np.moveaxis(x, axis, 0)
+
+
+def _reach(x: np.ndarray, axis: int) -> np.ndarray:
+    """Largest magnitude of every channel along `axis`, float64 [channels]."""
+    cube = x.reshape(math.prod(x.shape[:axis]), x.shape[axis], -1)
+    outer, count, inner = cube.shape
+    if outer < count:
+        step = max(1, _PIECE // (outer * inner))
+        blocks = [cube[:, start : start + step] for start in range(0, count, step)]
+        return np.concatenate(pool.run(_largest, blocks)).astype(np.float64)
+    step = max(1, _PIECE // (count * inner))
+    blocks = [cube[start : start + step] for start in range(0, outer, step)]
+    return np.max(pool.run(_largest, blocks), axis=0).astype(np.float64)
+
+
+def _largest(block: np.ndarray) -> np.ndarray:
+    """Largest magnitude along the middle axis of a block [outer, channels, inner]."""
+    # No copy of magnitudes: the two extremes are all they would be looked at for.
+    return np.maximum(block.max(axis=(0, 2)), -block.min(axis=(0, 2)))
 
 
 def _channel_figures(block: np.ndarray) -> np.ndarray:
@@ -281,89 +328,3 @@ def _quantile(rows: np.ndarray, q: float) -> np.ndarray:
     below = int(place)
     above = min(below + 1, rows.shape[1] - 1)
     return rows[:, below] + (rows[:, above] - rows[:, below]) * (place - below)
-
-
-def _outliers(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    if not figures.outliers:
-        return None
-    count = round(figures.outliers * figures.size)
-    extreme = max(figures.minimum, figures.maximum, key=lambda value: abs(value - figures.mean))
-    far = abs(extreme - figures.mean) / figures.std
-    return (
-        f"Outliers: {counted(count, 'value')} ({_percent(figures.outliers)}) lie more than {OUTLIER_SIGMAS:g} standard "
-        f"deviations from the mean; the farthest, {extreme:.4g}, is {far:.3g} away. With one scale for the whole "
-        f"tensor, they set the step for all the others."
-    )
-
-
-def _heavy_tails(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    if figures.kurtosis < 10:
-        return None
-    kurtosis = f"{figures.kurtosis:,.0f}" if figures.kurtosis > 100 else f"{figures.kurtosis:.1f}"
-    return (
-        f"Heavy tails: the excess kurtosis is {kurtosis} (0 for a Gaussian), so most values crowd into a small part of "
-        f"the range. A calibration that clips, or small groups, will pay."
-    )
-
-
-def _one_sided(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    low, high = figures.minimum, figures.maximum
-    if low >= 0 or high <= 0:
-        sign = "negative" if low >= 0 else "positive"
-        return (
-            f"One-sided: the values run from {low:.4g} to {high:.4g} and none is {sign}, so a symmetric mapping leaves "
-            f"half of its codes unused; affine or uniform uses them all."
-        )
-    share = 0.5 - min(-low, high) / (2 * figures.amax)
-    if share < 0.2:
-        return None
-    return (
-        f"Lopsided: the values run from {low:.4g} to {high:.4g}, so a symmetric mapping leaves {_percent(share)} of "
-        f"its codes unused; affine or uniform uses them all."
-    )
-
-
-def _many_zeros(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    if figures.zeros < 0.05:
-        return None
-    return f"Sparse: {_percent(figures.zeros)} of the values are exactly 0; a uniform mapping does not keep them exact."
-
-
-def _beyond_half(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    if figures.amax <= 65504:
-        return None
-    return f"Large: the largest magnitude, {figures.amax:.4g}, is beyond what float16 can hold (65,504)."
-
-
-def _dead_channels(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    if channels is None or not channels.dead.size:
-        return None
-    dead = channels.dead
-    listed = ", ".join(map(str, dead[:8])) + (" …" if dead.size > 8 else "")
-    verb = "is" if dead.size == 1 else "are"
-    return (
-        f"Dead channels: {dead.size:,} of {channels.count:,} along axis {channels.axis} {verb} zero throughout "
-        f"or as good as ({listed})."
-    )
-
-
-def _uneven_channels(figures: TensorStatistics, channels: ChannelStatistics | None) -> str | None:
-    if channels is None or channels.count < 2:
-        return None
-    ratio = np.nan_to_num(channels.relative_range)
-    widest = int(ratio.argmax())
-    if ratio[widest] < 4:
-        return None
-    return (
-        f"Uneven channels: channel {widest} along axis {channels.axis} reaches {channels.amax[widest]:.4g}, "
-        f"{ratio[widest]:.3g} times the median channel; one scale per channel keeps it from setting everyone's step."
-    )
-
-
-# The order is the order in which they are told.
-_RULES = (_outliers, _heavy_tails, _one_sided, _many_zeros, _beyond_half, _dead_channels, _uneven_channels)
-
-
-def _percent(share: float) -> str:
-    """A share as a percentage with three digits that count."""
-    return f"{100 * share:.3g} %"
