@@ -16,14 +16,14 @@ DESKTOP := $(if $(CI),,$(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(s
 .PHONY: help app test check bench clean
 
 help:
-	@echo "make app    start the app in the browser (PORT=8502 for another port)"
+	@echo "make app    start the app in the browser (MODEL=path to open a model, PORT=8502 for another port)"
 	@echo "make test   run every test, in a real browser too"
 	@echo "make check  lint, check the formatting, check the types"
 	@echo "make bench  time the kernels against NumPy, torch and onnxruntime"
 	@echo "make clean  remove the environment and every cache"
 
 app: $(RUNTIME)
-	@exec $(BIN)/python -m streamlit run app.py --server.headless $(if $(DESKTOP),false,true) $(if $(PORT),--server.port $(PORT))
+	@$(if $(MODEL),QUANTLAB_MODEL='$(MODEL)') exec $(BIN)/python -m streamlit run app.py --server.headless $(if $(DESKTOP),false,true) $(if $(PORT),--server.port $(PORT))
 
 test: $(DEV) $(MODELS)
 	@$(BIN)/python -m tests.chromium

@@ -1,6 +1,11 @@
 """Names, sizes and counts as they stand in sentences: of errors, of notes, on the command line and on the pages."""
 
 import math
+import re
+from pathlib import PurePath
+
+# What a file or folder is called whatever the model.
+GENERIC = {"model", "pytorch_model", "adapter_model", "consolidated", "weights", "checkpoint", "snapshot"}
 
 
 def shown(name: object, limit: int = 80) -> str:
@@ -22,6 +27,25 @@ def as_text(name: str) -> str:
     return name.encode(errors="surrogatepass").decode(errors="replace")
 
 
+def called(path: PurePath) -> tuple[str, ...]:
+    """What people call the model at a path, from the general to the special: its repository or folder, then its file.
+
+    Hugging Face's cache names folders by commits, and most models "model": neither says anything by itself.
+
+    >>> called(PurePath("/hub/models--meta-llama--Llama-3.2-1B/snapshots/4e20de36/model.safetensors"))
+    ('meta-llama/Llama-3.2-1B', 'model.safetensors')
+    >>> called(PurePath("/models/tiny/model.safetensors")), called(PurePath("/models/tiny-q8.gguf"))
+    (('tiny', 'model.safetensors'), ('tiny-q8.gguf',))
+    """
+    parts = path.parts
+    for at in range(len(parts) - 2):
+        if parts[at].startswith("models--") and parts[at + 1] == "snapshots":
+            return (parts[at].removeprefix("models--").replace("--", "/"), *parts[at + 3 :])
+    if re.split(r"[.-]", path.name)[0].lower() in GENERIC and path.parent.name:
+        return path.parent.name, path.name
+    return (path.name or str(path),)
+
+
 def size_text(count: int) -> str:
     """A number of bytes for people: 12 bytes, 34.5 kB, 1.2 GB (powers of 1000).
 
@@ -41,3 +65,13 @@ def counted(count: int, noun: str) -> str:
     ('1 tensor', '1,200 tensors')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def ordinal(place: int) -> str:
+    """A place in an order.
+
+    >>> [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 22, 113)]
+    ['1st', '2nd', '3rd', '4th', '11th', '12th', '22nd', '113th']
+    """
+    ending = "th" if 10 <= place % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{ending}"

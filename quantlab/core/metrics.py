@@ -290,6 +290,15 @@ def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
     return outcome
 
 
+def evaluate_quantized(x: np.ndarray, q: QuantizedTensor, source_nbytes: int) -> ErrorReport:
+    """`evaluate(x, q.config)` of a tensor that was quantized already: its ranges are not searched again.
+
+    `source_nbytes` are the bytes of the source, in its own dtype.
+    """
+    values = as_values(x)
+    return evaluate_many(values, q.config.granularity.to_groups(values), [(q.config, q.fitted)], source_nbytes)[0]
+
+
 def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
     """The error half of a report for any two arrays of the same shape; sizes and clipping are None.
 

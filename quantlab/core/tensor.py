@@ -150,7 +150,7 @@ class QuantizedTensor:
         return self.size * source_itemsize(self.source_dtype) / self.nbytes
 
     @cached_property
-    def _fitted(self) -> Fitted:
+    def fitted(self) -> Fitted:
         """Parameters as the kernels take them: float32 [rows, groups]."""
         if self.scale is None:
             return Fitted(*(np.zeros((1, 1), np.float32),) * 3)
@@ -169,7 +169,7 @@ class QuantizedTensor:
         codec, granularity = self.config.codec, self.config.granularity
         codes = granularity.to_groups(self.codes)
         values = np.empty(codes.matrix.shape, np.float32)
-        fitted = self._fitted
+        fitted = self.fitted
         codes.each(lambda part, size, p: codec.decode(part, size, cut(fitted, p.at), values[p.rows, p.cols]), STREAM)
         return granularity.from_groups(values, self.shape)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
-from ..wording import as_text, shown
+from ..wording import as_text, called, shown
 from .input.files import CHUNK, InputFile, OnBytes, Stream, as_bytes
 from .prequantized import CODES, scales_of
 
@@ -81,7 +81,7 @@ class Checkpoint(ABC):
     @property
     def title(self) -> str:
         """What the checkpoint is called in messages and manifests: the file's name, or the folder's."""
-        return self.files[0].name if len(self.files) == 1 else as_text(self.path.name)
+        return self.files[0].name if len(self.files) == 1 else as_text("/".join(called(self.path)))
 
     @property
     def names(self) -> list[str]:

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..core.statistics import ChannelStatistics, Histogram
+from ..wording import ordinal
 from .levels import Levels
 from .style import BLUE, GREY, ORANGE, faded, figure
 
@@ -100,7 +101,7 @@ def _grid_traces(levels: Levels, low: float, high: float) -> list[go.Scatter]:
     drawn, every = thinned(levels.values, low, high)
     if not drawn.size:
         return []
-    what = "levels" if every == 1 else f"every {every}th level"
+    what = "levels" if every == 1 else f"every {ordinal(every)} level"
     return [
         go.Scatter(
             x=np.repeat(drawn, 3),

@@ -14,7 +14,8 @@ import streamlit as st
 
 from quantlab.core import pool, statistics
 from quantlab.core.config import QuantConfig
-from quantlab.core.statistics import ChannelStatistics, Histogram, TensorStatistics
+from quantlab.core.metrics import ErrorReport, evaluate_quantized
+from quantlab.core.statistics import ChannelRanges, ChannelStatistics, Histogram, TensorStatistics
 from quantlab.core.tensor import QuantizedTensor, quantize
 from quantlab.errors import Cancelled, CheckpointError, DTypeError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
@@ -56,6 +57,11 @@ def channel_statistics(key: Key, checkpoint: Checkpoint, tensor: str, axis: int)
     return _channel_statistics(key, tensor, axis, checkpoint)
 
 
+def channel_ranges(key: Key, checkpoint: Checkpoint, tensor: str) -> list[ChannelRanges]:
+    """What `quantlab.core.statistics.channel_ranges` says about one tensor, along every axis."""
+    return _channel_ranges(key, tensor, checkpoint)
+
+
 def statistics_job(key: Key, checkpoint: Checkpoint) -> Job:
     """The job that describes every tensor of a file, started on first asking.
 
@@ -88,12 +94,19 @@ def quantized(key: Key, checkpoint: Checkpoint, tensor: str, config: QuantConfig
     return _quantized(key, tensor, str(config), checkpoint)
 
 
+def report(key: Key, checkpoint: Checkpoint, tensor: str, config: QuantConfig) -> ErrorReport:
+    """Error and size of one tensor under one configuration; QuantlabError when they do not go together."""
+    return _report(key, tensor, str(config), checkpoint)
+
+
 def _identity(source: str) -> Key:
     path = sources.locate(source)
     try:
         status = path.stat()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {path}: check the path") from error
     except OSError as error:
-        raise CheckpointError(f"{sources.title(source)} is not there any more, or may not be read: {path}") from error
+        raise CheckpointError(f"{path} may not be read: {error.strerror}") from error
     return str(path), status.st_size, status.st_mtime_ns
 
 
@@ -110,6 +123,11 @@ def _values(key: Key, tensor: str, _checkpoint: Checkpoint) -> np.ndarray:
 @st.cache_resource(max_entries=4096, show_spinner=False)
 def _tensor_statistics(key: Key, tensor: str, _checkpoint: Checkpoint) -> TensorStatistics:
     return statistics.describe(values(key, _checkpoint, tensor))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _channel_ranges(key: Key, tensor: str, _checkpoint: Checkpoint) -> list[ChannelRanges]:
+    return statistics.channel_ranges(values(key, _checkpoint, tensor))
 
 
 @st.cache_resource(max_entries=64, show_spinner="Looking at every channel …")
@@ -142,6 +160,12 @@ def _group_levels(key: Key, tensor: str, slug: str, which: str, _checkpoint: Che
 def _quantized(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> QuantizedTensor:
     # The file's own dtype: the compression ratio counts the bytes of the source, not of float32.
     return quantize(_checkpoint.raw(tensor), QuantConfig.parse(slug))
+
+
+@st.cache_resource(max_entries=1024, show_spinner=False)
+def _report(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> ErrorReport:
+    q = _quantized(key, tensor, slug, _checkpoint)
+    return evaluate_quantized(values(key, _checkpoint, tensor), q, _checkpoint.spec(tensor).nbytes)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

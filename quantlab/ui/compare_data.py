@@ -5,13 +5,13 @@ quantized tensors themselves are kept by `cache.quantized` alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
 from quantlab.core.config import QuantConfig
-from quantlab.core.metrics import METRICS, ErrorReport, error_histogram, evaluate
+from quantlab.core.metrics import METRICS, ErrorReport, error_histogram
 from quantlab.formats import Checkpoint
 from quantlab.plots.compare import Histogram, code_counts, code_entropy
 from quantlab.ui import cache
@@ -50,7 +50,8 @@ def side(session: Session, tensor: str, config: QuantConfig) -> Side:
 
 def histograms(session: Session, tensor: str, configs: Sequence[QuantConfig]) -> dict[str, Histogram]:
     """Error histograms on one axis, by slug: as wide as the largest error of them all."""
-    limit = max((side(session, tensor, config).report.max_abs_error for config in configs), default=0.0)
+    reports = [cache.report(session.key, session.checkpoint, tensor, config) for config in configs]
+    limit = max((report.max_abs_error for report in reports), default=0.0)
     return {str(config): _histogram(session.key, tensor, str(config), limit, session.checkpoint) for config in configs}
 
 
@@ -74,12 +75,16 @@ def _side(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> Side:
     config, x = QuantConfig.parse(slug), cache.values(key, _checkpoint, tensor)
     q = cache.quantized(key, _checkpoint, tensor, config)
     counts = code_counts(q)[1]
-    # `x` has been widened to float32: the ratio is to the bytes in the file.
-    report = replace(evaluate(x, config), compression_ratio=_checkpoint.spec(tensor).nbytes / q.nbytes)
+    report = cache.report(key, _checkpoint, tensor, config)
     usage = Usage(int(np.count_nonzero(counts)), counts.size, code_entropy(counts), config.codec.bits)
-    chosen = sample_of(x)
+    chosen = _sample(key, tensor, _checkpoint)
     pair = x.reshape(-1)[chosen], q.dequantize().reshape(-1)[chosen]
     return Side(config, report, {name: part.nbytes for name, part in q.parts.items()}, usage, pair)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _sample(key: Key, tensor: str, _checkpoint: Checkpoint) -> np.ndarray:
+    return sample_of(cache.values(key, _checkpoint, tensor))
 
 
 @st.cache_resource(max_entries=256, show_spinner="Counting errors …")
@@ -101,4 +106,16 @@ def sample_of(x: np.ndarray) -> np.ndarray:
     if x.size <= SAMPLED:
         return np.arange(x.size)
     spread = np.random.default_rng(0).integers(0, x.size, SAMPLED - EXTREMES)
-    return np.union1d(spread, np.argpartition(np.abs(x.reshape(-1)), -EXTREMES)[-EXTREMES:])
+    return np.union1d(spread, largest(x.reshape(-1), EXTREMES))
+
+
+def largest(flat: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the `count` largest magnitudes of a 1-D array of more values than that.
+
+    What the largest of `count` blocks reach is reached by no fewer values: only those have to be ordered.
+    """
+    width = max(flat.size // (16 * count), 1)
+    blocks = flat[: flat.size // width * width].reshape(-1, width)
+    bound = np.partition(np.maximum(blocks.max(axis=1), -blocks.min(axis=1)), -count)[-count]
+    far = np.flatnonzero((flat >= bound) | (flat <= -bound))
+    return far[np.argpartition(np.abs(flat[far]), -count)[-count:]]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import streamlit as st
 
@@ -127,8 +126,7 @@ def choose_target(session: state.Session, rules: Sequence[Rule], format: str) ->
     """The file's name, and the folder to save it in; None for a download."""
     words = {rule.word for rule in rules if rule.config}
     what = words.pop() if len(words) == 1 else "mixed"
-    title = session.title.removesuffix(Path(session.title).suffix)
-    suggested = exports.safe_name(f"{title}-{what}{FORMATS[format].suffix}")
+    suggested = exports.safe_name(f"{sources.stem(session.source)}-{what}{FORMATS[format].suffix}")
     is_folder = FORMATS[format].folder
     ways = WAYS[1:] if is_folder else WAYS  # what is a folder cannot be downloaded as a file
     way = st.segmented_control("Write to", ways, default=ways[0], required=True, key=f"to-{is_folder}")

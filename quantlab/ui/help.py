@@ -6,6 +6,8 @@ parameters are its keys where they have one, so that a form can look up whatever
 
 from collections.abc import Iterable
 
+from quantlab.core.metrics import METRICS
+
 TERMS: dict[str, str] = {
     # What a configuration is made of
     "configuration": (
@@ -79,7 +81,9 @@ TERMS: dict[str, str] = {
         "**Crest factor**: the largest magnitude over the root mean square. Where it is large, even a scale of the "
         "channel's own leaves few codes to most of its values."
     ),
-    # Figures of a result
+}
+
+METRIC_TERMS: dict[str, str] = {  # where there is more to say than the metric's own line
     "sqnr_db": (
         "Signal-to-quantization-noise ratio: the power of the weights over the power of the error, in decibels. 10 dB "
         "is an error of a third of the typical weight, 20 dB a tenth, 40 dB a hundredth."
@@ -92,7 +96,12 @@ TERMS: dict[str, str] = {
 
 def about(term: str) -> str | None:
     """The explanation of a term; None where there is none, so that a widget shows no question mark."""
-    return TERMS.get(term)
+    return TERMS.get(term) or METRIC_TERMS.get(term)
+
+
+def about_metric(name: str) -> str:
+    """The explanation of a metric. Not `about`: "mse" is a calibration there."""
+    return METRIC_TERMS.get(name) or METRICS[name].help
 
 
 def about_each(term: str, options: Iterable[str]) -> str | None:

@@ -1,30 +1,31 @@
-"""The parts of the Inspect page: a tensor's figures, its values under a quantization grid, its channels."""
+"""The parts of the Inspect page: a tensor's figures, what is odd about it, its channels."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from quantlab.core.config import QuantConfig
-from quantlab.core.dtypes import DTYPES
-from quantlab.core.statistics import ChannelStatistics, Histogram, TensorStatistics, findings
-from quantlab.formats import TensorSpec
+from quantlab.core.findings import findings, most_uneven
+from quantlab.core.statistics import ChannelRanges, ChannelStatistics, Histogram, TensorStatistics
 from quantlab.plots import tensor as plots
-from quantlab.plots.levels import WHICH, Levels
 from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about
 
 WORST = 10
 WORST_BY: dict[str, Literal["range", "crest"]] = {"Range": "range", "Crest factor": "crest"}
-RANGES = ("All", "Central 99 %")
 CARD = 120  # pixels: seven cards in a row beside the sidebar, two on a phone
 
 
 def header(session: state.Session) -> None:
-    """The tensor's name, and what the file says about it."""
+    """The tensor's name between its neighbours of the file, and what the file says about it."""
     spec = session.spec
-    st.title(text.plain(session.tensor), anchor=False)
+    name, steps = st.columns([5, 1], vertical_alignment="center")
+    name.title(text.plain(session.tensor), anchor=False)
+    with steps.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
+        _step("Previous tensor", ":material/chevron_left:", state.neighbour(session, -1))
+        _step("Next tensor", ":material/chevron_right:", state.neighbour(session, 1))
     facts = [
         text.shape(spec.shape),
         spec.dtype,
@@ -35,6 +36,11 @@ def header(session: state.Session) -> None:
     st.caption(" · ".join(text.plain(fact) for fact in facts))
     if spec.note:
         st.caption(text.plain(spec.note))
+
+
+def _step(label: str, icon: str, name: str | None) -> None:
+    told = label if name is None else f"{label}: {text.plain(name)}"
+    st.button("", key=label, icon=icon, help=told, disabled=name is None, on_click=state.follow_tensor, args=(name,))
 
 
 def figures(found: TensorStatistics) -> None:
@@ -52,7 +58,7 @@ def figures(found: TensorStatistics) -> None:
             st.metric(label, value, help=term and about(term), width=CARD)
 
 
-def oddities(found: TensorStatistics, channels: ChannelStatistics | None) -> None:
+def oddities(found: TensorStatistics, channels: Sequence[ChannelRanges]) -> None:
     """What is odd, in sentences; or that nothing is."""
     sentences = findings(found, channels)
     if not sentences:
@@ -64,39 +70,18 @@ def oddities(found: TensorStatistics, channels: ChannelStatistics | None) -> Non
     st.warning("\n\n".join(lines), icon=":material/troubleshoot:")
 
 
-def values_tab(session: state.Session) -> None:
-    """The value histogram under the grid of a chosen configuration."""
-    shape = session.spec.shape
-    with st.expander(f"Quantization grid of {text.plain(session.config)}", icon=":material/tune:", expanded=True):
-        config = widgets.config_form("grid-of", session.config, shape)
-    if config != session.config:
-        state.choose_config(config)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        show = st.segmented_control(
-            "Values", ("All", "Central 99 %"), default="All", required=True, key="range", bind="query-params"
-        )
-        group = _group_choice(config, shape)
-        log = st.toggle("Logarithmic counts", value=True, key="log", bind="query-params")
-    levels, histogram = _levels(session, config, group or "widest")
-    if group is None or histogram is None:
-        histogram = cache.value_histogram(session.key, session.checkpoint, session.tensor, show != RANGES[0])
-    widgets.chart(
-        plots.value_histogram(histogram, levels, log), "values", f"Histogram of the values of {session.tensor}"
-    )
-    st.caption(_legend(config, levels, group, histogram), help=about("levels"))
-
-
-def channels_tab(session: state.Session) -> None:
+def channels_tab(session: state.Session, ranges: Sequence[ChannelRanges]) -> None:
     """The range of every channel along an axis, and the channels that are hardest to quantize."""
     shape = session.spec.shape
     if not shape:
         st.info("A scalar has no channels.", icon=":material/inbox:")
         return
-    own = session.spec.channel_axis
+    uneven = most_uneven(ranges)
+    own = uneven.axis if uneven else session.spec.channel_axis
     with st.container(horizontal=True, vertical_alignment="bottom"):
         axis = st.selectbox(
             "Channels along", range(len(shape)), format_func=lambda i: f"axis {i} ({shape[i]:,} channels)",
-            # Tensors of the other kind begin with their own axis, not with the one that was chosen for these.
+            # Tensors begin with the axis that their findings are about, not with the one that was chosen for others.
             key=f"axis{own}" if own else "axis",
             help=about("axis"), width=240, bind="query-params", index=own,
         )  # fmt: skip
@@ -112,50 +97,6 @@ def channels_tab(session: state.Session) -> None:
     histograms = cache.channel_histograms(session.key, session.checkpoint, session.tensor, axis, worst)
     st.markdown(f"**Worst channels**, those with the largest {by.lower()}")
     st.dataframe(_worst_table(channels, worst, histograms), hide_index=True, column_config=_WORST_COLUMNS)
-
-
-def main_axis(spec: TensorSpec) -> int | None:
-    """The axis whose channels the findings are about: that of the output, where there is more than one dimension."""
-    return spec.channel_axis if len(spec.shape) > 1 else None
-
-
-def _group_choice(config: QuantConfig, shape: tuple[int, ...]) -> str | None:
-    """Which group's values to show; None for the whole tensor."""
-    if not _has_grid(config, shape) or not config.granularity.scale_shape(shape):
-        return None
-    options = {"Whole tensor": None} | {f"{name.capitalize()} group": name for name in WHICH}
-    chosen = st.segmented_control(
-        "Of", list(options), default="Whole tensor", required=True, key="of", bind="query-params", wrap=True
-    )
-    return options[chosen]
-
-
-def _has_grid(config: QuantConfig, shape: tuple[int, ...]) -> bool:
-    return DTYPES[config.dtype].has_scale and widgets.fits(config, shape)
-
-
-def _levels(session: state.Session, config: QuantConfig, which: str) -> tuple[Levels | None, Histogram | None]:
-    """The grid and the values of one group; nothing where there is no grid, or where it is refused, which is said."""
-    if _has_grid(config, session.spec.shape):
-        with widgets.boundary():
-            return cache.group_levels(session.key, session.checkpoint, session.tensor, config, which)
-    return None, None
-
-
-def _legend(config: QuantConfig, levels: Levels | None, group: str | None, shown: Histogram) -> str:
-    """What the figure shows, in words with numbers."""
-    if not DTYPES[config.dtype].has_scale:
-        return f"{config} is a float format: its levels lie closer the nearer to 0, so no grid is drawn."
-    if levels is None:
-        return f"No grid is drawn: {config} does not go with this tensor."
-    low, high = text.number(float(levels.values[0])), text.number(float(levels.values[-1]))
-    told = f"{levels.values.size:,} levels from {low} to {high}, a step of {text.number(levels.step)} apart."
-    if plots.clipped_ranges(shown, levels):
-        told += " What lies on grey is clipped to the outermost level."
-    if levels.groups == 1:
-        return told
-    whose = f"Group {levels.group:,} of {levels.groups:,}, the {group or 'widest'} range"
-    return f"{whose}: {told}" + ("" if group else " Every other group has finer steps of its own.")
 
 
 def _worst_table(channels: ChannelStatistics, worst: np.ndarray, histograms: list[Histogram]) -> pd.DataFrame:

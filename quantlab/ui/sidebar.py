@@ -58,4 +58,4 @@ def _tensor(session: state.Session) -> None:
 
 
 def _choose() -> None:
-    state.choose_tensor(st.session_state["sidebar-tensor"])
+    state.follow_tensor(st.session_state["sidebar-tensor"])

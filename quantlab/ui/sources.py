@@ -6,8 +6,10 @@ A source is written as one word, which is also what the URL holds (`?file=`):
 - ``upload-<digest>``        a file somebody uploaded, kept on disk until the server stops
 - anything else              a path on the computer that runs the server
 
-Allowed folders come from one setting, the environment variable ``QUANTLAB_ROOTS`` (folders separated as in ``PATH``);
-without it, the folder in which the server was started. Links are followed first and checked after.
+Which folders may be read says one setting, the environment variable ``QUANTLAB_ROOTS`` (separated as in ``PATH``).
+Without it, a server that only its own computer reaches (see `audience`) reads its user's home and Hugging Face's cache;
+one that faces others, the folder in which it was started. The model that ``QUANTLAB_MODEL`` names may always be read,
+and is open first. Links are followed first and checked after.
 """
 
 import hashlib
@@ -16,12 +18,15 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from quantlab.errors import CheckpointError, LimitError
 from quantlab.formats import FORMATS
 from quantlab.samples import SAMPLE_NAME, sample_path
+from quantlab.ui import audience
+from quantlab.wording import called
 
 SAMPLE = "sample"
 SUFFIXES = tuple(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
@@ -33,8 +38,25 @@ _UPLOAD = re.compile(r"upload-[0-9a-f]{32}\Z")
 def roots() -> tuple[Path, ...]:
     """The folders whose files may be opened by path, links resolved."""
     setting = os.environ.get("QUANTLAB_ROOTS", "")
-    folders = [part for part in setting.split(os.pathsep) if part.strip()] or [os.curdir]
-    return tuple(Path(folder).expanduser().resolve() for folder in folders)
+    folders = [part for part in setting.split(os.pathsep) if part.strip()]
+    if not folders:
+        folders = [os.curdir, *(_own() if audience.alone() else ())]
+    resolved = (Path(folder).expanduser().resolve() for folder in folders)
+    return tuple(dict.fromkeys(resolved))
+
+
+def _own() -> Iterator[str]:
+    """The user's home, and where Hugging Face keeps models if that is elsewhere."""
+    home = Path.home()
+    if home != Path(home.anchor):  # some containers have no home but the root of everything
+        yield str(home)
+    yield from filter(None, (os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE")))
+
+
+def first() -> str:
+    """The source that is open at the start: the model that the server was started for, or the sample."""
+    model = os.environ.get("QUANTLAB_MODEL", "").strip()
+    return str(Path(model).expanduser().absolute()) if model else SAMPLE
 
 
 def resolve_path(text: str) -> Path:
@@ -45,11 +67,12 @@ def resolve_path(text: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a link loop, a NUL, a name that is too long
         raise CheckpointError(f"{_short(text)} is not a path that can be followed: give the path of a file") from error
     # Said before asking whether it exists: what lies outside is nobody's business.
-    if not any(path.is_relative_to(root) for root in roots()):
+    named = [Path(first()).resolve()] if first() != SAMPLE else []
+    if not any(path.is_relative_to(root) for root in (*roots(), *named)):
         allowed = ", ".join(map(str, roots()))
         raise CheckpointError(
             f"{_short(text)} is outside the folders that may be read ({allowed}): move the file there, or start "
-            f"quantlab with the environment variable QUANTLAB_ROOTS naming its folder"
+            f"quantlab with it (make app MODEL=...), or with the environment variable QUANTLAB_ROOTS naming its folder"
         )
     return path
 
@@ -69,12 +92,21 @@ def is_upload(source: str) -> bool:
 
 
 def title(source: str) -> str:
-    """What people call this source: the sample's name, the name of the uploaded file, or the path's last part."""
+    """What people call this source: the sample's name, that of the uploaded file, or that of the model at the path."""
     if source == SAMPLE:
         return f"{SAMPLE_NAME} (sample)"
     if _UPLOAD.match(source):
         return _upload_name(source)
-    return Path(source).name or source
+    return "/".join(called(Path(source)))
+
+
+def stem(source: str) -> str:
+    """What a file made of this source is called before its own ending: without the owner, and the source's ending."""
+    if source == SAMPLE:
+        return SAMPLE_NAME
+    name = _upload_name(source) if is_upload(source) else called(Path(source))[0].rpartition("/")[2]
+    ending = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(ending)] or name
 
 
 def candidates(folder: Path) -> list[Path]:

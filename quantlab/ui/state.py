@@ -63,7 +63,7 @@ _PAGES_DIR = Path(__file__).resolve().parents[2] / "pages"
 class Session:
     """What one browser tab remembers. Change it through the functions of this module, which keep the URL in step."""
 
-    source: str = sources.SAMPLE
+    source: str = field(default_factory=sources.first)
     opened: tuple[cache.Key, Checkpoint] | None = None
     chosen: str | None = None  # the current tensor, if there is one
     config: QuantConfig = FIRST_CONFIG
@@ -178,6 +178,21 @@ def choose_tensor(name: str) -> None:
         raise ConfigError(f"{session.title} has no tensor {name!r}: choose one on the Open page")
     session.chosen = name
     _publish(session)
+
+
+def follow_tensor(name: str) -> None:
+    """`choose_tensor` for callbacks: nothing where a file without such a tensor was opened in the same moment."""
+    session = current()
+    if session.opened is not None and name in session.checkpoint.names:
+        choose_tensor(name)
+
+
+def neighbour(session: Session, step: int) -> str | None:
+    """The tensor of weights that comes `step` places after the current one in the file; None beyond either end."""
+    checkpoint = session.checkpoint
+    names = [n for n in checkpoint.names if n == session.chosen or holds_weights(checkpoint.spec(n))]
+    at = names.index(session.tensor) + step
+    return names[at] if 0 <= at < len(names) else None
 
 
 def choose_config(config: QuantConfig) -> None:
@@ -315,7 +330,11 @@ def _reopen(session: Session, source: str) -> None:
     try:
         _set(session, source, cache.checkpoint(source))
     except QuantlabError as error:
-        session.source, session.opened, session.problem = source, None, str(error)
+        gone = (
+            session.opened is not None and source == session.source and isinstance(error.__cause__, FileNotFoundError)
+        )
+        problem = f"{session.title} is not there any more: choose a file" if gone else str(error)
+        session.source, session.opened, session.problem = source, None, problem
     else:
         session.job, session.export = job, export
         if tensor in session.checkpoint.names:

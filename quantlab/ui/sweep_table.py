@@ -14,7 +14,7 @@ from quantlab.plots.scales import best_first, better, title
 from quantlab.sweeping import tables
 from quantlab.sweeping.tables import TOTAL
 from quantlab.ui import state, sweep_data
-from quantlab.ui.help import about
+from quantlab.ui.help import about, about_metric
 from quantlab.wording import counted
 
 SHOWN = 100_000  # rows; a much longer table loses search and selection
@@ -100,7 +100,7 @@ def columns(frame: pd.DataFrame) -> dict[str, Any]:
     for name, metric in METRICS.items():
         if name in frame:
             unit = OWN_FORMATS.get(name, FORMATS[metric.unit])
-            told = f"{about(name) or metric.help} {better(metric).capitalize()}."
+            told = f"{about_metric(name)} {better(metric).capitalize()}."
             config[name] = column.NumberColumn(title(name), help=told, format=unit)
     return config
 

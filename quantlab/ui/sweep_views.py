@@ -18,7 +18,7 @@ from quantlab.sweeping.estimate import duration
 from quantlab.sweeping.sweep import COLUMNS
 from quantlab.sweeping.tables import TOTAL
 from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_map, sweep_table, text, widgets
-from quantlab.ui.help import about
+from quantlab.ui.help import about, about_metric
 from quantlab.ui.sweep_results import Results
 from quantlab.ui.sweep_table import FILTERS
 from quantlab.wording import counted
@@ -118,7 +118,7 @@ def filling(session: state.Session, results: Results) -> None:
 
 def metrics_help() -> str:
     """Every metric in a line."""
-    return "\n".join(f"- **{metric.label}**: {about(name) or metric.help}" for name, metric in METRICS.items())
+    return "\n".join(f"- **{metric.label}**: {about_metric(name)}" for name, metric in METRICS.items())
 
 
 def _filters(place: Any, frame: pd.DataFrame) -> pd.DataFrame:

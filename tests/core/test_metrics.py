@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 import quantlab as ql
 from quantlab.core.granularity import ChannelRows, row_step
-from quantlab.core.metrics import batches_of, error_histogram, group_errors, group_sums, joined, outcomes
+from quantlab.core.metrics import (
+    batches_of,
+    error_histogram,
+    evaluate_quantized,
+    group_errors,
+    group_sums,
+    joined,
+    outcomes,
+)
 from quantlab.core.tensor import fit, fit_together, part_specs
 
 SHAPES = [(), (1,), (7,), (3, 50), (5, 7, 11), (40, 3000), (300_000,)]
@@ -57,6 +65,17 @@ def test_evaluate_is_the_measure_of_what_is_shipped(shape):
         }
         checked += 1
     assert checked > 50
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_was_quantized_already_is_measured_as_evaluate_measures(shape):
+    x = tensor(shape, ml_dtypes.bfloat16)
+    for config in CONFIGS:
+        try:
+            q = ql.quantize(x, config)
+        except ql.QuantlabError:
+            continue
+        assert evaluate_quantized(x, q, x.nbytes) == ql.evaluate(x, config), config
 
 
 @pytest.mark.parametrize("shape", [(50, 60), (1100, 500)], ids=["one piece", "several pieces"])

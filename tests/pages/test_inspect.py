@@ -6,6 +6,7 @@ import pytest
 from quantlab.core.calibration import CALIBRATIONS
 from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.core.dtypes import DTYPES
+from quantlab.core.metrics import evaluate
 from quantlab.core.statistics import describe
 from quantlab.ui import cache, text
 from tests.pages.app import messages, page
@@ -44,7 +45,14 @@ def test_figures_are_those_of_the_library():
     at = page("inspect", tensor="conv4.weight")
     assert not at.exception and not at.error
     figures = describe(cache.checkpoint("sample")[1].load("conv4.weight"))
-    assert metrics(at) == {
+    shown = metrics(at)
+    report = evaluate(cache.checkpoint("sample")[1].load("conv4.weight"), QuantConfig())
+    assert shown == {
+        "SQNR": f"{report.sqnr_db:.4g} dB",
+        "Bits per weight": f"{report.bits_per_weight:.4g} bits",
+        "Size": text.size(report.nbytes),
+        "Compression": f"{report.compression_ratio:.4g} ×",
+        "Clipped": text.percent(report.clipped_fraction),
         "Min": text.number(figures.minimum),
         "Max": text.number(figures.maximum),
         "Mean": text.number(figures.mean, 3),
@@ -211,3 +219,48 @@ def test_sweep_this_tensor_sweeps_it_alone_whatever_was_chosen_there_before():
     next(button for button in at.button if button.label == "Sweep this tensor").click().run()
     assert at.segmented_control(key="scope").value == "This one"
     assert any("× 1 tensor" in element.value for element in at.markdown)
+
+
+def test_a_step_to_the_next_tensor_and_back(model):
+    at = page("inspect", file=model, tensor="plain")
+    assert [at.button(key=label).disabled for label in ("Previous tensor", "Next tensor")] == [False, False]
+    at.button(key="Next tensor").click().run()
+    assert not at.exception and at.query_params["tensor"] == "positive"
+    at.button(key="Previous tensor").click().run()
+    at.button(key="Previous tensor").click().run()
+    assert at.query_params["tensor"] == "weight"
+    assert at.button(key="Previous tensor").disabled
+
+
+def test_what_the_configuration_makes_of_the_tensor_follows_every_choice():
+    at = page("inspect", tensor="lstm_cell.weight_ih")
+    x = cache.checkpoint("sample")[1].load("lstm_cell.weight_ih")
+    for dtype in ("int4", "fp16"):
+        at.selectbox(key="grid-of-dtype").select(dtype).run()
+        assert metrics(at)["SQNR"] == f"{evaluate(x, QuantConfig(dtype=dtype)).sqnr_db:.4g} dB"
+
+
+def test_the_typical_group_is_shown_first_and_no_grid_over_all_values():
+    at = page("inspect", tensor="lstm_cell.weight_ih", config="int4-sym-ch0-minmax")
+    assert any("of 512, the median range" in caption.value for caption in at.caption)
+    at.segmented_control(key="of").select("Whole tensor").run()
+    assert any("Every group has a grid of its own" in caption.value for caption in at.caption)
+
+
+def test_an_input_channel_that_stands_out_is_found_and_its_axis_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    x = np.random.default_rng(2).standard_normal((64, 256)).astype(np.float32)
+    x[:, 123] *= 50
+    np.savez(tmp_path / "m.npz", down_proj=x)
+    at = page("inspect", file=str(tmp_path / "m.npz"), tab="Channels")
+    assert "channel 123 along axis 1" in messages(at) and "(ch1)" in messages(at)
+    assert at.selectbox(key="axis1").value == 1
+    assert at.dataframe[0].value["channel"][0] == 123
+
+
+def test_a_tensor_of_zeros_has_no_picture_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    np.savez(tmp_path / "m.npz", dead=np.zeros((4, 4), np.float32))
+    at = page("inspect", file=str(tmp_path / "m.npz"))
+    assert not at.exception and charts(at) == 0
+    assert "Every value is 0: there is nothing to draw" in messages(at)

@@ -68,6 +68,15 @@ def test_a_sample_is_bounded_repeatable_and_has_the_outliers():
     assert compare_data.sample_of(x[:10]).size == 10
 
 
+@pytest.mark.parametrize("size", [3001, 5000, 200_000])
+def test_the_largest_are_those_of_a_full_sort(size):
+    x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    x[-1] = -9  # beyond the last whole block
+    found = compare_data.largest(x, 100)
+    np.testing.assert_array_equal(np.sort(np.abs(x[found])), np.sort(np.abs(x))[-100:])
+    assert np.unique(compare_data.largest(np.full(size, 2, np.float32), 100)).size == 100
+
+
 def test_one_value_alone_can_be_compared(session):
     side = compare_data.side(session, "scalar", QuantConfig())
     assert side.usage.used == 1

@@ -6,7 +6,7 @@ from streamlit.testing.v1 import AppTest
 
 from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.errors import ConfigError
-from quantlab.ui import state
+from quantlab.ui import cache, state
 from tests.pages.app import MAIN, page, started
 
 SAMPLE_TENSORS = 15
@@ -167,6 +167,35 @@ def test_the_sidebar_changes_the_tensor(model):
     at = started(file=str(model))
     at.sidebar.selectbox[0].select("small").run()
     assert session(at).tensor == at.query_params["tensor"] == "small"
+
+
+def test_another_file_and_a_tensor_of_the_old_one_in_one_rerun_do_no_harm(model):
+    """The selector's change and an upload may arrive together: the callback finds the new file open."""
+    at = started(file=str(model), tensor="small")
+    at.sidebar.selectbox[0].select("large")
+    state._set(session(at), "sample", cache.checkpoint("sample"))  # as the callback of an upload does
+    at.query_params.clear()
+    at.run()
+    assert not at.exception
+    assert session(at).tensor in session(at).checkpoint.names
+
+
+def test_neighbours_are_those_of_the_file_that_hold_weights(model):
+    at = started(file=str(model), tensor="small")
+    assert state.neighbour(session(at), 1) == "large"
+    assert state.neighbour(session(at), -1) is None
+    at = started(file=str(model), tensor="large")
+    assert (state.neighbour(session(at), -1), state.neighbour(session(at), 1)) == ("small", None)
+    assert state.neighbour(session(started(file=str(model), tensor="counts")), -1) == "large"
+
+
+def test_the_model_that_the_server_was_started_for_is_open_first(model, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_MODEL", str(model))
+    at = started()
+    assert session(at).source == at.query_params["file"] == str(model)
+    monkeypatch.setenv("QUANTLAB_MODEL", str(model) + "x")
+    at = started()
+    assert not at.exception and "There is no" in at.error[0].value
 
 
 def test_main_is_the_script_that_the_server_runs():

@@ -86,7 +86,11 @@ def job_of(checkpoint, configs=CONFIGS, names=None):
 def test_rows_are_kept_as_each_tensor_ends_and_taken_from_there_the_next_time(checkpoint):
     first = job_of(checkpoint)
     [record] = sweep_store.reach()[0].sweeps()
-    assert record.complete and record.title == "model.safetensors" and record.location == "/models/model.safetensors"
+    assert (
+        record.complete
+        and record.title == "models/model.safetensors"
+        and record.location == "/models/model.safetensors"
+    )
     assert first.result.held == 0
     again = job_of(checkpoint)
     assert again.result.held == len(again.result.frame) == record.rows_total

@@ -50,6 +50,8 @@ KINDS = (
     Shards("torch", "pytorch_model.bin", ".bin", lambda file: _pytorch_entries(file), others=True),
 )
 
+# Files that are a whole model wherever they lie: one of them is what a folder holds, if it holds nothing of the above.
+ALONE = (".pt", ".pth", ".pth.tar", ".ckpt", ".gguf", ".onnx", ".keras", ".h5")
 
 INDEX_SUFFIXES = tuple(kind.index for kind in KINDS)
 
@@ -79,6 +81,10 @@ def open_folder(folder: Path, open_file: OpenFile) -> Checkpoint:
         if len(files) == 1 and not indexes:
             return open_file(member(folder, files[0]))
         seen += indexes + files
+    alone = [name for name in names if name.lower().endswith(ALONE)]
+    if len(alone) == 1 and not seen:
+        return open_file(member(folder, alone[0]))
+    seen += alone
     found, legal = ", ".join(map(shown, seen[:5])) or "none", " or ".join(kind.suffix for kind in KINDS)
     raise CheckpointError(
         f"the folder {shown(folder.name)} must have one index ({KINDS[0].index}) or one file of {legal}, and has "

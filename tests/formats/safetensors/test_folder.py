@@ -44,7 +44,7 @@ def write_index(place, weight_map, **more):
 def test_a_model_in_several_files_is_one_checkpoint(folder):
     with open_checkpoint(folder) as checkpoint:
         assert checkpoint.names == ["a", "b", "c"]
-        assert checkpoint.title == "model"
+        assert checkpoint.title == f"{folder.parent.name}/model"  # "model" says nothing by itself
         assert [checkpoint.load(name)[0] for name in "abc"] == [97, 98, 99]
         lines = "".join(f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\n" for file in PARTS)
         assert checkpoint.sha256() == hashlib.sha256(lines.encode()).hexdigest()
@@ -64,6 +64,27 @@ def test_a_snapshot_of_hugging_faces_cache_is_followed_into_its_store(tmp_path):
     safetensors.numpy.save_file({"a": np.ones(2, np.float32)}, blobs / "0123")
     (snapshot / "model.safetensors").symlink_to("../../blobs/0123")
     assert open_checkpoint(snapshot).names == ["a"]
+
+
+@pytest.mark.parametrize("name", ["best.pth.tar", "model.pth", "last.CKPT"])
+def test_a_folder_with_one_other_file_of_pytorch_is_that_file(tmp_path, name):
+    torch.save({"a": torch.ones(2)}, tmp_path / name)
+    (tmp_path / "log.txt").write_text("")
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.names == ["a"]
+    torch.save({"a": torch.ones(2)}, tmp_path / f"other-{name}")
+    with pytest.raises(CheckpointError, match=f"other-{name}.*open one of the files"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_snapshot_is_called_by_its_repository(tmp_path):
+    place = tmp_path / "models--org--tiny" / "snapshots" / "4e20de36"
+    place.mkdir(parents=True)
+    for file, names in PARTS.items():
+        safetensors.numpy.save_file({name: np.ones(3, np.float32) for name in names}, place / file)
+    write_index(place, {name: file for file, names in PARTS.items() for name in names})
+    with open_checkpoint(place) as checkpoint:
+        assert checkpoint.title == "org/tiny"
 
 
 def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
