@@ -188,7 +188,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, name: str | None = None, al
     ----------
     path : a regular file, or a folder with one .safetensors or .bin file, or an index of several. Or the
         URL of one: s3://bucket/model.safetensors, or https://host/model/ with a model.safetensors, or its index, in it.
-        Only the bytes that are asked for are read. URLs need what requirements-cluster.txt names.
+        Only the bytes that are asked for are read. s3:// and others need what requirements-cluster.txt names.
     name : what to call it in messages, if not by the last part of `path`; also names the one tensor of a .npy file.
     alone : read no other file, though this one may name some in its folder (ONNX does): right for an upload.
 

@@ -1,4 +1,4 @@
-"""Files behind a URL, read through fsspec: only the bytes that are asked for, and as an `InputFile`.
+"""Files behind a URL: only the bytes that are asked for, and as an `InputFile`. What is no web server, fsspec reads.
 
 So every format opens from every place, with the same checks. The URL is the caller's own, never one that a file names;
 what the place answers is a stranger's word all the same, and is held to its length.
@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from ...core import pool
-from ...errors import CheckpointError
+from ...errors import CheckpointError, QuantlabError
 from ...wording import as_text, shown
+from . import web
 from .files import InputFile
 
 # Places that hold bytes. fsspec knows more: some of them follow what is written in a file, or run a program.
@@ -27,10 +28,16 @@ INSTALL = "install them with: pip install -c constraints.txt -r requirements-clu
 
 BLOCK = 1 << 18  # bytes fetched for a smaller read, and kept: headers are read number by number
 BLOCKS = 16  # blocks kept per file
-PART = 8 << 20  # bytes per request of a large read: 0.1 s of a fast line, so that a request's latency is lost in it
 TOGETHER = 8  # requests at a time
 PAUSES = (0.3, 1.0)  # seconds before a request that failed is made again
-FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError)
+FINAL = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotImplementedError,
+    ImportError,
+    web.Refused,
+)
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 # What tells one version of a file from the next, by the names that fsspec's places give it.
@@ -64,8 +71,12 @@ def local_path(url: str) -> Path | None:
     >>> local_path("file:///data/a%20b.npy").as_posix()
     '/data/a b.npy'
     """
-    parts = urlsplit(url)
-    return Path(url2pathname(parts.path)) if parts.scheme.lower() == "file" else None
+    if url.partition("://")[0].lower() != "file":
+        return None
+    try:
+        return Path(url2pathname(urlsplit(url).path))
+    except ValueError as error:
+        raise CheckpointError(f"cannot open {shown(url, 200)}: it is no URL of a file") from error
 
 
 def public(url: str) -> str:
@@ -112,9 +123,8 @@ class RemoteFile(InputFile):
         self.name = as_text(name or unquote(PurePosixPath(public(url)).name) or url)
         self._where = shown(public(url), 200)
         self._digest = None
-        self._system, self._place = self._connect(url)
+        self._place = self._connect(url)
         self.size, *_ = self._stamp = self._look()
-        self._check_parts()
         self._block = lru_cache(BLOCKS)(self._fetch_block)
 
     def read_into(self, offset: int, out: memoryview) -> None:
@@ -127,9 +137,10 @@ class RemoteFile(InputFile):
         if len(out) < BLOCK:
             self._copy_blocks(offset, out)
             return
-        for start in range(0, len(out), PART * TOGETHER):
+        step = web.PART * TOGETHER
+        for start in range(0, len(out), step):
             pool.check_cancel()
-            self._fetch(offset + start, out[start : start + PART * TOGETHER])
+            self._fetch(offset + start, out[start : start + step])
         self._check_version()
 
     @property
@@ -151,25 +162,26 @@ class RemoteFile(InputFile):
         """Further reads raise CheckpointError."""
         self._open = False
 
-    def _connect(self, url: str) -> tuple[Any, str]:
-        """fsspec's file system, and the place in it."""
-        protocol = urlsplit(url).scheme.lower()
+    def _connect(self, url: str) -> "web.WebFile | StoredFile":
+        """The place that is read from."""
+        protocol = url.partition("://")[0].lower()
         if protocol not in PLACES:
             raise CheckpointError(
                 f"cannot open {self._where}: quantlab reads paths, file:// and {', '.join(PLACES)} URLs"
             )
+        if protocol in ("http", "https"):
+            return web.WebFile(url)
         try:
-            from fsspec.core import url_to_fs
+            import fsspec  # noqa: F401
         except ImportError as error:
             raise CheckpointError(
-                f"cannot open {self._where}: URLs need fsspec and its companions; {INSTALL}"
+                f"cannot open {self._where}: such URLs need fsspec and its companions; {INSTALL}"
             ) from error
-        return self._asked("open", lambda: url_to_fs(url))
+        return self._asked("open", lambda: StoredFile(url))
 
     def _look(self) -> tuple[Any, ...]:
         """The file's size and what tells its version, as they are now."""
-        self._asked("open", lambda: self._system.invalidate_cache(self._place))
-        info = self._asked("open", lambda: self._system.info(self._place))
+        info = self._asked("open", self._place.look)
         if info.get("type", "file") != "file":
             raise CheckpointError(f"cannot open {self._where}: it is a folder; end it in / to open the model in it")
         if not isinstance(info.get("size"), int):
@@ -178,27 +190,9 @@ class RemoteFile(InputFile):
             )
         return (info["size"], *(str(info.get(key, "")) for key in _VERSION))
 
-    def _check_parts(self) -> None:
-        """CheckpointError unless parts of the file can be read: a plain HTTP server may always send the whole."""
-        if not urlsplit(self.url).scheme.lower().startswith("http") or self.size < 2:
-            return
-        with self._system.open(self._place, "rb", cache_type="none", size=self.size) as file:
-            file.seek(self.size - 1)
-            try:
-                last = file.read(1)
-            except ValueError as error:  # fsspec's own check, before anything is downloaded
-                raise CheckpointError(
-                    f"cannot open {self._where}: the server only sends whole files (it has no HTTP ranges); "
-                    f"download it first"
-                ) from error
-            except Exception as error:
-                raise self._failure("read", error) from error
-        if len(last) != 1:
-            raise CheckpointError(f"{self} has {self.size} bytes by the server's word, and fewer are there")
-
     def _check_version(self) -> None:
         """CheckpointError if the file has changed since it was opened."""
-        if self._look() != self._stamp:
+        if not self._place.tells_changes and self._look() != self._stamp:
             raise self._changed()
 
     def _copy_blocks(self, offset: int, out: memoryview) -> None:
@@ -218,21 +212,17 @@ class RemoteFile(InputFile):
 
     def _fetch(self, offset: int, out: memoryview) -> None:
         """Fill `out` by requests that run at the same time."""
-        ends = [min(start + PART, len(out)) for start in range(0, len(out), PART)]
-        starts = [0, *ends[:-1]]
-        places = [self._place] * len(starts)
-        first, last = ([offset + at for at in cuts] for cuts in (starts, ends))
-        parts = self._asked("read", lambda: self._system.cat_ranges(places, first, last, on_error="raise"))
-        for start, end, part in zip(starts, ends, parts, strict=True):
-            if len(part) != end - start:
-                raise CheckpointError(f"{self} was asked for {end - start} bytes, and sent {len(part)}: open it again")
-            out[start:end] = part
+        self._asked("read", lambda: self._place.fetch(offset, out))
 
     def _asked(self, what: str, request: Callable[[], Result]) -> Result:
         """The answer to a request, made again if it fails for a reason that may pass."""
         for pause in _pauses():
             try:
                 return request()
+            except web.Changed as error:
+                raise self._changed() from error
+            except QuantlabError:
+                raise
             # Every place has its own library, with errors of its own kind.
             except Exception as error:
                 if pause is None or isinstance(error, FINAL):
@@ -250,6 +240,33 @@ class RemoteFile(InputFile):
     __del__ = close
 
 
+class StoredFile:
+    """A file in a place that fsspec reads: of a cloud, or of another protocol than HTTP."""
+
+    tells_changes = False  # only a further look does
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self._system, self._path = url_to_fs(url)
+
+    def look(self) -> dict[str, Any]:
+        """What is known of it now: "size", "type", and what tells its version."""
+        self._system.invalidate_cache(self._path)
+        return self._system.info(self._path)
+
+    def fetch(self, offset: int, out: memoryview) -> None:
+        """Fill `out` from `offset`, by requests that run at the same time."""
+        ends = [min(start + web.PART, len(out)) for start in range(0, len(out), web.PART)]
+        starts = [0, *ends[:-1]]
+        first, last = ([offset + at for at in cuts] for cuts in (starts, ends))
+        parts = self._system.cat_ranges([self._path] * len(starts), first, last, on_error="raise")
+        for start, end, part in zip(starts, ends, parts, strict=True):
+            if len(part) != end - start:
+                raise ConnectionError(f"the server was asked for {end - start} bytes, and sent {len(part)}")
+            out[start:end] = part
+
+
 def _pauses() -> Iterator[float | None]:
     yield from PAUSES
     yield None
@@ -257,5 +274,6 @@ def _pauses() -> Iterator[float | None]:
 
 def _one_line(error: Exception) -> str:
     """What a library says, as the end of a sentence; its kind where it says nothing. URLs in it lose their secrets."""
-    words = re.sub(r"[a-z0-9+.-]+://[^\s'\"<>]+", lambda url: public(url[0]), " ".join(str(error).split()))
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    words = re.sub(r"[a-z0-9+.-]+://[^\s'\"<>]+", lambda url: public(url[0]), " ".join(said.split()))
     return words[:200].rstrip(".") or type(error).__name__

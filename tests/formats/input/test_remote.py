@@ -1,4 +1,4 @@
-"""Files behind URLs: read by fsspec from a real server on loopback, the same values as from the disk."""
+"""Files behind URLs: read from a real server on loopback, the same values as from the disk."""
 
 import json
 import os
@@ -13,12 +13,11 @@ import safetensors.numpy
 import quantlab as ql
 from quantlab.errors import CheckpointError
 from quantlab.formats import FORMATS, open_checkpoint
-from quantlab.formats.input import remote
+from quantlab.formats.input import remote, web
 
 from ...webserver import serving
 
 pytest.importorskip("fsspec", reason="needs requirements-cluster.txt")
-pytest.importorskip("aiohttp", reason="needs requirements-cluster.txt")
 
 WRITTEN = [name for name, known in FORMATS.items() if known.writable and known.open]
 ARRAYS = {
@@ -112,7 +111,7 @@ def test_only_the_bytes_that_are_wanted_are_sent(server, model):
 
 
 def test_large_tensors_arrive_whole_whatever_the_size_of_a_request(server, monkeypatch):
-    monkeypatch.setattr(remote, "PART", 70_001)
+    monkeypatch.setattr(web, "PART", 70_001)
     monkeypatch.setattr(remote, "TOGETHER", 3)
     x = np.random.default_rng(2).standard_normal(500_003).astype(np.float32)
     np.save(server.folder / "x.npy", x)
@@ -186,7 +185,7 @@ def test_file_urls_are_paths(tmp_path):
 def test_without_fsspec_urls_are_refused_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    assert "requirements-cluster.txt" in said(lambda: open_checkpoint("https://host/x.npy"))
+    assert "requirements-cluster.txt" in said(lambda: open_checkpoint("s3://host/x.npy"))
 
 
 def test_an_export_from_a_url_says_what_it_comes_from_and_nothing_secret(server, model, tmp_path):
