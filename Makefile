@@ -13,12 +13,13 @@ MODELS := $(VENV)/models.stamp
 # A browser opens where there is a desktop to open it on.
 DESKTOP := $(if $(CI),,$(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(shell uname)))
 
-.PHONY: help app test check bench clean
+.PHONY: help app test check fuzz bench clean
 
 help:
 	@echo "make app    start the app in the browser (MODEL=path to open a model, PORT=8502 for another port)"
 	@echo "make test   run every test, in a real browser too"
 	@echo "make check  lint, check the formatting, check the types"
+	@echo "make fuzz   open damaged files of every format for ten minutes each (FORMAT=gguf MINUTES=60 for others)"
 	@echo "make bench  time the kernels against NumPy, torch and onnxruntime"
 	@echo "make clean  remove the environment and every cache"
 
@@ -33,6 +34,9 @@ check: $(DEV)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy quantlab
+
+fuzz: $(DEV)
+	$(BIN)/python -m tests.fuzz $(or $(FORMAT),all) --minutes $(or $(MINUTES),10)
 
 bench: $(DEV) $(MODELS)
 	$(BIN)/python -m benchmarks
