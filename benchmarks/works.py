@@ -109,7 +109,7 @@ def entropy_search(x: np.ndarray) -> Call:
     """The threshold, given the histogram of |x|."""
     counts = np.histogram(np.abs(x), peers.BINS)[0]
     width = np.abs(x).max() / peers.BINS
-    return lambda: float(kernels.best_window(counts, peers.LEVELS, False)[1] * width)
+    return lambda: float(kernels.entropy.best_window(counts, peers.LEVELS, False)[1] * width)
 
 
 def pack(bits: int, x: np.ndarray) -> Call:

@@ -13,7 +13,6 @@ from .core.calibration import CALIBRATIONS, EMA, MSE, Entropy, Exact, MinMax, Mo
 from .core.config import PRESETS, QuantConfig, combinations, grid
 from .core.dtypes import DTYPES, MAPPINGS
 from .core.granularity import PerChannel, PerGroup, PerTensor
-from .core.kernelcache import survive_damage
 from .core.metrics import METRICS, ErrorReport, evaluate, measure
 from .core.observer import DynamicQuantizer, Observer
 from .core.packing import pack, unpack
@@ -40,9 +39,6 @@ from .sweeping.store import ResultStore, SweepRecord
 from .sweeping.sweep import sweep
 
 __version__ = VERSION
-
-# Numba would raise from the first call of a kernel whose file a crash has cut.
-survive_damage()
 
 __all__ = [
     "CALIBRATIONS",

@@ -40,8 +40,8 @@ def _narrow(bits: np.ndarray, out: np.ndarray) -> None:
 
 # Types that are converted part by part, in cache. NumPy widens float16 at a tenth of the speed; ml_dtypes holds the GIL
 WIDENED: dict[np.dtype, Callable[[np.ndarray, np.ndarray], object]] = {
-    np.dtype(np.float16): kernels.widen_float16,
-    np.dtype(ml_dtypes.bfloat16): kernels.widen_bfloat16,
+    np.dtype(np.float16): kernels.widen.widen_float16,
+    np.dtype(ml_dtypes.bfloat16): kernels.widen.widen_bfloat16,
     **{dtype: _from_table(dtype) for dtype in NARROW_FLOATS if dtype.itemsize == 1},
     np.dtype(np.float64): _narrow,
 }
@@ -133,7 +133,7 @@ def transposed(matrix: np.ndarray) -> np.ndarray:
     """The transpose of a matrix of up to 64 bits per item, written out; several times as fast as NumPy's copy."""
     out = np.empty(matrix.shape[::-1], matrix.dtype)
     bits = np.dtype(f"u{matrix.itemsize}")
-    kernels.transpose(matrix.view(bits), out.view(bits))
+    kernels.widen.transpose(matrix.view(bits), out.view(bits))
     return out
 
 

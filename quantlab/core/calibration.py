@@ -145,13 +145,15 @@ class Entropy(Calibration):
 
         def window(counts: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> Range:
             left, right = np.empty(low.shape, np.int64), np.empty(low.shape, np.int64)
-            kernels.best_windows(counts, count, not signed, left, right)
+            kernels.entropy.best_windows(counts, count, not signed, left, right)
             width = (high - low) / self.bins
             return low + left * width, np.where(right == self.bins, high, low + right * width)
 
         def counts_of(x: np.ndarray, size: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
             counts = np.empty((*low.shape, self.bins), np.int64)
-            kernels.histogram(x, size, np.ascontiguousarray(low), np.ascontiguousarray(high), int(signed), counts)
+            kernels.histograms.histogram(
+                x, size, np.ascontiguousarray(low), np.ascontiguousarray(high), int(signed), counts
+            )
             return counts
 
         ends = iter(groups.solve(windows, SEARCHED))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, ShapeError
 from . import kernels
-from .kernels import Fitted, Grid, Storage
+from .kernels.fitting import Fitted, Grid, Storage
 
 SUMS = 5  # sum e^2, sum |e|, sum decoded^2, max |e|, clipped values
 
@@ -146,16 +146,16 @@ class IntegerCodec:
 
         False if there was `check` for NaN and infinity, and x holds one: what was written then means nothing.
         """
-        return kernels.encode(x, size, fitted, self.grid, check, codes)
+        return kernels.codes.encode(x, size, fitted, self.grid, check, codes)
 
     def decode(self, codes: np.ndarray, size: int, fitted: Fitted, x: np.ndarray) -> None:
         """Write the values of `codes` into x (float32)."""
-        kernels.decode(codes, size, fitted, x)
+        kernels.codes.decode(codes, size, fitted, x)
 
     def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """Error sums of every group: float64 [rows, groups, SUMS], as `kernels.error_sums` defines them."""
+        """Error sums of every group: float64 [rows, groups, SUMS], as `kernels.errors.error_sums` defines them."""
         sums = np.empty((*fitted.scale.shape, SUMS))
-        kernels.error_sums(x, size, fitted, self.grid, sums)
+        kernels.errors.error_sums(x, size, fitted, self.grid, sums)
         return sums
 
 
@@ -204,7 +204,7 @@ class CastCodec:
             decoded = np.clip(x, -self.limit, self.limit).astype(self.dtype).astype(np.float32)
         sums = np.zeros((x.shape[0], 1, SUMS))
         for r in range(x.shape[0]):
-            kernels.difference_sums(x[r], decoded[r], sums[r, 0])
+            kernels.errors.difference_sums(x[r], decoded[r], sums[r, 0])
             sums[r, 0, 4] = np.count_nonzero(np.abs(x[r]) >= self.overflow)
         return sums
 
@@ -216,7 +216,7 @@ class BlockCodec(IntegerCodec):
     The scale is rounded to float16 after the codes were chosen with the unrounded one, as ggml does.
     """
 
-    rule: Callable = kernels.encode_extreme
+    rule: Callable = kernels.ggml.encode_extreme
     block: int = 32
 
     is_plain = False
@@ -257,7 +257,7 @@ class BlockCodec(IntegerCodec):
         decoded = np.empty_like(x)
         self.decode(self._choose(x, size)[0], size, fitted, decoded)
         sums = np.zeros((*fitted.scale.shape, SUMS))
-        kernels.group_difference_sums(x, decoded, size, sums)
+        kernels.errors.group_difference_sums(x, decoded, size, sums)
         return sums
 
 
@@ -332,11 +332,11 @@ DTYPES: dict[str, NumberFormat] = {
     "int16": IntegerFormat("int16", 16),
     "fp16": CastFormat("fp16", 16, np.dtype(np.float16)),
     "bf16": CastFormat("bf16", 16, np.dtype(ml_dtypes.bfloat16)),
-    "q8_0": BlockFormat("q8_0", 8, "symmetric", kernels.encode_magnitude),
-    "q4_0": BlockFormat("q4_0", 4, "symmetric", kernels.encode_extreme),
-    "q4_1": BlockFormat("q4_1", 4, "uniform", kernels.encode_ranged),
-    "q5_0": BlockFormat("q5_0", 5, "symmetric", kernels.encode_extreme),
-    "q5_1": BlockFormat("q5_1", 5, "uniform", kernels.encode_ranged),
+    "q8_0": BlockFormat("q8_0", 8, "symmetric", kernels.ggml.encode_magnitude),
+    "q4_0": BlockFormat("q4_0", 4, "symmetric", kernels.ggml.encode_extreme),
+    "q4_1": BlockFormat("q4_1", 4, "uniform", kernels.ggml.encode_ranged),
+    "q5_0": BlockFormat("q5_0", 5, "symmetric", kernels.ggml.encode_extreme),
+    "q5_1": BlockFormat("q5_1", 5, "uniform", kernels.ggml.encode_ranged),
 }
 
 
@@ -350,7 +350,7 @@ def fit_ranges(codecs: Sequence[IntegerCodec], lo: np.ndarray, hi: np.ndarray) -
     """`fit_range` of every codec: float32 [codecs, rows, groups] each."""
     fitted = Fitted(*np.empty((len(Fitted._fields), len(codecs), *lo.shape), np.float32))
     grids, storages = np.array([c.grid for c in codecs]), np.array([c.scale_type.storage for c in codecs])
-    kernels.fit_all(np.ascontiguousarray(lo), np.ascontiguousarray(hi), grids, storages, fitted)
+    kernels.fitting.fit_all(np.ascontiguousarray(lo), np.ascontiguousarray(hi), grids, storages, fitted)
     return fitted
 
 
@@ -362,10 +362,10 @@ def total_error_sums(codecs: Sequence[Codec], x: np.ndarray, size: int, fitted: 
     totals = np.zeros((len(codecs), SUMS))
     grids = [c.grid for c in codecs if isinstance(c, IntegerCodec) and not isinstance(c, BlockCodec)]
     if len(grids) == len(codecs):
-        kernels.all_error_sums(x, size, fitted, np.array(grids), totals)
+        kernels.errors.all_error_sums(x, size, fitted, np.array(grids), totals)
         return totals
     for codec, total, *one in zip(codecs, totals, *fitted, strict=True):
-        kernels.fold_sums(codec.error_sums(x, size, Fitted(*one)), total)
+        kernels.errors.fold_sums(codec.error_sums(x, size, Fitted(*one)), total)
     return totals
 
 

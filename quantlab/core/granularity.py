@@ -211,7 +211,7 @@ class Groups:
             # A piece of whole groups fills its own part; of a single group several pieces see something.
             whole = piece.total == 0
             part_lo, part_hi = (ends[piece.at] if whole else np.empty((1, 1, batches)) for ends in (lo, hi))
-            kernels.extents(self.block(piece), self.size, piece.first, piece.total, part_lo, part_hi)
+            kernels.order.extents(self.block(piece), self.size, piece.first, piece.total, part_lo, part_hi)
             return part_lo, part_hi
 
         for piece, (part_lo, part_hi) in zip(pieces, pool.run(extents, pieces), strict=True):

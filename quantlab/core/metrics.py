@@ -13,7 +13,7 @@ from .arrays import as_float32, as_values, raise_non_finite, widened
 from .config import QuantConfig, check_config
 from .dtypes import SUMS, cut, total_error_sums
 from .granularity import PIECE, Groups, PerTensor, Piece
-from .kernels import Fitted
+from .kernels.fitting import Fitted
 from .tensor import QuantizedTensor, fit, fit_together, packed_nbytes, shares_ranges
 
 
@@ -211,7 +211,7 @@ def run_batches(groups: Groups, batches: Sequence[Batch]) -> PieceSums:
         for batch in batches:
             pool.check_cancel()  # ten searches of a piece take a second
             sums[batch.at] = batch.sums(part, piece)
-        return kernels.sum_of_squares(part.matrix), max(-lo.min(), hi.max()), sums
+        return kernels.errors.sum_of_squares(part.matrix), max(-lo.min(), hi.max()), sums
 
     powers, peaks, sums = zip(*pool.run(piece_sums, groups.pieces()), strict=True)
     for batch in batches:
@@ -317,8 +317,8 @@ def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
     def part(start: int) -> tuple[float, np.ndarray]:
         values, decoded = (widened(array[None, start : start + PIECE]) for array in (flat, flat_hat))
         sums = np.zeros(SUMS)
-        kernels.difference_sums(values[0], decoded[0], sums)
-        return kernels.sum_of_squares(values), sums
+        kernels.errors.difference_sums(values[0], decoded[0], sums)
+        return kernels.errors.sum_of_squares(values), sums
 
     parts = pool.run(part, range(0, flat.size, PIECE))
     signal = Signal(flat.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
@@ -352,7 +352,7 @@ def error_histogram(
     def counts_of(part: np.ndarray, size: int, piece: Piece) -> np.ndarray:
         counts = np.zeros((1, 1, bins), np.int64)
         ends = np.full((1, 1), -limit), np.full((1, 1), limit)
-        kernels.histogram(part, size, *ends, 0, counts)
+        kernels.histograms.histogram(part, size, *ends, 0, counts)
         return counts[0, 0]
 
     return np.linspace(-limit, limit, bins + 1), np.sum(groups.each(counts_of), axis=0)

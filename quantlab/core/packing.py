@@ -73,9 +73,9 @@ def pack_part(codes: np.ndarray, bits: int, high_first: bool) -> np.ndarray:
     packed = np.empty(codes.size * bits // 8, np.uint8)
     if bits < 8:
         together = 8 // math.gcd(8, bits)  # so many codes fill whole bytes
-        kernels.pack_words(codes.view(f"u{together}"), bits, packed.reshape(-1, together * bits // 8))
+        kernels.packing.pack_words(codes.view(f"u{together}"), bits, packed.reshape(-1, together * bits // 8))
     else:
-        kernels.pack_bits(codes.view(np.uint16), bits, packed)
+        kernels.packing.pack_bits(codes.view(np.uint16), bits, packed)
     return turned(packed, high_first)[: packed_size(count, bits)]
 
 
@@ -132,9 +132,9 @@ def unpack_part(packed: np.ndarray, bits: int, dtype: np.dtype, high_first: bool
     sign = 1 << (bits - 1) if dtype.kind == "i" else 0
     if bits < 8:
         together = 8 // math.gcd(8, bits)
-        kernels.unpack_words(packed.reshape(-1, together * bits // 8), bits, sign, codes.view(f"u{together}"))
+        kernels.packing.unpack_words(packed.reshape(-1, together * bits // 8), bits, sign, codes.view(f"u{together}"))
     else:
-        kernels.unpack_bits(packed, bits, sign, codes)
+        kernels.packing.unpack_bits(packed, bits, sign, codes)
     return turned(codes, high_first)
 
 

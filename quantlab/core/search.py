@@ -12,7 +12,9 @@ from ..errors import ConfigError, check_integer
 from . import kernels, pool
 from .dtypes import Codec, IntegerCodec
 from .granularity import PIECE, Groups, Piece
-from .kernels import FLOAT32_MAX, Fitted, Sides, Work
+from .kernels.changes import Work
+from .kernels.fitting import FLOAT32_MAX, Fitted
+from .kernels.sides import Sides
 from .ranging import Calibration, Range
 
 
@@ -55,7 +57,7 @@ class MSE(Calibration):
         full = codec.mapping.widen(*groups.extents)
         lo, hi = (np.array(end) for end in full)
         plan, grid, storage = plan_for(codec), codec.grid, codec.scale_type.storage
-        kernels.search_ranges(groups.matrix, groups.size, plan.numbers, grid, storage, lo, hi)
+        kernels.ranges.search_ranges(groups.matrix, groups.size, plan.numbers, grid, storage, lo, hi)
         return not_worse(groups, codec, (lo, hi), full)
 
 
@@ -91,13 +93,13 @@ class Plan:
     rounds: Sequence[Sequence[tuple[tuple[float, float, float], np.ndarray]]]
 
     @cached_property
-    def numbers(self) -> kernels.Plan:
+    def numbers(self) -> kernels.narrowing.Plan:
         """All directions, one after the other."""
         sizes = [(number, len(shares)) for number, ways in enumerate(self.rounds) for _, shares in ways]
         ends = np.cumsum([size for _, size in sizes])
         slices = [(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)]
         ways = [(way, shares) for ways in self.rounds for way, shares in ways]
-        return kernels.Plan(
+        return kernels.narrowing.Plan(
             np.array([way for way, _ in ways]), np.concatenate([shares for _, shares in ways]), np.array(slices)
         )
 
@@ -226,9 +228,9 @@ def errors_of(groups: Groups, lo: np.ndarray, hi: np.ndarray, codec: IntegerCode
     def of_part(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
         errors, grid, storage = np.zeros(len(lo)), codec.grid, codec.scale_type.storage
         if about:
-            kernels.about_errors(x[0], lo, hi, factor, grid, storage, errors)
+            kernels.trials.about_errors(x[0], lo, hi, factor, grid, storage, errors)
         else:
-            kernels.range_errors(x[0], lo, hi, grid, storage, errors)
+            kernels.ranges.range_errors(x[0], lo, hi, grid, storage, errors)
         return errors
 
     return groups.combine(of_part, np.add, np.zeros((1, 1, len(lo))))[0, 0]
@@ -263,7 +265,7 @@ class Binned:
 
         def bins_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
             bins = np.zeros((2, BINS, 2))
-            kernels.log_histogram(x[0], np.float32(center), first, bins)
+            kernels.histograms.log_histogram(x[0], np.float32(center), first, bins)
             return bins
 
         bins = groups.combine(bins_of, np.add, np.zeros((1, 1, 2, BINS, 2)))[0, 0].reshape(-1, 2)
@@ -276,7 +278,9 @@ class Binned:
         grid, storage = codec.grid, codec.scale_type.storage
 
         def fill(part: slice) -> None:
-            kernels.binned_errors(self.counts, self.means, self.center, lo[part], hi[part], grid, storage, errors[part])
+            kernels.ranges.binned_errors(
+                self.counts, self.means, self.center, lo[part], hi[part], grid, storage, errors[part]
+            )
 
         pool.run(fill, [slice(i, i + 16) for i in range(0, len(lo), 16)])
         return errors
@@ -320,9 +324,9 @@ class Octav(Calibration):
         else:
             inside = at_zero[..., 1] + at_zero[..., 3]
         lo, hi, signed = center.copy(), center.copy(), float(mapping.signed)
-        kernels.octav_step(outside(groups, lo, hi), inside, 0.0, signed, smallest, largest, lo, hi)
+        kernels.octav.octav_step(outside(groups, lo, hi), inside, 0.0, signed, smallest, largest, lo, hi)
         for _ in range(self.iterations):
-            if not kernels.octav_step(outside(groups, lo, hi), inside, share, signed, smallest, largest, lo, hi):
+            if not kernels.octav.octav_step(outside(groups, lo, hi), inside, share, signed, smallest, largest, lo, hi):
                 break
         return lo, hi
 
@@ -332,7 +336,7 @@ def outside(groups: Groups, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
 
     def sums_of(x: np.ndarray, size: int, at: tuple) -> np.ndarray:
         sums = np.empty((*lo[at].shape, 4))
-        kernels.group_tail_sums(x, size, lo[at], hi[at], sums)
+        kernels.order.group_tail_sums(x, size, lo[at], hi[at], sums)
         return sums
 
     return groups.combine(sums_of, np.add, np.zeros((*lo.shape, 4)))
@@ -398,7 +402,9 @@ def swept(groups: Groups, codec: IntegerCodec, either_sign: bool) -> Fitted:
         sides = sides_of(codec, either_sign, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
         work = work_for(max(Exact.ROOM, part.size), part.size, len(sides.up))
         grid, storage, pow2 = codec.grid, codec.scale_type.storage, float(codec.pow2_scale)
-        kernels.exact_scales(part.matrix, part.size, sides, grid, storage, pow2, work, fitted.scale, fitted.zero_point)
+        kernels.exact.exact_scales(
+            part.matrix, part.size, sides, grid, storage, pow2, work, fitted.scale, fitted.zero_point
+        )
         return fitted
 
     return Fitted(*groups.solve(search))
@@ -434,7 +440,7 @@ def sides_of(codec: IntegerCodec, either_sign: bool, huge: bool) -> Sides:
         return laid_out([(*way, np.inf) for way in ways])
     found = []
     for most in range(1, int(max(max(way[:2]) for way in ways)) + 1):
-        largest = kernels.round_down(FLOAT32_MAX / most, codec.scale_type.storage)
+        largest = kernels.fitting.round_down(FLOAT32_MAX / most, codec.scale_type.storage)
         if codec.pow2_scale:
             largest = np.exp2(np.frexp(largest)[1] - 1)
         found += [(min(down, most), min(up, most), sign, z, largest) for down, up, sign, z in ways]

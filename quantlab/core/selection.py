@@ -86,12 +86,12 @@ def step_of(values: np.ndarray, start: int) -> np.ndarray:
 
 
 def radix_counts(values: np.ndarray, prefix: int, shift: int) -> np.ndarray:
-    """Counts of the keys of `values` by 16 bits: int64 [65536] (see `kernels.key_histogram`)."""
+    """Counts of the keys of `values` by 16 bits: int64 [65536] (see `kernels.order.key_histogram`)."""
     total, lock = np.zeros(1 << 16, np.int64), Lock()
 
     def count(start: int) -> None:
         counts = np.zeros(1 << 16, np.int64)
-        kernels.key_histogram(step_of(values, start), prefix, shift, counts)
+        kernels.order.key_histogram(step_of(values, start), prefix, shift, counts)
         with lock:  # a list of all tables would take half as much memory as the values
             np.add(total, counts, out=total)
 
@@ -119,7 +119,7 @@ def large_tail_means(values: np.ndarray, width: int) -> tuple[float, float]:
 
     def sums(start: int) -> np.ndarray:
         out = np.empty(4)
-        kernels.tail_sums(step_of(values, start), np.float32(below), np.float32(above), out)
+        kernels.order.tail_sums(step_of(values, start), np.float32(below), np.float32(above), out)
         return out
 
     low, lows, high, highs = np.sum(pool.run(sums, range(0, values.size, STEP)), axis=0)

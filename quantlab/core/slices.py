@@ -103,5 +103,5 @@ def measure_parts(flat: np.ndarray, parts: Iterator[tuple[slice, np.ndarray]]) -
 
 def _sums(x: np.ndarray, decoded: np.ndarray, start: int) -> tuple[float, np.ndarray]:
     values, sums = x[start : start + PIECE], np.zeros(SUMS)
-    kernels.difference_sums(values, decoded[start : start + PIECE], sums)
-    return kernels.sum_of_squares(values[None]), sums
+    kernels.errors.difference_sums(values, decoded[start : start + PIECE], sums)
+    return kernels.errors.sum_of_squares(values[None]), sums

@@ -16,7 +16,7 @@ from ..core import pool
 from ..core.arrays import as_values
 from ..core.config import QuantConfig
 from ..core.granularity import Groups
-from ..core.kernels import Fitted
+from ..core.kernels.fitting import Fitted
 from ..core.metrics import evaluate_many
 from ..core.slices import measure_slices
 from ..core.tensor import QuantizedTensor, encode, fit, source_itemsize

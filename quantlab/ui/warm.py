@@ -12,7 +12,7 @@ from quantlab.core.calibration import CALIBRATIONS
 from quantlab.core.config import grid
 from quantlab.core.dtypes import DTYPES, MAPPINGS
 from quantlab.core.granularity import PIECE
-from quantlab.core.kernelcache import cache_folders, cached_files
+from quantlab.core.kernels import cache
 from quantlab.core.tensor import quantize
 from quantlab.sweeping.sweep import sweep
 
@@ -21,10 +21,9 @@ log = logging.getLogger(__name__)
 
 def warm_up() -> None:
     """Load every kernel from its cache; compile what is missing or damaged."""
-    folders = cache_folders()
-    if not folders:  # compilation is switched off: there is nothing to load
+    if not cache.compiles():  # there is nothing to load
         return
-    if not any(cached_files(folders)):
+    if not cache.files():
         compile_elsewhere()
     run_kernels()
     # What is loaded now is a quarter of a million objects that stay: to walk through them stops all sessions for 0.3 s.

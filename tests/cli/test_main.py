@@ -196,7 +196,7 @@ def test_damaged_files_of_compiled_kernels_are_compiled_anew(model, tmp_path):
 
     whole = swept()
     assert whole[0] == 0
-    for file in (tmp_path / "cache").rglob("*.nbi"):
+    for file in (tmp_path / "cache").rglob("*.nbc"):
         file.write_bytes(file.read_bytes()[:5])
     code, out, err = swept()
     assert (code, out) == (0, whole[1])

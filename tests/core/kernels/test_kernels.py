@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from types import ModuleType
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from quantlab.core import kernels
 from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat, fit_ranges, total_error_sums
 from quantlab.core.granularity import Groups
-from quantlab.core.kernels import Fitted
+from quantlab.core.kernels.fitting import Fitted
 from quantlab.core.packing import pack_part, unpack_part
 from quantlab.core.search import narrowed
 from tests.core import reference
@@ -163,19 +165,29 @@ NAMED_OTHERWISE = {
 }
 
 
+def compiled() -> dict[str, Any]:
+    """All kernels; no two files have one of the same name."""
+    found = [
+        (name, value)
+        for room in vars(kernels).values()
+        for name, value in (vars(room).items() if isinstance(room, ModuleType) else ())
+        if hasattr(value, "py_func") and value.__module__ == room.__name__
+    ]
+    assert len(found) == len(dict(found)) > 100
+    return dict(found)
+
+
 def test_every_kernel_has_a_twin():
-    compiled = {name for name, value in vars(kernels).items() if hasattr(value, "py_func")}
-    without = {name for name in compiled if not hasattr(reference, NAMED_OTHERWISE.get(name, name))}
+    without = {name for name in compiled() if not hasattr(reference, NAMED_OTHERWISE.get(name, name))}
     assert without == PARTS | GGML
 
 
 def test_every_kernel_lets_other_threads_run_is_kept_on_disk_and_starts_no_threads_of_its_own():
     """Two threads in one parallel kernel can abort the process; the pool spreads kernels over ranges."""
-    for name, kernel in vars(kernels).items():
-        if hasattr(kernel, "py_func"):
-            assert kernel.targetoptions["nogil"], name
-            assert not kernel.targetoptions.get("parallel"), name
-            assert type(kernel._cache).__name__ == "FunctionCache", name
+    for name, kernel in compiled().items():
+        assert kernel.targetoptions["nogil"], name
+        assert not kernel.targetoptions.get("parallel"), name
+        assert type(kernel._cache).__name__ == "KernelCache", name
 
 
 # --- number formats -------------------------------------------------------------------------------------------------
@@ -185,8 +197,8 @@ def test_every_kernel_lets_other_threads_run_is_kept_on_disk_and_starts_no_threa
 @given(value=FINITE)
 def test_rounding_to_a_storage_type_finds_the_nearest_value(scale_dtype, value):
     storage = SCALE_DTYPES[scale_dtype].storage
-    assert kernels.round_to(value, storage) == reference.round_to(value, scale_dtype)
-    assert kernels.round_down(value, storage) == reference.round_down(value, scale_dtype)
+    assert kernels.fitting.round_to(value, storage) == reference.round_to(value, scale_dtype)
+    assert kernels.fitting.round_down(value, storage) == reference.round_down(value, scale_dtype)
 
 
 @each_storage
@@ -195,8 +207,8 @@ def test_rounding_at_the_edges_of_a_storage_type(scale_dtype):
     marks = [storage.smallest, storage.smallest / storage.epsilon, 1.0, storage.largest]
     cases = [f * m for m in marks for f in (0.25, 0.5, 0.75, 1 - 2**-30, 1.0, 1 + 2**-30, 1.5, 2.5)]
     for value in [0.0, *cases, *(-case for case in cases)]:
-        assert kernels.round_to(value, storage) == reference.round_to(value, scale_dtype)
-        assert kernels.round_down(value, storage) == reference.round_down(value, scale_dtype)
+        assert kernels.fitting.round_to(value, storage) == reference.round_to(value, scale_dtype)
+        assert kernels.fitting.round_down(value, storage) == reference.round_down(value, scale_dtype)
 
 
 @each_storage
@@ -210,8 +222,8 @@ def test_every_value_of_a_storage_type_is_its_own_neighbour(scale_dtype):
         1.5,
         storage.largest,
     ):
-        assert kernels.round_to(value, storage) == value == kernels.round_down(value, storage)
-        assert kernels.round_down(value + kernels.spacing(value, storage) / 2, storage) == value
+        assert kernels.fitting.round_to(value, storage) == value == kernels.fitting.round_down(value, storage)
+        assert kernels.fitting.round_down(value + kernels.fitting.spacing(value, storage) / 2, storage) == value
 
 
 @each_mapping
@@ -221,7 +233,7 @@ def test_fit_spreads_the_codes_over_the_range(mapping, scale_dtype, bits, a, b):
     lo, hi = min(a, b), max(a, b)
     codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
     wide = codec.mapping.widen(np.float64(lo), np.float64(hi))
-    scale, zero_point, offset = kernels.fit(*map(float, wide), codec.grid, codec.scale_type.storage)
+    scale, zero_point, offset = kernels.fitting.fit(*map(float, wide), codec.grid, codec.scale_type.storage)
     assert Parameters(scale, zero_point, offset) == reference.fit(lo, hi, Codes(mapping, bits), scale_dtype)
     assert np.isfinite([scale, zero_point, offset]).all()
     assert scale > 0
@@ -234,7 +246,7 @@ def test_bounds_are_the_codes_whose_values_are_finite(mapping, bits, scale, shar
     zero_point, offset = share * codes.highest * (mapping == "affine"), offset * (mapping == "uniform")
     p = Parameters(scale, round(zero_point), offset)
     q = reference.usable(p, codes)
-    found = kernels.bounds(scale, float(p.zero_point), offset, MAPPINGS[mapping].grid(bits))
+    found = kernels.fitting.bounds(scale, float(p.zero_point), offset, MAPPINGS[mapping].grid(bits))
     assert found == (q[0] - p.zero_point, q[-1] - p.zero_point)
     assert np.isfinite(reference.decode(q, p)).all()
 
@@ -247,8 +259,8 @@ def test_codes_and_values_are_those_of_the_formulas(mapping, kind, layout, bits)
     (x, size), codes = matrix_of(kind, layout), Codes(mapping, bits)
     fitted = fitted_matrix(x, size, mapping, bits, "fp32")
     found, values = np.empty(x.shape, codes.dtype), np.empty(x.shape, np.float32)
-    assert kernels.encode(x, size, fitted, MAPPINGS[mapping].grid(bits), True, found)
-    kernels.decode(found, size, fitted, values)
+    assert kernels.codes.encode(x, size, fitted, MAPPINGS[mapping].grid(bits), True, found)
+    kernels.codes.decode(found, size, fitted, values)
     coded, decoded = reference.groups_of(found, size), reference.groups_of(values, size)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
@@ -269,7 +281,7 @@ def test_error_sums_are_those_of_encoding_and_decoding(mapping, kind, layout):
     # A range that leaves a part of the values out, so that some are clipped.
     shrunk = fitted_matrix(np.ascontiguousarray(x * np.float32(0.7)), size, mapping, 4, "fp32")
     sums = np.full((*shrunk.scale.shape, SUMS), np.nan)
-    kernels.error_sums(x, size, shrunk, MAPPINGS[mapping].grid(4), sums)
+    kernels.errors.error_sums(x, size, shrunk, MAPPINGS[mapping].grid(4), sums)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
             p = parameters(shrunk, r, j)
@@ -278,8 +290,8 @@ def test_error_sums_are_those_of_encoding_and_decoding(mapping, kind, layout):
             assert sums[r, j, 3] == exact[3]
             assert sums[r, j, 4] == exact[4]
             # A float32 that comes out of a kernel is a Python float, which would make the next one compute in float64.
-            ends = np.float32(kernels.bounds(p.scale, float(p.zero_point), p.offset, MAPPINGS[mapping].grid(4)))
-            squared = kernels.squared_error(group, shrunk.scale[r, j], shrunk.offset[r, j], *ends)
+            ends = np.float32(kernels.fitting.bounds(p.scale, float(p.zero_point), p.offset, MAPPINGS[mapping].grid(4)))
+            squared = kernels.errors.squared_error(group, shrunk.scale[r, j], shrunk.offset[r, j], *ends)
             sums_close(squared, exact[0], exact[0], len(group))
 
 
@@ -290,12 +302,12 @@ def test_total_error_sums_are_the_sum_over_all_groups(mapping, kind, layout):
     (x, size), grid = matrix_of(kind, layout), MAPPINGS[mapping].grid(4)
     shrunk = fitted_matrix(np.ascontiguousarray(x * np.float32(0.7)), size, mapping, 4, "fp32")
     sums = np.empty((*shrunk.scale.shape, SUMS))
-    kernels.error_sums(x, size, shrunk, grid, sums)
+    kernels.errors.error_sums(x, size, shrunk, grid, sums)
     total = np.zeros(SUMS)
-    kernels.total_error_sums(x, size, shrunk, grid, total)
-    if size % 32 == 0 and x.shape[1] % size == 0 and size <= kernels.TILE:
+    kernels.errors.total_error_sums(x, size, shrunk, grid, total)
+    if size % 32 == 0 and x.shape[1] % size == 0 and size <= kernels.compiling.TILE:
         again = np.zeros(SUMS)
-        kernels.small_group_sums(x, size, shrunk, grid, again)
+        kernels.errors.small_group_sums(x, size, shrunk, grid, again)
         np.testing.assert_allclose(again, total, rtol=1e-12)
     expected = sums.sum(axis=(0, 1))
     sums_close(total[:3], expected[:3], expected[:3], x.size)
@@ -318,7 +330,7 @@ def test_several_codecs_at_once_are_each_of_them_alone(kind, layout):
         alone = codec.fit_range(*ends)
         assert all(np.array_equal(a, b[k]) for a, b in zip(alone, together, strict=True))
         total = np.zeros(SUMS)
-        kernels.total_error_sums(x, size, alone, codec.grid, total)
+        kernels.errors.total_error_sums(x, size, alone, codec.grid, total)
         assert np.array_equal(sums[k], total)
 
 
@@ -326,7 +338,7 @@ def test_several_codecs_at_once_are_each_of_them_alone(kind, layout):
 def test_every_bit_pattern_of_a_16_bit_float_is_widened_to_its_value(dtype):
     bits = np.arange(1 << 16, dtype=np.uint16).reshape(2, -1)
     found = np.empty(bits.shape, np.float32)
-    (kernels.widen_float16 if dtype is np.float16 else kernels.widen_bfloat16)(bits, found)
+    (kernels.widen.widen_float16 if dtype is np.float16 else kernels.widen.widen_bfloat16)(bits, found)
     expected = reference.widen(bits, dtype)
     nan = np.isnan(expected)
     assert np.array_equal(np.isnan(found), nan)
@@ -337,7 +349,7 @@ def test_every_bit_pattern_of_a_16_bit_float_is_widened_to_its_value(dtype):
 def test_transpose(shape):
     matrix = np.arange(shape[0] * shape[1], dtype=np.uint32).reshape(shape)
     found = np.empty(shape[::-1], np.uint32)
-    kernels.transpose(matrix, found)
+    kernels.widen.transpose(matrix, found)
     assert np.array_equal(found, reference.transpose(matrix))
 
 
@@ -346,7 +358,7 @@ def test_difference_sums(kind):
     x = kinds(5000)[kind]
     decoded = np.float32(0.9) * np.roll(x, 1)
     sums = np.full(SUMS, np.nan)
-    kernels.difference_sums(x, decoded, sums)
+    kernels.errors.difference_sums(x, decoded, sums)
     exact = reference.difference_sums(x, decoded)
     sums_close(sums[:3], exact[:3], exact[:3], x.size)
     assert sums[3] == exact[3]
@@ -356,17 +368,17 @@ def test_difference_sums(kind):
 def test_difference_sums_of_groups_are_those_of_each(layout):
     x, size = matrix_of("gaussian", layout)
     sums, expected = np.full((*Groups(x, size).shape, 4), np.nan), np.empty(4)
-    kernels.group_difference_sums(x, -x, size, sums)
+    kernels.errors.group_difference_sums(x, -x, size, sums)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
-            kernels.difference_sums(group, -group, expected)
+            kernels.errors.difference_sums(group, -group, expected)
             np.testing.assert_array_equal(sums[r, j], expected)
 
 
 def test_sums_of_groups_are_folded_into_those_of_all():
     sums = np.random.default_rng(4).random((3, 70, SUMS))
     total = np.zeros(SUMS)
-    kernels.fold_sums(sums, total)
+    kernels.errors.fold_sums(sums, total)
     exact = reference.fold_sums(sums.reshape(-1, SUMS))
     sums_close(total, exact, exact, sums[..., 0].size)
     assert total[3] == exact[3]
@@ -374,7 +386,7 @@ def test_sums_of_groups_are_folded_into_those_of_all():
 
 def test_the_largest_error_may_exceed_float32():
     x, sums = np.float32([3e38, 1]), np.empty(4)
-    kernels.difference_sums(x, -x, sums)
+    kernels.errors.difference_sums(x, -x, sums)
     assert sums[3] == 2 * float(x[0])
 
 
@@ -382,7 +394,7 @@ def test_the_largest_error_may_exceed_float32():
 def test_sum_of_squares(kind):
     x = kinds(5000)[kind]
     exact = reference.sum_of_squares(x)
-    sums_close(kernels.sum_of_squares(x.reshape(5, 1000)), exact, exact, x.size)
+    sums_close(kernels.errors.sum_of_squares(x.reshape(5, 1000)), exact, exact, x.size)
 
 
 RANGES = np.r_[-1e-3:-2:9j, -5, -2.5], np.r_[1e-3:3:9j, 1, 0.5]  # some clip a Gaussian, some do not
@@ -392,16 +404,16 @@ RANGES = np.r_[-1e-3:-2:9j, -5, -2.5], np.r_[1e-3:3:9j, 1, 0.5]  # some clip a G
 @each_kind
 @pytest.mark.parametrize("bits, scale_dtype", [(4, "fp32"), (8, "bf16")])
 def test_range_errors_are_those_of_encoding_and_decoding(mapping, kind, bits, scale_dtype):
-    x, codes = kinds(2 * kernels.GLANCE + 50)[kind], Codes(mapping, bits)
+    x, codes = kinds(2 * kernels.trials.GLANCE + 50)[kind], Codes(mapping, bits)
     codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
     peak = float(np.abs(x).max())
     lo, hi = codec.mapping.widen(*(peak * ends for ends in RANGES))
     exact = reference.range_errors(x, lo, hi, codes, scale_dtype)
     errors = np.zeros(len(lo))
-    kernels.range_errors(x, lo, hi, codec.grid, codec.scale_type.storage, errors)
+    kernels.ranges.range_errors(x, lo, hi, codec.grid, codec.scale_type.storage, errors)
     np.testing.assert_allclose(errors, exact, rtol=x.size * 2.0**-52, atol=1e-300)
     for *ends, error in zip(lo, hi, exact, strict=True):
-        found = kernels.range_error(x, *ends, codec.grid, codec.scale_type.storage)
+        found = kernels.errors.range_error(x, *ends, codec.grid, codec.scale_type.storage)
         assert found == pytest.approx(error, rel=1e-9, abs=1e-300)
 
 
@@ -419,23 +431,23 @@ def about(found: np.ndarray, exact: np.ndarray, n: int) -> None:
 @pytest.mark.parametrize("bits, scale_dtype", [(4, "fp32"), (8, "bf16"), (16, "fp32")])
 def test_trials_see_about_the_errors_of_encoding_and_decoding(mapping, kind, bits, scale_dtype):
     """Of one group under many ranges, and of many groups under one range each."""
-    x = kinds(kernels.GLANCE + 51)[kind]
+    x = kinds(kernels.trials.GLANCE + 51)[kind]
     codes, codec = Codes(mapping, bits), DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES[scale_dtype], False)
     peak = float(np.abs(x).max())
     factor = np.exp2(-np.floor(np.log2(peak)))
     lo, hi = codec.mapping.widen(*(peak * ends for ends in RANGES))
     errors = np.zeros(len(lo))
-    kernels.about_errors(x, lo, hi, factor, codec.grid, codec.scale_type.storage, errors)
+    kernels.trials.about_errors(x, lo, hi, factor, codec.grid, codec.scale_type.storage, errors)
     exact = reference.range_errors(x, lo, hi, codes, scale_dtype)
     about(errors, exact * factor**2, x.size)
 
 
-def tile_of(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> kernels.Tile:
+def tile_of(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> kernels.lanes.Tile:
     """A tile of WIDTH groups, the rows of x, and the ranges given for them, [WIDTH, 1] each."""
     empty = [np.empty(x.size, np.float32) for _ in range(2)]
-    tile = kernels.Tile(*empty, np.empty(kernels.GROUP), np.empty(kernels.TRIAL, np.float32))
-    for k in range(kernels.WIDTH):
-        kernels.fill_lane(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
+    tile = kernels.lanes.Tile(*empty, np.empty(kernels.lanes.GROUP), np.empty(kernels.trials.TRIAL, np.float32))
+    for k in range(kernels.trials.WIDTH):
+        kernels.lanes.fill_lane(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
     return tile
 
 
@@ -444,20 +456,24 @@ def tile_of(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> kernels.Tile:
 @pytest.mark.parametrize("size", [1, 3, 8, 37])
 def test_lanes_of_a_tile_do_not_touch_each_other(mapping, kind, size):
     """Exact errors, and about the same in trials, of as many groups as there are lanes."""
-    x = np.stack([np.roll(kinds(40)[kind], 7 * k)[:size] for k in range(kernels.WIDTH)])
-    codec, lanes = DTYPES["int4"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False), kernels.LANES
+    x = np.stack([np.roll(kinds(40)[kind], 7 * k)[:size] for k in range(kernels.trials.WIDTH)])
+    codec, lanes = DTYPES["int4"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False), kernels.trials.LANES
     lo, hi = codec.mapping.widen(*(0.7 * end for end in Groups(x, size).extents))
     tile = tile_of(x, lo, hi)
-    ends = kernels.FULL_LO, kernels.FULL_HI, kernels.FULL_ERROR
-    kernels.exact_errors(tile, np.uint64(size), *ends, codec.grid, codec.scale_type.storage)
-    exact = [reference.range_error(x[k], lo[k, 0], hi[k, 0], Codes(mapping, 4), "fp32") for k in range(kernels.WIDTH)]
+    ends = kernels.lanes.FULL_LO, kernels.lanes.FULL_HI, kernels.lanes.FULL_ERROR
+    kernels.lanes.exact_errors(tile, np.uint64(size), *ends, codec.grid, codec.scale_type.storage)
+    exact = [
+        reference.range_error(x[k], lo[k, 0], hi[k, 0], Codes(mapping, 4), "fp32") for k in range(kernels.trials.WIDTH)
+    ]
     exact = np.array(exact)
-    errors = tile.state[kernels.FULL_ERROR : kernels.FULL_ERROR + lanes]
+    errors = tile.state[kernels.lanes.FULL_ERROR : kernels.lanes.FULL_ERROR + lanes]
     np.testing.assert_allclose(errors, exact, rtol=size * 2.0**-52, atol=1e-300)
-    factors = tile.state[kernels.FACTOR : kernels.FACTOR + lanes]
+    factors = tile.state[kernels.lanes.FACTOR : kernels.lanes.FACTOR + lanes]
     for k, factor in enumerate(factors):
-        kernels.fit_trial(lo[k, 0], hi[k, 0], factor, codec.grid, codec.scale_type.storage, tile.table, np.uint64(k))
-    kernels.try_lanes(tile.scaled, np.uint64(size), tile.table)
+        kernels.trials.fit_trial(
+            lo[k, 0], hi[k, 0], factor, codec.grid, codec.scale_type.storage, tile.table, np.uint64(k)
+        )
+    kernels.lanes.try_lanes(tile.scaled, np.uint64(size), tile.table)
     some = np.abs(x).max(axis=1) > 0  # nothing is better for a group of zeros, and nothing is asked
     about(tile.table[:lanes][some], (exact * factors**2)[some], size)
 
@@ -466,8 +482,8 @@ def test_lanes_of_a_tile_do_not_touch_each_other(mapping, kind, size):
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("kind", ["gaussian", "outlier", "far from zero", "every scale"])
 def test_what_clipping_alone_rules_out_costs_more(mapping, bits, kind):
-    size, lanes = 43, kernels.LANES
-    x = np.stack([np.roll(kinds(50)[kind], 7 * k)[:size] for k in range(kernels.WIDTH)])
+    size, lanes = 43, kernels.trials.LANES
+    x = np.stack([np.roll(kinds(50)[kind], 7 * k)[:size] for k in range(kernels.trials.WIDTH)])
     codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES["bf16"], False)
     grid, storage = codec.grid, codec.scale_type.storage
     lo, hi = codec.mapping.widen(*Groups(x, size).extents)
@@ -476,16 +492,18 @@ def test_what_clipping_alone_rules_out_costs_more(mapping, bits, kind):
         energy = np.square(x.astype(np.float64)).sum(axis=1)
         below, above = 0.5 * (hi - lo)[:, 0], 0.5 * (hi - lo)[:, 0]
         rows = {"START_LO": lo[:, 0], "START_HI": hi[:, 0], "BELOW": below, "ABOVE": above}
-        rows["BEST"] = best * energy * tile.state[kernels.FACTOR : kernels.FACTOR + lanes] ** 2
+        rows["BEST"] = best * energy * tile.state[kernels.lanes.FACTOR : kernels.lanes.FACTOR + lanes] ** 2
         for name, row in rows.items():
-            tile.state[getattr(kernels, name) : getattr(kernels, name) + lanes] = row
+            tile.state[getattr(kernels.lanes, name) : getattr(kernels.lanes, name) + lanes] = row
         lost = [
-            share for share in np.arange(1, 20) / 20 if kernels.all_lost(tile, np.uint64(size), share, grid, storage)
+            share
+            for share in np.arange(1, 20) / 20
+            if kernels.lanes.all_lost(tile, np.uint64(size), share, grid, storage)
         ]
         for share in lost:
             ends = lo[:, 0] + share * below, hi[:, 0] - share * above
-            for k in range(kernels.WIDTH):
-                assert kernels.range_error(x[k], ends[0][k], ends[1][k], grid, storage) > best * energy[k]
+            for k in range(kernels.trials.WIDTH):
+                assert kernels.errors.range_error(x[k], ends[0][k], ends[1][k], grid, storage) > best * energy[k]
         assert lost or kind != "gaussian" or bits == 2
 
 
@@ -506,10 +524,10 @@ def test_what_a_search_does_not_try_costs_more(mapping, scale_dtype, bits, lo, w
     below, above = (shares[0], shares[0]) if codec.mapping.signed else shares
     new_lo, new_hi = lo + below * (hi - lo), hi - above * (hi - lo)
     assume(mapping != "affine" or new_lo <= 0 <= new_hi)  # others are widened: to what another direction tries
-    reach = kernels.reach_of(lo, hi, error, grid, storage)
+    reach = kernels.narrowing.reach_of(lo, hi, error, grid, storage)
     for value, side in ((new_lo - beyond * reach, -np.inf), (new_hi + beyond * reach, np.inf)):
         value = np.nextafter(np.float32([value]), np.float32(side))
-        assert kernels.range_error(value, new_lo, new_hi, grid, storage) >= error
+        assert kernels.errors.range_error(value, new_lo, new_hi, grid, storage) >= error
 
 
 @each_kind
@@ -518,7 +536,7 @@ def test_logarithmic_histograms_hold_every_value_once(kind, center):
     x, bins = kinds(3000)[kind], 4096
     first = int(np.abs(x).max().view(np.int32) >> 14) - bins + 100  # the largest values share the last bin
     found = np.zeros((2, bins, 2))
-    kernels.log_histogram(x, np.float32(center), np.int32(first), found)
+    kernels.histograms.log_histogram(x, np.float32(center), np.int32(first), found)
     exact = reference.log_histogram(x, center, first, bins)
     np.testing.assert_array_equal(found[..., 0], exact[..., 0])
     np.testing.assert_allclose(found[..., 1], exact[..., 1], rtol=x.size * 2.0**-52)
@@ -532,7 +550,7 @@ def test_errors_of_bins_are_those_of_their_means(mapping, bits):
     codec = DTYPES[f"int{bits}"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False)
     lo, hi = codec.mapping.widen(*RANGES)
     errors = np.empty(len(lo))
-    kernels.binned_errors(counts, means, center, lo, hi, codec.grid, codec.scale_type.storage, errors)
+    kernels.ranges.binned_errors(counts, means, center, lo, hi, codec.grid, codec.scale_type.storage, errors)
     ranges = list(zip(lo, hi, strict=True))
     exact = reference.binned_errors(counts, means, center, ranges, Codes(mapping, bits))
     np.testing.assert_allclose(errors, exact, rtol=1e-6)
@@ -558,9 +576,9 @@ def test_narrow_takes_off_shares(lo, width, cut):
 )
 def test_ranges_are_listed_until_they_leave_out_too_much(lo, width, way, ends):
     shares = np.r_[0.01:0.4:10j]
-    plan = kernels.Plan(np.array([way]), shares, np.array([[0, 0, 10]]))
-    trials = kernels.trials_for(12, 1)
-    count = kernels.list_ranges(float(lo), float(lo + width), plan, 0, *ends, trials, 2)
+    plan = kernels.narrowing.Plan(np.array([way]), shares, np.array([[0, 0, 10]]))
+    trials = kernels.trials.trials_for(12, 1)
+    count = kernels.alone.list_ranges(float(lo), float(lo + width), plan, 0, *ends, trials, 2)
     expected = [reference.narrow(lo, lo + width, share * np.array(way)) for share in shares]
     found = list(zip(trials.lo[2:count], trials.hi[2:count], strict=True))
     np.testing.assert_allclose(np.reshape(found, (-1, 2)), np.reshape(expected[: count - 2], (-1, 2)), atol=1e-10)
@@ -582,7 +600,7 @@ def test_extents_are_the_extremes_of_every_batch(kind, layout, batches):
     x, size = matrix_of(kind, layout)
     shape = (*Groups(x, size).shape, batches)
     lo, hi = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    kernels.extents(x, size, 0, 0, lo, hi)
+    kernels.order.extents(x, size, 0, 0, lo, hi)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
             expected = reference.extents(group, batches)
@@ -595,7 +613,7 @@ def test_extents_of_parts_of_a_group_add_up(batches):
     parts = []
     for start, end in itertools.pairwise(edges):
         lo, hi = np.empty((1, 1, batches), np.float32), np.empty((1, 1, batches), np.float32)
-        kernels.extents(x[None, start:end], x.size, start, x.size, lo, hi)
+        kernels.order.extents(x[None, start:end], x.size, start, x.size, lo, hi)
         parts.append((lo[0, 0], hi[0, 0]))
     found = np.min([lo for lo, _ in parts], axis=0), np.max([hi for _, hi in parts], axis=0)
     np.testing.assert_array_equal(found, reference.extents(x, batches))
@@ -605,7 +623,7 @@ def test_extents_of_parts_of_a_group_add_up(batches):
 def test_extents_show_what_is_not_finite(bad):
     x = kinds(100)["gaussian"]
     x[37] = bad
-    assert not np.isfinite(kernels.extent(x)).all()
+    assert not np.isfinite(kernels.order.extent(x)).all()
 
 
 @given(
@@ -617,20 +635,20 @@ def test_extents_show_what_is_not_finite(bad):
 def test_values_that_are_not_finite_are_seen_while_they_are_encoded(x, size):
     size, codes = min(size, x.shape[1]), np.empty(x.shape, np.int8)
     ones = np.ones((x.shape[0], -(-x.shape[1] // size)), np.float32)
-    fitted, grid = kernels.Fitted(ones, 0 * ones, 0 * ones), MAPPINGS["symmetric"].grid(8)
-    assert kernels.encode(x, size, fitted, grid, True, codes) == np.isfinite(x).all()
-    assert kernels.encode(x, size, fitted, grid, False, codes)
+    fitted, grid = kernels.fitting.Fitted(ones, 0 * ones, 0 * ones), MAPPINGS["symmetric"].grid(8)
+    assert kernels.codes.encode(x, size, fitted, grid, True, codes) == np.isfinite(x).all()
+    assert kernels.codes.encode(x, size, fitted, grid, False, codes)
 
 
 @each_kind
 def test_key_histograms_count_values_in_their_order(kind):
     x = kinds(3000)[kind]
     high = np.zeros(1 << 16, np.int64)
-    kernels.key_histogram(x, 0, 16, high)
+    kernels.order.key_histogram(x, 0, 16, high)
     np.testing.assert_array_equal(high, reference.key_histogram(x, 0, 16))
     for prefix in np.unique(reference.ordered_keys(x) >> 16)[:50]:
         low = np.zeros(1 << 16, np.int64)
-        kernels.key_histogram(x, int(prefix), 0, low)
+        kernels.order.key_histogram(x, int(prefix), 0, low)
         np.testing.assert_array_equal(low, reference.key_histogram(x, prefix, 0))
 
 
@@ -639,14 +657,14 @@ def test_keys_order_as_the_floats_do(a, b):
     first, second = reference.ordered_keys(np.float32([a, b]))
     assert (first < second) == (a < b or (a == b == 0 and math.copysign(1, a) < math.copysign(1, b)))
     signed = np.int32(int(first) - (1 << 31))
-    assert kernels.key_to_float(signed) == np.float32(a)
+    assert kernels.order.key_to_float(signed) == np.float32(a)
 
 
 @each_kind
 def test_tail_sums(kind):
     x, sums = kinds(3000)[kind], np.full(4, np.nan)
     below, above = np.sort(x)[[30, -30]]
-    kernels.tail_sums(x, below, above, sums)
+    kernels.order.tail_sums(x, below, above, sums)
     exact = reference.tail_sums(x, below, above)
     np.testing.assert_array_equal(sums[[1, 3]], exact[[1, 3]])
     wide = np.abs(x.astype(np.float64))
@@ -665,7 +683,7 @@ def test_histograms_count_every_value_once(kind, layout, magnitude):
     lo, hi = (np.ascontiguousarray(ends) for ends in Groups(np.abs(x) if magnitude else x, size).extents)
     hi = lo + 0.8 * (hi - lo)  # some values lie beyond
     counts = np.full((*lo.shape, 64), -1)
-    kernels.histogram(x, size, lo, hi, int(magnitude), counts)
+    kernels.histograms.histogram(x, size, lo, hi, int(magnitude), counts)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
             expected = reference.histogram(group, lo[r, j], hi[r, j], 64, magnitude)
@@ -678,14 +696,14 @@ def test_histogram_agrees_with_numpy_away_from_the_edges():
     rng = np.random.default_rng(0)
     x = np.float32(rng.choice((edges[:-1] + edges[1:]) / 2, 5000))
     counts = np.empty((1, 1, 64), np.int64)
-    kernels.histogram(x[None], x.size, np.full((1, 1), -2.0), np.full((1, 1), 2.0), 0, counts)
+    kernels.histograms.histogram(x[None], x.size, np.full((1, 1), -2.0), np.full((1, 1), 2.0), 0, counts)
     np.testing.assert_array_equal(counts[0, 0], np.histogram(x, edges)[0])
 
 
 def counted(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(total, filled, entropy) of a histogram, by the kernel."""
     sums = tuple(np.zeros(len(counts) + 1) for _ in range(3))
-    kernels.prefix_sums(counts, *sums)
+    kernels.entropy.prefix_sums(counts, *sums)
     return sums
 
 
@@ -718,11 +736,11 @@ def test_prefix_sums(counts):
 @each_histogram
 @pytest.mark.parametrize("levels", [4, 7])
 def test_divergence_of_every_window_is_that_of_the_two_histograms(counts, levels):
-    histogram = kernels.histogram_of(counts, levels)
+    histogram = kernels.entropy.histogram_of(counts, levels)
     # 3 sums of up to 48 terms, each below n * log n, are subtracted and divided by n.
     bound = 3 * 48 * 2.0**-52 * math.log(counts.sum())
     for left, right in reference.all_windows(48, levels):
-        value, freedom = kernels.divergence(histogram, left, right)
+        value, freedom = kernels.entropy.divergence(histogram, left, right)
         assert value == pytest.approx(reference.divergence(counts, left, right, levels), abs=bound)
         if value < math.inf:
             assert freedom == reference.freedom(counts, left, right, levels)
@@ -731,7 +749,7 @@ def test_divergence_of_every_window_is_that_of_the_two_histograms(counts, levels
 @each_histogram
 @pytest.mark.parametrize("levels", [4, 12])
 def test_the_window_is_the_one_of_least_divergence(counts, levels):
-    left, right = kernels.best_window(counts, levels, False)
+    left, right = kernels.entropy.best_window(counts, levels, False)
     best = reference.divergence(counts, *reference.best_window(counts, levels), levels)
     assert left == 0
     assert reference.divergence(counts, left, right, levels) == pytest.approx(best, abs=1e-12)
@@ -749,22 +767,22 @@ def test_no_edge_that_is_ruled_out_would_have_won(shape, size, levels):
         "heavy": lambda n: rng.standard_t(3, n),
     }[shape](size)
     counts = np.histogram(abs(x), 2048)[0]
-    histogram, least = kernels.histogram_of(counts, levels), np.empty(2049 - levels)
-    kernels.least_divergences(histogram.total, least)
-    full, full_freedom = kernels.divergence(histogram, 0, 2048)
+    histogram, least = kernels.entropy.histogram_of(counts, levels), np.empty(2049 - levels)
+    kernels.entropy.least_divergences(histogram.total, least)
+    full, full_freedom = kernels.entropy.divergence(histogram, 0, 2048)
     found, best = 2048, full
     for edge in range(2047, levels - 1, -1):
-        value, freedom = kernels.divergence(histogram, 0, edge)
+        value, freedom = kernels.entropy.divergence(histogram, 0, edge)
         assert least[edge - levels] <= value + 1e-9
-        if kernels.beats(value, freedom, best, full, full_freedom, size, 2048):
+        if kernels.entropy.beats(value, freedom, best, full, full_freedom, size, 2048):
             found, best = edge, value
-    assert kernels.best_window(counts, levels, False) == (0, found)
+    assert kernels.entropy.best_window(counts, levels, False) == (0, found)
 
 
 @each_histogram
 @pytest.mark.parametrize("levels", [4, 12])
 def test_moving_one_edge_of_a_two_sided_window_does_not_improve_it(counts, levels):
-    left, right = kernels.best_window(counts, levels, True)
+    left, right = kernels.entropy.best_window(counts, levels, True)
     best = reference.divergence(counts, left, right, levels)
     lefts = [(candidate, right) for candidate in range(right - levels + 1)]
     rights = [(left, candidate) for candidate in range(left + levels, 49)]
@@ -777,21 +795,23 @@ def test_a_coarse_search_loses_little_to_all_windows_of_one_fixed_edge():
     rng = np.random.default_rng(8)
     for x in (rng.standard_normal(1 << 18), rng.laplace(size=1 << 18), rng.exponential(size=1 << 18)):
         counts, levels = np.histogram(x, 2048)[0], 16
-        histogram = kernels.histogram_of(counts, levels)
-        left, right = kernels.best_window(counts, levels, True)
-        best = kernels.divergence(histogram, left, right)[0]
-        assert best <= kernels.divergence(histogram, 0, 2048)[0]
-        assert best <= 1.05 * min(kernels.divergence(histogram, left, edge)[0] for edge in range(left + levels, 2049))
+        histogram = kernels.entropy.histogram_of(counts, levels)
+        left, right = kernels.entropy.best_window(counts, levels, True)
+        best = kernels.entropy.divergence(histogram, left, right)[0]
+        assert best <= kernels.entropy.divergence(histogram, 0, 2048)[0]
+        assert best <= 1.05 * min(
+            kernels.entropy.divergence(histogram, left, edge)[0] for edge in range(left + levels, 2049)
+        )
 
 
 @given(x=st.floats(2.0**-11, 2.0**53))
 def test_logarithm(x):
-    assert kernels.logarithm(x) == pytest.approx(reference.logarithm(x), rel=5e-16, abs=5e-16)
+    assert kernels.entropy.logarithm(x) == pytest.approx(reference.logarithm(x), rel=5e-16, abs=5e-16)
 
 
 def test_cross_entropy_passes_over_parts_that_are_empty():
     mass, bins = np.array([0.0, 5, 1, 300]), np.array([0.0, 2, 1, 7])
-    found, exact = kernels.cross_entropy(mass, bins), reference.cross_entropy(mass, bins)
+    found, exact = kernels.entropy.cross_entropy(mass, bins), reference.cross_entropy(mass, bins)
     assert found == pytest.approx(exact, rel=1e-15)
 
 
@@ -799,7 +819,7 @@ def test_cross_entropy_passes_over_parts_that_are_empty():
 def test_few_values_need_to_beat_the_full_range_by_more_than_noise(counts):
     few = np.minimum(counts, 20)  # fewer than 32 per bin
     for two_sided in (False, True):
-        left, right = kernels.best_window(few, 4, two_sided)
+        left, right = kernels.entropy.best_window(few, 4, two_sided)
         if (left, right) == (0, 48):
             continue
         gain = reference.divergence(few, 0, 48, 4) - reference.divergence(few, left, right, 4)
@@ -810,9 +830,9 @@ def test_few_values_need_to_beat_the_full_range_by_more_than_noise(counts):
 def test_best_windows_are_those_of_each_histogram():
     counts = np.stack(list(histograms().values())).reshape(2, -1, 48)
     left, right = np.empty(counts.shape[:2], np.int64), np.empty(counts.shape[:2], np.int64)
-    kernels.best_windows(counts, 4, True, left, right)
+    kernels.entropy.best_windows(counts, 4, True, left, right)
     for r, j in np.ndindex(left.shape):
-        assert (left[r, j], right[r, j]) == kernels.best_window(counts[r, j], 4, True)
+        assert (left[r, j], right[r, j]) == kernels.entropy.best_window(counts[r, j], 4, True)
 
 
 # --- packing --------------------------------------------------------------------------------------------------------
