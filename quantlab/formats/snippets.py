@@ -4,12 +4,15 @@ Each function takes the path that the code is to name, and where the export lies
 """
 
 import os
+import re
 from pathlib import Path
 
 from ..wording import shown
 from .onnx.inputs import Input, inputs_of
+from .safetensors.beside import read_config
 
 Place = str | os.PathLike[str]
+_CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
 
 _QUANTLAB = """\
 import quantlab as ql
@@ -93,8 +96,23 @@ def dense(path: Place, export: Path | None = None) -> str:
 
 
 def compressed_tensors(path: Place, export: Path | None = None) -> str:
-    """How transformers and vLLM load the folder."""
-    return _COMPRESSED.format(path=os.fspath(path))
+    """How transformers and vLLM load the folder: with the class that its config.json names."""
+    config = read_config((Path(export or path) / "config.json").read_bytes())
+    loader = _loader(config.get("architectures"))
+    groups = config["quantization_config"]["config_groups"].values()
+    if all(group["weights"]["symmetric"] for group in groups):
+        return _COMPRESSED.format(path=os.fspath(path), imports=loader, loader=loader, more="", why="")
+    more = ", quantization_config=CompressedTensorsConfig(dequantize=True)"
+    imports = f"{loader}, CompressedTensorsConfig"
+    return _COMPRESSED.format(path=os.fspath(path), imports=imports, loader=loader, more=more, why=_DEQUANTIZE)
+
+
+def _loader(architectures: object) -> str:
+    """The class of transformers that loads a model; its name comes from a stranger's file, into code that is run."""
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    if not isinstance(name, str) or not _CLASS.fullmatch(name) or name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "AutoModelForCausalLM"
+    return name
 
 
 def mlx(path: Place, export: Path | None = None) -> str:
@@ -162,10 +180,14 @@ weights = load_file({path!r})  # plain floats, as the quantized model computes w
 
 _COMPRESSED = """\
 # A whole model: the folder must also have the model's own config.json entries and tokenizer.
-from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained({path!r})
+from transformers import {imports}
+{why}
+model = {loader}.from_pretrained({path!r}{more})
 # or on the command line: vllm serve {path}
+"""
+
+_DEQUANTIZE = """
+# Zero points: transformers loads them only where it decompresses the weights at once, into plain floats.\
 """
 
 _MLX = """\

@@ -63,7 +63,7 @@ def _write_file(
 def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source: Checkpoint | None) -> None:
     """ExportError for the first tensor that the format cannot hold, or that only its own file could."""
     check_any_quantized(tensors)
-    for why in refused(tensors, format, layout):
+    for why in refused(tensors, format, layout, source).values():
         raise ExportError(why)
     if layout.write_file is None:  # else it is no safetensors file, and may hold what such a file does not
         all_specs(tensors, layout.specs)

@@ -11,7 +11,7 @@ so a general rule comes first and its exceptions after it::
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..core.arrays import FLOATS
@@ -89,7 +89,8 @@ class Rule:
 class Item:
     """One tensor and what becomes of it: `config`, or a copy, or neither and the `reason` why.
 
-    `asked` says whether a rule speaks of it; `nbytes` are those in the file, 0 if it is left out.
+    `asked` says whether a rule speaks of it; `nbytes` are those in the file, 0 if it is left out. `refused` marks a
+    copy of what was to be quantized and cannot be, for the `reason`.
     """
 
     spec: TensorSpec
@@ -97,6 +98,7 @@ class Item:
     nbytes: int = 0
     reason: str = ""
     asked: bool = True
+    refused: bool = False
 
     @property
     def source_nbytes(self) -> int:
@@ -111,6 +113,24 @@ class Assignment:
     taken: tuple[Item, ...]
     copied: tuple[Item, ...]
     left: tuple[Item, ...]
+
+    def changed(self, configs: Mapping[str, QuantConfig]) -> "Assignment":
+        """The same with other configurations for the tensors that are named."""
+        taken = (
+            _taken(item.spec, configs[item.spec.name]) if item.spec.name in configs else item for item in self.taken
+        )
+        return replace(self, taken=tuple(taken))
+
+    def copying(self, refused: Mapping[str, str]) -> "Assignment":
+        """The same with the tensors that are named copied, for the reasons that are given."""
+        kept = tuple(_kept(item.spec, refused[item.spec.name]) for item in self.taken if item.spec.name in refused)
+        taken = tuple(item for item in self.taken if item.spec.name not in refused)
+        return Assignment(taken, self.copied + kept, self.left)
+
+    @property
+    def refused(self) -> tuple[Item, ...]:
+        """What is copied because it cannot be quantized as it was to be."""
+        return tuple(item for item in self.copied if item.refused)
 
     def keeping_all(self) -> "Assignment":
         """The same for a file that keeps whatever is not quantized; `reason` still says why it is not."""
@@ -169,18 +189,20 @@ def matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
-def assign(checkpoint: Checkpoint, rules: Sequence[Rule]) -> Assignment:
+def assign(checkpoint: Checkpoint, rules: Sequence[Rule], *, copy_refused: bool = False) -> Assignment:
     """What the rules make of every tensor. Nothing is read but the tensors' specs.
+
+    With `copy_refused`, tensors whose shapes do not allow their configuration are copied.
 
     Raises
     ------
     ConfigError : a pattern that matches no tensor, or nothing left to quantize.
     ShapeError : a configuration that a tensor's shape does not allow; the message names the tensor.
     """
-    items = [_item(spec, rules) for spec in _specs(checkpoint, rules)]
+    items = [_item(spec, rules, copy_refused) for spec in _specs(checkpoint, rules)]
     taken = tuple(item for item in items if item.config)
-    copied = tuple(item for item in items if not item.config and not item.reason)
-    left = tuple(item for item in items if item.reason)
+    copied = tuple(item for item in items if not item.config and (item.refused or not item.reason))
+    left = tuple(item for item in items if item.reason and not item.refused)
     if not taken:
         meant = [item for item in left if item.asked] or left
         example = f": {shown(meant[0].spec.name)} is {meant[0].reason}" if meant else ""
@@ -224,7 +246,7 @@ def _nothing_like(pattern: str, checkpoint: Checkpoint) -> str:
     return f"no tensor of {checkpoint} matches {shown(pattern)}{hint}"
 
 
-def _item(spec: TensorSpec, rules: Sequence[Rule]) -> Item:
+def _item(spec: TensorSpec, rules: Sequence[Rule], copy_refused: bool) -> Item:
     """What becomes of one tensor: the last rule that speaks of it and can be followed decides."""
     asked = [rule for rule in rules if rule.speaks_of(spec)]
     unfit = f"{spec.dtype}, not floating point" if spec.dtype not in FLOATS else "" if spec.size else "empty"
@@ -234,12 +256,20 @@ def _item(spec: TensorSpec, rules: Sequence[Rule]) -> Item:
         reason = unfit or f"{what}, and not asked for by name"
         return Item(spec, reason=reason, asked=bool(asked))
     if config := rule.config_for(spec):
-        return Item(spec, config, _packed_nbytes(spec, config))
+        return _taken(spec, config, copy_refused)
     return Item(spec, nbytes=spec.nbytes) if rule.copy else Item(spec, reason="left out by a rule")
 
 
-def _packed_nbytes(spec: TensorSpec, config: QuantConfig) -> int:
+def _taken(spec: TensorSpec, config: QuantConfig, copy_refused: bool = False) -> Item:
+    """A tensor that gets a configuration; its copy where it cannot have it, or the sentence that says so."""
     try:
-        return packed_nbytes(spec.shape, config)
+        return Item(spec, config, packed_nbytes(spec.shape, config))
     except QuantlabError as error:
-        raise type(error)(f"tensor {shown(spec.name)} cannot have {config}: {error}; or leave it out") from error
+        why = f"tensor {shown(spec.name)} cannot have {config}: {error}"
+        if copy_refused:
+            return _kept(spec, why)
+        raise type(error)(f"{why}; or leave it out") from error
+
+
+def _kept(spec: TensorSpec, why: str) -> Item:
+    return Item(spec, nbytes=spec.nbytes, reason=why, refused=True)

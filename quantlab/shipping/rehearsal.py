@@ -4,24 +4,48 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import QuantlabError
+from ..errors import ConfigError, QuantlabError
 from ..formats import FORMATS, Checkpoint
-from ..formats.output.layout import refused
+from ..formats.output.layout import Layout, refused
 from ..formats.output.outgoing import Outgoing
 from ..formats.writing import check_held
 from .recipe import Assignment, Item, Rule, assign
 
 
-def assigned(source: Checkpoint, rules: Sequence[Rule], format: str) -> Assignment:
-    """What the rules make of every tensor in a file of a format. Raises as `assign` does."""
-    found = assign(source, rules)
+def assigned(source: Checkpoint, rules: Sequence[Rule], format: str, *, copy_refused: bool = False) -> Assignment:
+    """What the rules make of every tensor in a file of a format. Raises as `assign` does.
+
+    With `copy_refused`, tensors that cannot have their configuration, or that the format cannot hold, are copied.
+    """
+    found = assign(source, rules, copy_refused=copy_refused)
+    if layout := bound(source, format):
+        changed = {item.spec.name: layout.stored(item.config, item.spec.dtype) for item in found.taken if item.config}
+        found = found.changed(
+            {item.spec.name: changed[item.spec.name] for item in found.taken if changed[item.spec.name] != item.config}
+        )
+    if copy_refused and (refused := refused_tensors(source, found, format)):
+        found = found.copying(refused)
+        if not found.taken:
+            raise ConfigError(f"{format} can hold none of the tensors so: {next(iter(refused.values()))}")
     return found.keeping_all() if keeps_all(source, format) else found
+
+
+def bound(source: Checkpoint, format: str) -> Layout | None:
+    """A format's layout for tensors of a source; None for quantlab's own formats."""
+    layout = FORMATS[format].layout
+    return layout and layout.bound(layout, source)
 
 
 def keeps_all(source: Checkpoint, format: str) -> bool:
     """Whether what no rule takes is in the file all the same: an ONNX model is written again as a whole."""
     layout = FORMATS[format].layout
     return layout is not None and layout.keeps(source)
+
+
+def refused_tensors(source: Checkpoint, assignment: Assignment, format: str) -> dict[str, str]:
+    """The tensors that a format cannot hold, or its program not load, as they are to be: name -> why, a sentence."""
+    layout = FORMATS[format].layout
+    return refused(_outgoing(assignment.taken), format, layout, source) if layout else {}
 
 
 def refusals(source: Checkpoint, assignment: Assignment, format: str) -> list[str]:
@@ -32,16 +56,18 @@ def refusals(source: Checkpoint, assignment: Assignment, format: str) -> list[st
     layout = FORMATS[format].layout
     if layout is None:
         return []
-    tensors = [
-        Outgoing(item.spec.name, item.spec.shape, item.spec.dtype, item.config, _unread) for item in assignment.taken
-    ]
-    if found := list(refused(tensors, format, layout)):
-        return found
+    if found := refused_tensors(source, assignment, format):
+        return list(found.values())
     try:
-        check_held(tensors + [copied(source, item) for item in assignment.copied], format, layout, source)
+        tensors = _outgoing(assignment.taken) + [copied(source, item) for item in assignment.copied]
+        check_held(tensors, format, layout, source)
     except QuantlabError as error:
         return [str(error)]
     return []
+
+
+def _outgoing(items: Sequence[Item]) -> list[Outgoing]:
+    return [Outgoing(item.spec.name, item.spec.shape, item.spec.dtype, item.config, _unread) for item in items]
 
 
 def refusal(item: Item, format: str) -> str | None:

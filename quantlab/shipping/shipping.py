@@ -21,13 +21,13 @@ from ..core.metrics import evaluate_many
 from ..core.slices import measure_slices
 from ..core.tensor import QuantizedTensor, encode, fit, source_itemsize
 from ..errors import Cancelled, CheckpointError, QuantlabError
-from ..formats import FORMATS, Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
+from ..formats import Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
 from ..formats.output.layout import Layout
 from ..formats.output.outgoing import Outgoing
 from ..sweeping.sweep import COLUMNS, labels
 from ..wording import shown
 from .recipe import Assignment, Item
-from .rehearsal import copied
+from .rehearsal import bound, copied
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
@@ -41,6 +41,7 @@ class Shipment:
 
     expected : as the sweep measures them, before anything is written; where the format has a `note`, of the values that
         its readers compute. found : of what was read back from the file.
+    note : how the format's own values differ from those of a sweep, in a sentence; "" where they do not.
     """
 
     path: Path
@@ -48,20 +49,13 @@ class Shipment:
     assignment: Assignment
     expected: pd.DataFrame
     found: pd.DataFrame
+    note: str = ""
 
     @property
     def file_nbytes(self) -> int:
         """Bytes on disk: of the file, or of all files of a folder."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
-
-    @property
-    def note(self) -> str:
-        """How the format's own values differ from those of a sweep, in a sentence; "" where they do not."""
-        layout, taken = FORMATS[self.format].layout, self.assignment.taken
-        if layout is None or not any(item.config and layout.rounds(item.config, item.spec.dtype) for item in taken):
-            return ""
-        return layout.note
 
     @property
     def equal(self) -> np.ndarray:
@@ -93,10 +87,9 @@ def ship(
         cannot be written. Up to the moment when the verified file gets its name, `path` is left as it was.
     """
     stages = Stages(assignment.size, on_progress, count=2)
-    layout = FORMATS[format].layout
+    layout = bound(source, format)
     quantizer = Quantizer(source, layout)
-    tensors = [quantizer.outgoing(item) for item in assignment.taken]
-    tensors += [copied(source, item) for item in assignment.copied]
+    tensors = _in_order(source, quantizer, assignment)
     with pool.limits(cancel=cancel):
         export_outgoing(path, tensors, format, source=source, on_progress=stages.within(0), cancel=cancel)
     expected = pd.DataFrame([quantizer.rows[item.spec.name] for item in assignment.taken], columns=COLUMNS)
@@ -104,7 +97,20 @@ def ship(
         found = remeasure(path, source, on_progress=stages.within(1), cancel=cancel)
     else:
         found = remeasure_as(layout, path, tensors, source, expected, stages.within(1), cancel)
-    return Shipment(path, format, assignment, expected, found)
+    return Shipment(path, format, assignment, expected, found, note_of(layout, assignment))
+
+
+def _in_order(source: Checkpoint, quantizer: "Quantizer", assignment: Assignment) -> list[Outgoing]:
+    """The tensors of an export as they come in the source, so that files can be compared and read ahead alike."""
+    tensors = {item.spec.name: quantizer.outgoing(item) for item in assignment.taken}
+    tensors |= {item.spec.name: copied(source, item) for item in assignment.copied}
+    return [tensors[name] for name in source.names if name in tensors]
+
+
+def note_of(layout: Layout | None, assignment: Assignment) -> str:
+    """How the values that a format's program computes differ from those of a sweep; "" where they do not."""
+    rounds = layout and any(item.config and layout.rounds(item.config, item.spec.dtype) for item in assignment.taken)
+    return layout.note if layout and rounds else ""
 
 
 class Quantizer:

@@ -5,7 +5,7 @@ the header is known before anything is quantized, each tensor is quantized when 
 read back, compared and only then given its name; a folder appears whole or not at all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,7 +47,10 @@ class Layout:
     keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
     note : how these values differ from `dequantize()`, in a sentence; "" where they never do.
     rounds : (configuration, source's dtype) -> whether they do for such a tensor.
-    settings : (key, what to say under it) for config.json, from all tensors; None for a single file without one.
+    settings : (all tensors, the model's own config.json) -> entries to add to it; None for a single file without one.
+    unfit : (all tensors, source) -> name -> why the other program cannot load it quantized out of this source.
+    stored : (configuration, source's dtype) -> the configuration as it is written, where the program has its own way.
+    bound : (layout, source) -> the layout for tensors of a source, where the program's values depend on it.
     """
 
     refuses: Callable[[tuple[int, ...], QuantConfig], str | None]
@@ -57,11 +60,14 @@ class Layout:
     specs: Callable[[Outgoing], dict[str, PartSpec]] = lambda tensor: {}
     arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None
-    settings: Callable[[list[Outgoing]], tuple[str, dict[str, Any]]] | None = None
+    settings: Callable[[list[Outgoing], dict[str, Any]], dict[str, Any]] | None = None
     read_back: Callable[[Checkpoint, Outgoing], QuantizedTensor] | None = None
     read_parts: Callable[[Checkpoint, Outgoing], Iterator[tuple[slice, np.ndarray]]] | None = None
     check: Callable[[Sequence[Outgoing], Checkpoint | None], object] = lambda tensors, source: None
     keeps: Callable[[Checkpoint | None], bool] = lambda source: False
+    unfit: Callable[[Sequence[Outgoing], Checkpoint | None], Mapping[str, str]] = lambda tensors, source: {}
+    stored: Callable[[QuantConfig, str], QuantConfig] = lambda config, source_dtype: config
+    bound: Callable[["Layout", Checkpoint], "Layout"] = lambda layout, source: layout
     note: str = ""
     rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
 
@@ -94,8 +100,12 @@ def check_restored(q: QuantizedTensor, restored: QuantizedTensor) -> None:
         raise ExportError(f"a tensor of {q.config} and shape {q.shape} does not survive this format: please report it")
 
 
-def refused(tensors: Sequence[Outgoing], format: str, layout: Layout) -> Iterator[str]:
-    """A sentence for every tensor that the format cannot hold by itself."""
+def refused(tensors: Sequence[Outgoing], format: str, layout: Layout, source: Checkpoint | None) -> dict[str, str]:
+    """What the format cannot hold, or its program not load, of the tensors to be quantized: name -> a sentence."""
+    unfit, found = layout.unfit(tensors, source), {}
     for tensor in tensors:
-        if tensor.config is not None and (why := layout.refuses(tensor.shape, tensor.config)):
-            yield f"tensor {shown(tensor.name)} as {tensor.config} cannot be written to {format}: {why}"
+        if tensor.config is None:
+            continue
+        if why := layout.refuses(tensor.shape, tensor.config) or unfit.get(tensor.name):
+            found[tensor.name] = f"tensor {shown(tensor.name)} as {tensor.config} cannot be written to {format}: {why}"
+    return found

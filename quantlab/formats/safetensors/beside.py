@@ -19,8 +19,10 @@ COMPANIONS = re.compile(
     r"preprocessor_config|processor_config)\.json|merges\.txt|vocab\.txt|tokenizer\.model|chat_template\.jinja"
 )
 
+CONFIG = re.compile(r"config\.json")
 
-def companions(source: Checkpoint | None) -> dict[str, bytes]:
+
+def companions(source: Checkpoint | None, names: re.Pattern[str] = COMPANIONS) -> dict[str, bytes]:
     """What lies beside the weights of a model and belongs to it, by name.
 
     The folder may be a stranger's: ExportError for what is a link out of it, or no regular file.
@@ -28,7 +30,7 @@ def companions(source: Checkpoint | None) -> dict[str, bytes]:
     home, found = model_folder(source), {}
     if home is None:
         return {}
-    for name in filter(COMPANIONS.fullmatch, sorted(os.listdir(home))):
+    for name in filter(names.fullmatch, sorted(os.listdir(home))):
         try:
             with closing(member(home.resolve(), name)) as file:
                 if file.size > MAX_COMPANION:
@@ -45,6 +47,11 @@ def model_folder(source: Checkpoint | None) -> Path | None:
         return source.path if source else None
     folder = source.path.parent
     return folder if source.path.name == "model.safetensors" and folder.is_dir() else None  # behind a URL is no folder
+
+
+def own_config(source: Checkpoint | None) -> dict[str, Any]:
+    """The config.json of a source that is a whole model; empty if it has none. Raises as `read_config` does."""
+    return read_config(companions(source, CONFIG).get("config.json"))
 
 
 def read_config(content: bytes | None) -> dict[str, Any]:

@@ -7,10 +7,15 @@ A weight X.weight of [O, I] becomes, b being the bits::
     X.weight_zero_point  int32 [ceil(O * b / 32), G]    affine only: one stream per column, down the rows
     X.weight_shape       int64 [2]                      O, I
 
-Their reader computes (code - zero point) * scale with one rounding to the scale's dtype: `decoded` does the same, and
-that is what is measured for this format.
+Its own decompressor computes (code - zero point) * scale with one rounding to the scale's dtype, as `decoded` does.
+transformers and vLLM hold all floats of a model in one dtype, scales too: `held` is what they compute, and that is
+what is measured for this format. So a scale that may have any dtype is `stored` in the model's own.
 """
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,18 +24,20 @@ from ...core import packing
 from ...core.config import QuantConfig
 from ...core.dtypes import MAPPINGS, SCALE_DTYPES
 from ...core.granularity import Granularity, PerChannel, PerGroup, PerTensor
-from ...core.tensor import PartSpec, QuantizedTensor
+from ...core.tensor import PartSpec, QuantizedTensor, dtype_named
+from ...errors import ExportError, NonFiniteError
+from ..checkpoint import Checkpoint
+from ..output.layout import Layout
 from ..output.outgoing import Outgoing, rounded
+from .beside import own_config
+from .model import SCALES, SUFFIX, dtype_of, dtype_said, first_dtype, module_of, no_linear
 
 VERSION = "0.20.0"  # of compressed-tensors: the layout of 2, 4 and 8 bits has been the same since 0.9
 BITS = (2, 4, 8)  # 3, 5, 6 and 7 bits were laid out otherwise before 0.18, and vLLM and llama.cpp disagree on them
-SUFFIX = ".weight"
 AT_ONCE = 1 << 20  # codes that are packed in one go
-
-
-def module_of(name: str) -> str:
-    """The module that a weight belongs to: its name without `.weight`."""
-    return name.removesuffix(SUFFIX)
+# Heads that models share with their embedding, so that no file has them: lm_head in nearly all, in transformers 5 also
+# these. Their module is a Linear, which "Linear" would turn into a packed one that nobody fills.
+TIED = r"re:.*(^|[.])(lm_head|lm_head[.]decoder|predictions[.]decoder|proj_out|embed_out|output_projection)$"
 
 
 def refuses(shape: tuple[int, ...], config: QuantConfig) -> str | None:
@@ -162,6 +169,71 @@ def decoded(q: QuantizedTensor) -> np.ndarray:
     return rounded(q.dequantize(), q.scale.dtype)
 
 
+def stored(config: QuantConfig, source_dtype: str, dtype: str | None = None) -> QuantConfig:
+    """The configuration as it is written: a scale of the default dtype takes that of the model, or of the tensor."""
+    return replace(config, scale_dtype=SCALES[_model(source_dtype, dtype)]) if config.scale_dtype == "fp32" else config
+
+
+def held(q: QuantizedTensor, dtype: str | None = None) -> np.ndarray:
+    """The values that transformers computes with in a model of a dtype (by default the tensor's own), as float32.
+
+    It casts symmetric scales to the dtype and multiplies in it. What is affine it can only load by decompressing it
+    first, in the scale's dtype, which is cast thereafter.
+    """
+    target = dtype_named(_model(q.source_dtype, dtype))
+    assert q.scale is not None
+    if MAPPINGS[q.config.mapping].has_zero_point:
+        return rounded(decoded(q), target)
+    with np.errstate(over="ignore"):
+        scale = q.scale.astype(target)
+    if not (np.isfinite(scale).all() and (scale != 0).all()):
+        raise NonFiniteError(
+            f"its scales leave the range of {target}, in which the model is held: choose scales of "
+            f"{SCALES[target.name]}"
+        )
+    return rounded(
+        replace(q, config=replace(q.config, scale_dtype=SCALES[target.name]), scale=scale).dequantize(), target
+    )
+
+
+def rounds(config: QuantConfig, source_dtype: str, dtype: str | None = None) -> bool:
+    """Whether `held` differs from `dequantize()`."""
+    affine = MAPPINGS[config.mapping].has_zero_point
+    return _model(source_dtype, dtype) != "float32" or (affine and config.scale_dtype != "fp32")
+
+
+def _model(source_dtype: str, dtype: str | None) -> str:
+    return dtype or (source_dtype if source_dtype in SCALES else "float32")
+
+
+def bound(layout: Layout, source: Checkpoint) -> Layout:
+    """The layout for tensors of a source: its model's dtype decides how scales are stored and what is measured."""
+    dtype = dtype_of(source)
+    return replace(
+        layout,
+        stored=partial(stored, dtype=dtype),
+        decoded=partial(held, dtype=dtype),
+        rounds=partial(rounds, dtype=dtype),
+    )
+
+
+def unfit(tensors: Sequence[Outgoing], source: Checkpoint | None) -> dict[str, str]:
+    """What the readers of the format cannot load of a model: name -> why. Of tensors without a model, nothing."""
+    config = own_config(source)
+    return no_linear(tensors, config) if config else {}
+
+
+def check(tensors: Sequence[Outgoing], source: Checkpoint | None) -> None:
+    """ExportError for what no single tensor tells: transformers decompresses all that is affine by one scheme."""
+    schemes = {repr(weights_scheme(tensor.config)) for tensor in tensors if tensor.config is not None}
+    affine = [tensor for tensor in tensors if tensor.config and MAPPINGS[tensor.config.mapping].has_zero_point]
+    if affine and len(schemes) > 1:
+        raise ExportError(
+            f"compressed-tensors cannot be loaded with {affine[0].config} beside other configurations: transformers "
+            f"loads affine weights only where all have one bit width and one granularity; use the symmetric mapping"
+        )
+
+
 def weights_scheme(config: QuantConfig) -> dict[str, Any]:
     """The `weights` entry of a config group."""
     strategies = {PerTensor: "tensor", PerChannel: "channel", PerGroup: "group"}
@@ -177,17 +249,43 @@ def weights_scheme(config: QuantConfig) -> dict[str, Any]:
     return scheme
 
 
-def settings(tensors: list[Outgoing]) -> tuple[str, dict[str, Any]]:
-    """The `quantization_config` of config.json: one group per scheme, and the matrices that were copied under ignore.
+def settings(tensors: list[Outgoing], config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says of the quantization: one group per scheme, and what is not quantized under `ignore`.
 
-    With one scheme the target is the class Linear, which every loader understands; several name their modules.
+    With one scheme the target is the class Linear, which every loader understands; several name their modules. A model
+    whose config.json says no dtype gets one: transformers would take that of the first tensor, which may be a scale.
     """
+    found = {
+        "quant_method": "compressed-tensors",
+        "version": VERSION,
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "ignore": ignored(tensors),
+        "kv_cache_scheme": None,
+        "config_groups": _groups(tensors),
+    }
+    dtype = first_dtype(tensor.source_dtype for tensor in tensors)
+    own = {"torch_dtype": dtype} if config and not dtype_said(config) and dtype else {}
+    return {**own, "quantization_config": found}
+
+
+def ignored(tensors: Sequence[Outgoing]) -> list[str]:
+    """Linear layers that stay as they are: the matrices that are copied, and a head that shares the embedding's."""
+    quantized = {module_of(t.name) for t in tensors if t.config is not None}
+    copied = [module_of(t.name) for t in tensors if t.config is None and len(t.shape) == 2 and t.name.endswith(SUFFIX)]
+    heads = ["lm_head"] if "lm_head" not in quantized and "lm_head" not in copied else []
+    pattern = TIED.removeprefix("re:")
+    return copied + heads + ([] if any(re.match(pattern, module) for module in quantized) else [TIED])
+
+
+def _groups(tensors: Sequence[Outgoing]) -> dict[str, Any]:
     schemes: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for tensor in tensors:
         if tensor.config is not None:
             scheme = weights_scheme(tensor.config)
             schemes.setdefault(repr(scheme), (scheme, []))[1].append(module_of(tensor.name))
-    groups = {
+    return {
         f"group_{i}": {
             "targets": ["Linear"] if len(schemes) == 1 else modules,
             "format": "pack-quantized",
@@ -196,15 +294,4 @@ def settings(tensors: list[Outgoing]) -> tuple[str, dict[str, Any]]:
             "weights": scheme,
         }
         for i, (scheme, modules) in enumerate(schemes.values())
-    }
-    copied = [module_of(t.name) for t in tensors if t.config is None and len(t.shape) == 2 and t.name.endswith(SUFFIX)]
-    return "quantization_config", {
-        "quant_method": "compressed-tensors",
-        "version": VERSION,
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "global_compression_ratio": None,
-        "ignore": copied,
-        "kv_cache_scheme": None,
-        "config_groups": groups,
     }

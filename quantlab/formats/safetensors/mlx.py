@@ -20,7 +20,7 @@ from ...core.dtypes import MAPPINGS, SCALE_DTYPES
 from ...core.granularity import PerGroup
 from ...core.tensor import PartSpec, QuantizedTensor
 from ..output.outgoing import Outgoing, rounded
-from .compressed_tensors import SUFFIX, module_of
+from .model import SUFFIX, module_of
 
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
@@ -94,8 +94,8 @@ def decoded(q: QuantizedTensor) -> np.ndarray:
     return rounded(values, q.scale.dtype).reshape(q.shape)
 
 
-def settings(tensors: list[Outgoing]) -> tuple[str, dict[str, Any]]:
-    """The `quantization` of config.json: group size and bits, with modules that have others, or none, by name."""
+def settings(tensors: list[Outgoing], config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says of the quantization: group size and bits; modules that have others, or none, by name."""
     found = {
         module_of(t.name): {"group_size": t.config.granularity.group_size, "bits": t.config.codec.bits}  # type: ignore[union-attr]
         for t in tensors
@@ -106,4 +106,4 @@ def settings(tensors: list[Outgoing]) -> tuple[str, dict[str, Any]]:
     copied = {
         module_of(t.name): False for t in tensors if t.config is None and len(t.shape) == 2 and t.name.endswith(SUFFIX)
     }
-    return "quantization", {**first, "mode": "affine", **others, **copied}
+    return {"quantization": {**first, "mode": "affine", **others, **copied}}

@@ -123,8 +123,7 @@ def _write_settings(
     for name, content in beside.items():
         (folder / name).write_bytes(content)
     if layout.settings is not None:
-        key, settings = layout.settings(tensors)
-        write_json(folder / "config.json", {**config, key: settings})
+        write_json(folder / "config.json", {**config, **layout.settings(tensors, config)})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
