@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from quantlab.shipping.recipe import channel_axes
+from quantlab.sweeping.weights import channel_axes
 from quantlab.ui import (
     jobs,
     state,

@@ -9,14 +9,25 @@ from ..formats import FORMATS, Checkpoint, open_checkpoint
 from ..shipping.recipe import Assignment, Rule, assign
 from ..shipping.rehearsal import assigned, refusals
 from ..shipping.shipping import ship
-from .options import FORMAT_HELP, SLUG_HELP, UsageError, add_file, add_output, chosen_format, command, examples, one
+from .options import (
+    DEFINITION_LINES,
+    FORMAT_HELP,
+    SLUG_HELP,
+    UsageError,
+    add_file,
+    add_output,
+    chosen_format,
+    command,
+    examples,
+    one,
+)
 from .output import checked_out
 from .report import preview, report
 from .terminal import Bar
 
 TEXT = f"""\
-A rule is GLOB=SLUG, or SLUG alone for every weight (floating point, two dimensions or
-more, no norm and no embedding by its name).
+A rule is GLOB=SLUG, or SLUG alone for the weights, which are
+{DEFINITION_LINES}.
 GLOB=copy takes tensors into the file as they are, GLOB=skip leaves them out. Where several match,
 the last one counts: the general rule first, its exceptions after it.
 A slug may say channel in place of an axis (int8-sym-channel-minmax), and presets such as w8_channel

@@ -11,6 +11,7 @@ from ..core.config import PRESETS
 from ..core.dtypes import DTYPES, MAPPINGS
 from ..errors import ConfigError, QuantlabError
 from ..formats import FORMATS
+from ..sweeping.weights import DEFINITION
 
 Parsed = TypeVar("Parsed")
 
@@ -48,10 +49,8 @@ SLUG_HELP = "\n".join(
 FORMAT_HELP = "\n".join(
     ["Formats, the first of a suffix being its default:", *(wrapped(name, FORMATS[name].label) for name in WRITERS)]
 )
-TENSORS_HELP = (
-    "names or globs of tensors, quoted so that the shell leaves them alone; default: every floating-point tensor of "
-    "two dimensions or more"
-)
+TENSORS_HELP = f"names or globs of tensors, quoted so that the shell leaves them alone; default: {DEFINITION}"
+DEFINITION_LINES = textwrap.fill(DEFINITION, WIDTH - 10, break_on_hyphens=False)  # within a text of help
 FILE_HELP = f"{OPENS}, a folder with safetensors and their index, or a file quantlab wrote; a path or a URL"
 OTHERS = ("copy", "leave")
 OUT_HELP = "the file to write; it appears whole or not at all"

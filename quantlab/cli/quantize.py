@@ -6,11 +6,23 @@ from typing import Any
 
 from ..shipping.recipe import WEIGHTS, Rule
 from .export import execute
-from .options import FORMAT_HELP, SLUG_HELP, add_file, add_output, add_tensors, command, examples, glob, one
+from .options import (
+    DEFINITION_LINES,
+    FORMAT_HELP,
+    SLUG_HELP,
+    add_file,
+    add_output,
+    add_tensors,
+    command,
+    examples,
+    glob,
+    one,
+)
 
 TEXT = f"""\
-Without --tensors, every floating-point tensor of two dimensions or more is quantized, but for norms,
-biases and embeddings by their names. The command says which are not; --others copy takes them into
+Without --tensors, the weights are quantized, which are
+{DEFINITION_LINES}.
+The command says which are not; --others copy takes them into
 the file as they are. "quantlab export" gives different tensors different configurations.
 
 {SLUG_HELP}

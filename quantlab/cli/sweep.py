@@ -19,6 +19,7 @@ from ..sweeping.estimate import Estimate, estimate, roughly
 from ..sweeping.store import ResultStore
 from ..sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
 from ..sweeping.tables import json_text
+from ..sweeping.weights import weights_of
 from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
 from .options import add_file, add_tensors, command, examples, one
@@ -117,8 +118,10 @@ def run(args: argparse.Namespace) -> None:
         check_grid(len(configs), [spec.size for spec in specs], args.max_rows, args.max_evaluations)
         if args.dry_run:
             show_estimate(estimate(configs, specs), as_json=writer == "json")
+            tell_left(checkpoint, args.tensors)
             return
         frame = measured_frame(args, checkpoint, configs, names)
+        tell_left(checkpoint, args.tensors)
         tell_scope(checkpoint, configs, refusals, frame)
     deliver(frame, writer, path, args.each)
 
@@ -174,15 +177,20 @@ def by_weights(on_progress: Progress, sizes: Sequence[int]) -> Progress:
     return report
 
 
+def tell_left(checkpoint: Checkpoint, asked: Sequence[str]) -> None:
+    """Say which tensors were not swept, unless somebody chose."""
+    if not asked and (left := weights_of(checkpoint).told()):
+        note(f"left alone unless --tensors names them: {left}")
+
+
 def tell_scope(checkpoint: Checkpoint, configs: list[QuantConfig], refusals: list[str], frame: pd.DataFrame) -> None:
     """Say what was swept and what was not. ConfigError if nothing could be."""
     refused = frame.attrs["refused"]
     if len(refused) == len(frame):
         raise ConfigError(f"nothing could be measured: {shown(refused[0]['tensor'])}: {refused[0]['reason']}")
     tensors = frame["tensor"].nunique()
-    others = len(checkpoint.names) - tensors
-    left_out = f" ({others:,} left out; --tensors chooses)" if others else ""
-    note(f"{counted(len(configs), 'configuration')} x {counted(tensors, 'tensor')}{left_out}")
+    of = f" of {len(checkpoint.names):,}" if len(checkpoint.names) > tensors else ""
+    note(f"{counted(len(configs), 'configuration')} x {counted(tensors, 'tensor')}{of}")
     for sentence in refusals:
         note(f"left out of the grid: {sentence}")
     tell_refused(frame)

@@ -17,7 +17,7 @@ from ..core.arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from ..wording import as_text, called, shown
 from .input.files import CHUNK, InputFile, OnBytes, Stream, as_bytes
-from .prequantized import CODES, scales_of
+from .prequantized import CODES, PARTS, QUANTIZED, scales_of
 
 BLOCK = 1 << 18  # values checked at a time: a mask of a whole tensor would be a quarter of its size
 
@@ -35,6 +35,9 @@ class TensorSpec:
     note : what is special about it: where its values come from, who uses it; "" otherwise.
     channel_axis : along which its output channels lie, where the file tells; 0 elsewhere, as PyTorch has them. A matrix
         that ONNX multiplies by is [in, out], so its channels are columns: PerChannel(1).
+    aside : what the file knows it to be that nobody means by "the weights", in words: "scales of quantized numbers";
+        "" otherwise.
+    multiplied : whether the file says that an operator multiplies by it, as ONNX does; False where it does not tell.
     """
 
     name: str
@@ -43,6 +46,8 @@ class TensorSpec:
     nbytes: int
     note: str = ""
     channel_axis: int = 0
+    aside: str = ""
+    multiplied: bool = False
 
     @property
     def size(self) -> int:
@@ -294,9 +299,11 @@ def widen(stream: Stream, dtype: np.dtype, out: np.ndarray) -> None:
 
 
 def noted(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """The same specs; those of codes that have scales beside them say so."""
+    """The same specs; those of codes that have scales beside them say so, and so do the scales."""
     found = dict(specs)
     for name, spec in specs.items():
         if spec.dtype in CODES and not spec.note and (scales := scales_of(name, specs)):
-            found[name] = replace(spec, note=f"already quantized: codes, with their scales in {scales}")
+            note = f"already quantized: codes, with their scales in {scales}"
+            found[name] = replace(spec, note=note, aside=QUANTIZED)
+            found[scales] = replace(specs[scales], aside=PARTS)
     return found

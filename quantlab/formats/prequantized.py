@@ -6,6 +6,7 @@ from collections.abc import Mapping
 # that of its module. Other people's habits: compressed-tensors, GPTQ and AWQ, bitsandbytes, MLX, fp8 of DeepSeek.
 BY_NAME = ("{name}.scale", "{name}_scale", "{name}.scales", "{name}_scales", "{name}.absmax", "{name}_scale_inv")
 BY_MODULE = ("{module}.weight_scale", "{module}.scales", "{module}.scale", "{module}.absmax")
+QUANTIZED, PARTS = "quantized already", "scales of quantized numbers"
 CODES = frozenset({"int8", "uint8", "int16", "int32", "uint32", "float8_e4m3fn", "float8_e5m2"})
 
 

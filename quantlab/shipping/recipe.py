@@ -14,17 +14,15 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..core.arrays import FLOATS
 from ..core.config import PRESETS, QuantConfig
 from ..core.granularity import PerChannel
 from ..core.tensor import packed_nbytes
 from ..errors import ConfigError, QuantlabError
 from ..formats.checkpoint import Checkpoint, TensorSpec
+from ..sweeping.weights import INTEGERS, SHORT, can_be_taken, is_weight, left_alone, names_of_weights
 from ..wording import shown
 
-WEIGHTS = ""  # the pattern for every weight: floating point, two dimensions or more, none of `LEFT_ALONE`
-# What quantizers leave alone by habit: small, or felt by the whole model. Compared with the lower-case name.
-LEFT_ALONE = {"*norm*": "a norm", "*bias": "a bias", "*embed*": "an embedding", "*wte.weight": "an embedding"}
+WEIGHTS = ""  # the pattern for every weight, as `sweeping.weights` knows them
 SKIP, COPY = "skip", "copy"  # written in place of a configuration: not in the file, or in it as it is
 OWN = "channel"  # written in a slug in place of an axis: channels as the file has them
 
@@ -36,8 +34,8 @@ FIRST = PerChannel(0)
 class Rule:
     """The tensors that a pattern names get a configuration, are copied, or (with neither) are left out.
 
-    The pattern is a glob for the whole name (`*`, `?`, `[abc]`; case counts), a name as it is, or `WEIGHTS`. Biases and
-    norms are small and sensitive: they are quantized only where a glob names them.
+    The pattern is a glob for the whole name (`*`, `?`, `[abc]`; case counts), a name as it is, or `WEIGHTS`. What is
+    no weight, such as biases and norms, is quantized only where a glob names it.
 
     In place of an axis a slug may say `channel`, and the presets for output channels mean it: along the axis that the
     file knows a tensor's own to be (`TensorSpec.channel_axis`), which `follows` says here; `ch0` is always the first.
@@ -81,7 +79,7 @@ class Rule:
     def speaks_of(self, spec: TensorSpec) -> bool:
         """Whether the pattern takes in this tensor."""
         if self.pattern == WEIGHTS:
-            return is_weight(spec) and not left_alone(spec.name)
+            return is_weight(spec)
         return matches(spec.name, self.pattern)
 
 
@@ -168,22 +166,6 @@ class Assignment:
         return self.source_nbytes / self.nbytes
 
 
-def is_weight(spec: TensorSpec) -> bool:
-    """Whether a tensor is what people quantize: floating point, two dimensions or more, not empty."""
-    return spec.dtype in FLOATS and len(spec.shape) >= 2 and spec.size > 0
-
-
-def channel_axes(checkpoint: Checkpoint) -> list[int]:
-    """The axes along which output channels of the weights lie, as the file knows or PyTorch has them; [0] of none."""
-    specs = map(checkpoint.spec, checkpoint.names)
-    return sorted({spec.channel_axis for spec in specs if is_weight(spec)}) or [0]
-
-
-def left_alone(name: str) -> str:
-    """What a tensor is by its name, if quantizers leave it alone; "" otherwise."""
-    return next((what for pattern, what in LEFT_ALONE.items() if fnmatch.fnmatchcase(name.lower(), pattern)), "")
-
-
 def matches(name: str, pattern: str) -> bool:
     """Whether a name is the pattern itself, or matches it as a glob. Names may hold brackets: `a[0]` matches `a[0]`."""
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
@@ -204,6 +186,8 @@ def assign(checkpoint: Checkpoint, rules: Sequence[Rule], *, copy_refused: bool 
     copied = tuple(item for item in items if not item.config and (item.refused or not item.reason))
     left = tuple(item for item in items if item.reason and not item.refused)
     if not taken:
+        if any(rule.pattern == WEIGHTS for rule in rules):
+            names_of_weights(checkpoint)  # where there is none, says what there is instead
         meant = [item for item in left if item.asked] or left
         example = f": {shown(meant[0].spec.name)} is {meant[0].reason}" if meant else ""
         raise ConfigError(f"the rules leave no tensor of {checkpoint} to quantize{example}")
@@ -219,28 +203,21 @@ def select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
     specs = _specs(checkpoint, rules)
     if rules:
         return [spec.name for spec in specs if any(rule.speaks_of(spec) for rule in rules)]
-    names = [spec.name for spec in specs if is_weight(spec)]
-    if not names:
-        raise ConfigError(_nothing_like(WEIGHTS, checkpoint))
-    return names
+    return names_of_weights(checkpoint)
 
 
 def _specs(checkpoint: Checkpoint, rules: Iterable[Rule]) -> list[TensorSpec]:
     """Every tensor's spec. ConfigError for a rule that speaks of none: a typing error must not go unnoticed."""
     specs = [checkpoint.spec(name) for name in checkpoint.names]
     for rule in rules:
-        if not any(map(rule.speaks_of, specs)):
+        # A file of embeddings has no weights, and its rules may take them all the same.
+        if rule.pattern != WEIGHTS and not any(map(rule.speaks_of, specs)):
             raise ConfigError(_nothing_like(rule.pattern, checkpoint))
     return specs
 
 
 def _nothing_like(pattern: str, checkpoint: Checkpoint) -> str:
     """The sentence about a pattern that matches no tensor."""
-    if pattern == WEIGHTS:
-        return (
-            f"{checkpoint} has no floating-point tensor of two dimensions or more, which is what is quantized by "
-            "default: name the tensors you mean, or * for all"
-        )
     close = difflib.get_close_matches(pattern, checkpoint.names[:1000], n=1, cutoff=0.5)
     hint = f": did you mean {shown(close[0])}?" if close else ""
     return f"no tensor of {checkpoint} matches {shown(pattern)}{hint}"
@@ -249,15 +226,22 @@ def _nothing_like(pattern: str, checkpoint: Checkpoint) -> str:
 def _item(spec: TensorSpec, rules: Sequence[Rule], copy_refused: bool) -> Item:
     """What becomes of one tensor: the last rule that speaks of it and can be followed decides."""
     asked = [rule for rule in rules if rule.speaks_of(spec)]
-    unfit = f"{spec.dtype}, not floating point" if spec.dtype not in FLOATS else "" if spec.size else "empty"
-    rule = next((rule for rule in reversed(asked) if not (unfit and rule.config)), None)
+    fit = can_be_taken(spec)
+    rule = next((rule for rule in reversed(asked) if fit or not rule.config), None)
     if rule is None:
-        what = f"{len(spec.shape)}-dimensional" if len(spec.shape) < 2 else left_alone(spec.name) or "a weight"
-        reason = unfit or f"{what}, and not asked for by name"
-        return Item(spec, reason=reason, asked=bool(asked))
+        return Item(spec, reason=_why_left(spec), asked=bool(asked))
     if config := rule.config_for(spec):
         return _taken(spec, config, copy_refused)
     return Item(spec, nbytes=spec.nbytes) if rule.copy else Item(spec, reason="left out by a rule")
+
+
+def _why_left(spec: TensorSpec) -> str:
+    """Why no rule takes a tensor."""
+    kind = left_alone(spec)
+    if not can_be_taken(spec):
+        return f"{spec.dtype}, {kind.one}" if kind is INTEGERS else "empty"
+    what = f"{len(spec.shape)}-dimensional" if kind is SHORT else kind.one if kind else "a weight"
+    return f"{what}, and not asked for by name"
 
 
 def _taken(spec: TensorSpec, config: QuantConfig, copy_refused: bool = False) -> Item:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ConfigError, DTypeError, check_known
+from ..formats.checkpoint import Checkpoint
+from .weights import names_of_weights
 
 
 class TensorSource(Protocol):
@@ -71,10 +73,13 @@ def as_source(source: Source) -> TensorSource:
 
 
 def checked_names(source: TensorSource, tensors: Iterable[str] | None) -> list[str]:
-    """The names to sweep, each once. ConfigError for names that are not there."""
+    """The names to sweep, each once: unasked the weights of a checkpoint, and all of arrays that were given as such.
+
+    ConfigError for names that are not there, and for a checkpoint without weights.
+    """
     known = list(source.names)
     if tensors is None:
-        return known
+        return names_of_weights(source) if isinstance(source, Checkpoint) else known
     try:
         found, legal = list(dict.fromkeys([tensors] if isinstance(tensors, str) else tensors)), frozenset(known)
     except TypeError:

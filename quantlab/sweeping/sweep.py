@@ -117,7 +117,8 @@ def sweep(
     ----------
     source : an array, a mapping of names to arrays, or a Checkpoint.
     configs : configurations; duplicates count once.
-    tensors : names to take, in this order; default all.
+    tensors : names to take, in this order. Default: of a checkpoint its weights (`weights.left_alone` says what is none
+        of them: biases, norms, embeddings ...), of arrays all; `checkpoint.names` takes everything.
     workers : threads to compute with at most; default one per core.
     on_progress : called as on_progress(done, total, label), with a count of finished rows and what is being done.
     cancel : asked several times a second; once it returns True the sweep raises Cancelled.

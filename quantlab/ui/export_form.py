@@ -9,7 +9,8 @@ from quantlab.core.config import PRESETS
 from quantlab.core.granularity import PerChannel
 from quantlab.errors import ConfigError
 from quantlab.formats import FORMATS
-from quantlab.shipping.recipe import COPY, SKIP, Rule, channel_axes
+from quantlab.shipping.recipe import COPY, SKIP, Rule
+from quantlab.sweeping.weights import DEFINITION, channel_axes
 from quantlab.ui import exports, sources, state, text
 from quantlab.ui.help import about
 
@@ -18,8 +19,8 @@ WAYS = ("Download", "A folder on this computer")
 OTHERWISE = {SKIP: "left out", COPY: "copied unchanged"}
 FIELD, NAME_FIELD = 340, 520  # pixels
 PATTERN_HELP = (
-    "Empty: every floating-point tensor of two dimensions or more. Biases, norms and embeddings are sensitive, so they "
-    "are taken only when you ask for them. Or a name, or a pattern: `*` stands for any text, `?` for one character."
+    f"Empty: the weights, which are {DEFINITION}. The others are small or sensitive, so they are taken only when you "
+    "ask for them: by a name, or a pattern, in which `*` stands for any text and `?` for one character."
 )
 OTHERS_HELP = (
     "Tensors that are not quantized, such as biases and norms. Without them the file holds the quantized ones alone; a "

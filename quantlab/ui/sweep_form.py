@@ -9,31 +9,47 @@ from streamlit.delta_generator import DeltaGenerator
 
 from quantlab.core.config import QuantConfig
 from quantlab.errors import LimitError
+from quantlab.sweeping.weights import DEFINITION, can_be_taken, weights_of, why_none
 from quantlab.ui import state, sweep_plan, text
 from quantlab.wording import counted
 
 LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
-SCOPES = ("All", "Some", "This one")
+WEIGHTS, ALL, SOME, ONE = SCOPES = ("Weights", "All", "Some", "This one")
 
 
 def tensor_form(session: state.Session) -> list[str]:
-    """Which tensors to sweep: all that hold floats, those of names and patterns, or the current one."""
+    """Which tensors to sweep: the weights, all that hold floats, those of names and patterns, or the current one."""
     checkpoint = session.checkpoint
-    usable = [name for name in checkpoint.names if state.holds_weights(checkpoint.spec(name))]
+    usable = [name for name in checkpoint.names if can_be_taken(checkpoint.spec(name))]
     left, right = st.columns([1, 2], vertical_alignment="top")
     scope = left.segmented_control(
-        "Tensors", SCOPES, default="All", required=True, key="scope", bind="query-params", persist_state="session",
-        help="Each tensor is read once, whatever the number of configurations.",
+        "Tensors", SCOPES, default=WEIGHTS, required=True, key="scope", bind="query-params", persist_state="session",
+        help=f"Weights: {DEFINITION}; an export takes the same. All: whatever holds floats. Each tensor is read once, "
+        "whatever the number of configurations.",
     )  # fmt: skip
-    if scope == "This one":
+    if scope == ONE:
         right.caption(f"{text.plain(session.chosen)}, the current tensor: choose another in the sidebar")
         return [name for name in usable if name == session.chosen]
-    if scope == "Some":
+    if scope == SOME:
         return _some(right, usable)
+    if scope == WEIGHTS:
+        return _weights(right, session)
     other = len(checkpoint.names) - len(usable)
     without = f"; {counted(other, 'other')} without float values left out" if other else ""
     right.caption(f"{counted(len(usable), 'tensor')} of {text.plain(session.title)}{without}")
     return usable
+
+
+def _weights(place: Any, session: state.Session) -> list[str]:
+    """The weights, and what is left alone and why."""
+    found = weights_of(session.checkpoint)
+    if found.names:
+        left = f"; left alone: {found.told()}" if found.left else ""
+        place.caption(f"{counted(len(found.names), 'weight')} of {text.plain(session.title)}{left}")
+    else:
+        why = text.sentence(why_none(session.checkpoint, found))
+        place.warning(f"{why} Choose {SOME} to do so.", icon=":material/block:")
+    return list(found.names)
 
 
 def _some(place: Any, usable: list[str]) -> list[str]:

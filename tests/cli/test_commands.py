@@ -148,7 +148,8 @@ def test_the_count_of_configurations_and_what_was_left_out_are_told(run, model):
         "tensor",
     )
     assert ran.code == 0
-    assert "2 configurations x 2 tensors (3 left out" in ran.err
+    assert "2 configurations x 2 tensors of 5" in ran.err
+    assert "left alone" not in ran.err  # what was asked for is what there is
     assert "16-bit codes" in ran.err
 
 
@@ -399,3 +400,9 @@ def test_the_code_that_loads_the_result_is_printed_if_asked_and_runs(run, model,
     assert tuple(weights.shape) == (48, 64)
     assert "import " in run(*call, "--others", "leave", "--snippet", "--json").json["snippet"]
     assert "import " not in run(*call, "--others", "leave").out
+
+
+def test_a_sweep_of_the_weights_says_what_it_leaves_alone(run, model):
+    for more in ([], ["--dry-run"]):
+        told = run("sweep", model, "--config", "fp16", *more).err
+        assert "left alone unless --tensors names them: 1 of fewer than two dimensions, 1 not floating point" in told

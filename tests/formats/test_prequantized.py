@@ -24,6 +24,8 @@ def test_codes_with_scales_beside_them_are_recognised(habit, tmp_path):
     with ql.open_checkpoint(tmp_path / "model.safetensors") as checkpoint:
         assert checkpoint.spec(codes).note == f"already quantized: codes, with their scales in {scales}"
         assert checkpoint.spec(scales).note == ""
+        # Neither is a weight: not even scales of two dimensions, which are floats.
+        assert checkpoint.spec(codes).aside and checkpoint.spec(scales).aside
 
 
 def test_integers_without_scales_are_just_integers(tmp_path):

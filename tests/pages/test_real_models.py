@@ -97,7 +97,7 @@ def test_a_real_model_is_opened_inspected_swept_and_exported(model, tmp_path):
     assert len(at.metric) == 7
     assert at.get("plotly_chart")
 
-    at = clicked(page("sweep", file=path, **GRID), "Run")
+    at = clicked(page("sweep", file=path, scope="All", **GRID), "Run")
     frame = finished(at, "job").result.frame
     assert frame["tensor"].tolist() == usable
     # Some constants of magika hold infinities, which are refused and have no figures.

@@ -41,7 +41,8 @@ def test_before_a_run_the_page_says_how_much_and_how_long():
     at = page("sweep", **SMALL)
     assert not at.exception and not at.error
     # int4 per tensor and per channel, and fp16 once, which has no granularity.
-    assert "3 configurations × 15 tensors of 310 k weights" in said(at)
+    assert "8 weights of Silero VAD" in said(at) and "left alone: 7 of fewer than two dimensions" in said(at)
+    assert "3 configurations × 8 tensors of 308 k weights" in said(at)
     assert " s on this computer" in said(at) and re.search(r"\d [MG]B of memory", said(at))
     assert "Run the sweep" in said(at)
     assert not run_button(at).disabled
@@ -55,9 +56,9 @@ def test_combinations_that_cannot_be_are_counted_and_explained():
 
 
 def test_a_grid_beyond_the_limit_is_refused_with_the_number_and_the_way_out(monkeypatch):
-    monkeypatch.setattr(sweep_plan, "check_grid", partial(check_grid, max_rows=44))
+    monkeypatch.setattr(sweep_plan, "check_grid", partial(check_grid, max_rows=23))
     at = page("sweep", **SMALL)
-    assert "3 configurations x 15 tensors are 45 rows, past the limit of 44: choose fewer" in said(at)
+    assert "3 configurations x 8 tensors are 24 rows, past the limit of 23: choose fewer" in said(at)
     assert run_button(at).disabled and not at.exception
 
 
@@ -110,12 +111,12 @@ def test_patterns_choose_tensors_and_what_matches_nothing_is_said(model):
 
 
 def test_tensors_that_hold_no_floats_are_left_out_and_counted(model):
-    at = page("sweep", **SMALL, file=model)
+    at = page("sweep", **SMALL, file=model, scope="All")
     assert "4 tensors of model.safetensors; 2 others without float values left out" in said(at)
 
 
 def test_a_tensor_that_is_refused_is_listed_with_its_reason(model):
-    at = swept(file=model)
+    at = swept(file=model, scope="All")
     assert not at.exception
     assert any("without figures" in expander.label for expander in at.expander)
     assert "1 NaN" in said(at)
@@ -123,7 +124,7 @@ def test_a_tensor_that_is_refused_is_listed_with_its_reason(model):
 
 
 def test_a_hostile_name_is_shown_as_text_and_cannot_start_a_formula(model):
-    at = swept(file=model, **{"every-tensor": "true"})
+    at = swept(file=model, scope="All", **{"every-tensor": "true"})
     assert not at.exception
     assert f"'{HOSTILE}" in set(at.dataframe[0].value["tensor"])
     markup = [element.value for kind in (at.markdown, at.caption) for element in kind]
@@ -224,7 +225,7 @@ def drawn_map(at) -> dict:
 
 
 def test_the_map_shows_every_tensor_and_configuration_the_worst_on_top(model):
-    at = swept(file=model, view="Tensors", metric="mse")
+    at = swept(file=model, scope="All", view="Tensors", metric="mse")
     shown, frame = drawn_map(at), job_of(at).result.frame
     assert set(shown["tensors"]) == set(frame["tensor"]) and set(shown["configs"]) == set(frame["config"])
     shades = [[0 if cell == "exact" else cell for cell in row if cell != "refused"] for row in shown["cells"]]
@@ -235,7 +236,7 @@ def test_the_map_shows_every_tensor_and_configuration_the_worst_on_top(model):
 
 
 def test_the_map_is_narrowed_by_a_pattern_and_ordered_by_a_configuration(model):
-    at = swept(file=model, view="Tensors", like="encoder.*", **{"worst-by": "int4-sym-tensor-minmax"})
+    at = swept(file=model, scope="All", view="Tensors", like="encoder.*", **{"worst-by": "int4-sym-tensor-minmax"})
     assert sorted(drawn_map(at)["tensors"]) == ["encoder.0.weight", "encoder.1.weight"]
     assert "2 tensors of 4" in said(at) and "by int4-sym-tensor-minmax" in said(at)
     next(field for field in at.text_input if field.key == "like").set_value("decoder").run()

@@ -61,7 +61,7 @@ def test_before_the_first_sweep_the_list_says_what_it_is_for():
 def test_a_sweep_is_listed_with_what_it_was_and_opened_as_it_was_shown(model):
     before = swept(file=model)
     at = listed(file=model)
-    assert "model.safetensors · " in said(at) and "3 configurations × 4 tensors · all 12 rows" in said(at)
+    assert "model.safetensors · " in said(at) and "3 configurations × 3 tensors · all 9 rows" in said(at)
     press(at, "Open")
     assert not at.exception and not at.error
     assert at.dataframe[0].value.equals(before.dataframe[0].value)
@@ -142,13 +142,13 @@ def test_resuming_without_the_file_says_why_not(begun):
 def test_the_same_sweep_again_is_answered_from_the_store_and_says_so(model):
     swept(file=model)
     at = swept(file=model)
-    assert "all 12 rows taken from the store: nothing had to be measured" in said(at)
+    assert "all 9 rows taken from the store: nothing had to be measured" in said(at)
 
 
 def test_a_sweep_is_deleted_after_a_second_click_and_not_shown_any_more(model):
     swept(file=model)
     at = page("sweep", file=model, job=sweep_store.word(kept()[0]), earlier="true")
-    assert len(kept()) == 1 and "Delete these 12 rows for good?" in said(at)
+    assert len(kept()) == 1 and "Delete these 9 rows for good?" in said(at)
     press(at, "Delete them")
     assert not kept() and not at.exception
     assert "No sweep is kept yet" in said(at) and not at.dataframe and "job" not in at.query_params

@@ -55,7 +55,7 @@ def path(tmp_path):
 def write(path, seed):
     rng = np.random.default_rng(seed)
     layers = {f"layer.{i}.weight": rng.standard_normal((16, 64)).astype(np.float32) for i in range(3)}
-    save_file(layers | {"norm": rng.standard_normal(8).astype(np.float32)}, path)
+    save_file(layers | {"out.weight": rng.standard_normal((2, 4)).astype(np.float32)}, path)
 
 
 class Counting:

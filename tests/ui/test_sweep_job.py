@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory):
 def test_a_job_gives_the_table_and_the_refusals_of_the_library(checkpoint):
     job = sweep_job.start(session_of(checkpoint), CONFIGS, checkpoint.names)
     assert job.finished.wait(60)
-    expected = sweep(checkpoint, CONFIGS)
+    expected = sweep(checkpoint, CONFIGS, checkpoint.names)
     assert job.state == "done"
     assert job.result.measured == len(checkpoint.names)
     pd.testing.assert_frame_equal(job.result.frame, expected, check_dtype=False)
@@ -143,7 +143,7 @@ def test_without_a_store_the_sweep_goes_on_and_says_that_nothing_is_kept(checkpo
     job = job_of(checkpoint)
     assert job.state == "done"
     assert "results.sqlite" in job.result.unsaved
-    pd.testing.assert_frame_equal(job.result.frame, sweep(checkpoint, CONFIGS), check_dtype=False)
+    pd.testing.assert_frame_equal(job.result.frame, sweep(checkpoint, CONFIGS, checkpoint.names), check_dtype=False)
 
 
 def test_a_store_that_fails_in_the_middle_loses_no_row(checkpoint):
@@ -166,7 +166,7 @@ def test_a_store_that_fails_in_the_middle_loses_no_row(checkpoint):
     job = jobs.start("sweep", "half kept", lambda *job: sweep_job._run(Failing(), collected, stream, *job))
     assert job.finished.wait(60)
     assert job.state == "done" and job.result.unsaved == "the disk is full: make room"
-    pd.testing.assert_frame_equal(job.result.frame, sweep(checkpoint, CONFIGS), check_dtype=False)
+    pd.testing.assert_frame_equal(job.result.frame, sweep(checkpoint, CONFIGS, checkpoint.names), check_dtype=False)
 
 
 def test_a_cancelled_sweep_goes_on_where_it_was(checkpoint):
@@ -177,7 +177,7 @@ def test_a_cancelled_sweep_goes_on_where_it_was(checkpoint):
     measured = first.partial.measured
     again = job_of(checkpoint)
     assert again.result.held >= measured * len(CONFIGS) > 0
-    pd.testing.assert_frame_equal(again.result.frame, sweep(checkpoint, CONFIGS), check_dtype=False)
+    pd.testing.assert_frame_equal(again.result.frame, sweep(checkpoint, CONFIGS, checkpoint.names), check_dtype=False)
 
 
 def test_two_sessions_sweep_at_once_and_both_get_their_own_rows(checkpoint, tmp_path):
@@ -191,6 +191,6 @@ def test_two_sessions_sweep_at_once_and_both_get_their_own_rows(checkpoint, tmp_
         assert all(job.finished.wait(60) for job in jobs_)
         for job, source in zip(jobs_, (checkpoint, second), strict=True):
             assert job.state == "done" and job.result.unsaved == ""
-            pd.testing.assert_frame_equal(job.result.frame, sweep(source, CONFIGS), check_dtype=False)
+            pd.testing.assert_frame_equal(job.result.frame, sweep(source, CONFIGS, source.names), check_dtype=False)
     records = sweep_store.reach()[0].sweeps()
     assert len(records) == 2 and all(record.complete for record in records)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ...errors import CheckpointError, LimitError
 from ...wording import shown
 from ..input.files import MAX_NAME, MAX_TENSORS
+from ..prequantized import PARTS, QUANTIZED
 from . import tensor as onnxtensor
 from .protobuf import BYTES, NUMBER, Wire
 from .tensor import Proto, Range
@@ -77,6 +78,15 @@ class Found:
         if self.graph:
             facts.append(f"in {self.graph}")
         return "; ".join(facts)
+
+    @property
+    def aside(self) -> str:
+        """What it is in place of a weight of the model's own graph; "" if it may be one."""
+        if self.graph:
+            return "inside a branch or function of the graph"
+        if any(CODES in role for role in self.roles):
+            return QUANTIZED
+        return PARTS if self.roles else ""
 
 
 class _Flow(NamedTuple):

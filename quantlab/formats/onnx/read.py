@@ -37,5 +37,6 @@ def open_file(file: InputFile) -> Checkpoint:
 
 
 def _entry(found: Found, wire: Wire, companions: Companions) -> Entry:
-    spec = TensorSpec(found.name, (), "", 0, found.note, found.axis or 0)
+    multiplied = found.axis is not None
+    spec = TensorSpec(found.name, (), "", 0, found.note, found.axis or 0, found.aside, multiplied)
     return onnxtensor.entry(found.proto, spec, wire, companions)

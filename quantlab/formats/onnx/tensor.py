@@ -138,7 +138,7 @@ def _add_section(proto: Proto, number: int, kind: int, section: Range, wire: Wir
 
 
 def entry(proto: Proto, spec: TensorSpec, wire: Wire, companions: Companions) -> Entry:
-    """The checked entry of a tensor. Of `spec`, name, note and channel axis are kept; the rest is filled in."""
+    """The checked entry of a tensor. Of `spec`, shape, type and size are filled in."""
     where = f"tensor {shown(spec.name)} of {wire.file}"
     kind = KINDS.get(proto.code)
     if kind is None:
