@@ -77,7 +77,11 @@ def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
     with open_checkpoint(args.file) as checkpoint:
         others = args.others or ("copy" if format and FORMATS[format].layout else "leave")
         rules = [Rule("*", None, copy=True)] * (others == "copy") + list(rules)
-        assignment = assigned(checkpoint, rules, format) if format else assign(checkpoint, rules)
+        keep = args.copy_refused
+        if format:
+            assignment = assigned(checkpoint, rules, format, copy_refused=keep)
+        else:
+            assignment = assign(checkpoint, rules, copy_refused=keep)
         if format:
             refuse_what_it_cannot_hold(checkpoint, format, assignment)
         if path is None or args.dry_run:
@@ -90,5 +94,8 @@ def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
 
 def refuse_what_it_cannot_hold(checkpoint: Checkpoint, format: str, assignment: Assignment) -> None:
     """ExportError for what the format, or the model that is written again, cannot hold: before anything is computed."""
-    for why in refusals(checkpoint, assignment, format):
-        raise ExportError(why)
+    found = refusals(checkpoint, assignment, format)
+    if len(found) > 1:
+        raise ExportError(f"{found[0]} (and {len(found) - 1:,} more; --copy-refused copies them)")
+    if found:
+        raise ExportError(found[0])

@@ -96,6 +96,10 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "--others", choices=OTHERS, help="what becomes of tensors that no rule speaks of: copied into the file as they "
         "are, or left out (default: copied for other programs' formats, which hold whole models)",
     )  # fmt: skip
+    parser.add_argument(
+        "--copy-refused", action="store_true", help="copy tensors that cannot be quantized so: their shape does not "
+        "fit, or the format cannot hold them",
+    )  # fmt: skip
     parser.add_argument("--snippet", action="store_true", help="print Python that loads the result, too")
     parser.add_argument("--dry-run", action="store_true", help="show tensors, bytes and ratio, and write nothing")
     parser.add_argument("--json", action="store_true", help="print JSON; null stands for what does not exist")

@@ -115,22 +115,27 @@ def summary(assignment: Assignment) -> str:
     )
 
 
-def others(assignment: Assignment) -> dict[str, list[dict[str, Any]]]:
+def others(assignment: Assignment) -> dict[str, Any]:
     """The tensors that are not quantized: copied into the file, or left out for a reason."""
     return {
         "copied": [
             {"tensor": item.spec.name, "nbytes": item.nbytes, "reason": item.reason} for item in assignment.copied
         ],
         "left_out": [{"tensor": item.spec.name, "reason": item.reason} for item in assignment.left],
+        "remarks": list(assignment.remarks),
     }
 
 
 def tell_others(assignment: Assignment) -> None:
-    """Say which tensors are not quantized, and why."""
+    """Say what is to be known of the file, which tensors are not quantized, and why."""
+    for remark in assignment.remarks:
+        note(remark)
     if assignment.copied:
         size = size_text(assignment.copied_nbytes)
         note(f"{counted(len(assignment.copied), 'tensor')} copied unchanged ({size}): {listed(assignment.copied)}")
-        if kept := [item for item in assignment.copied if item.reason]:
+        if assignment.refused:
+            note(f"  {len(assignment.refused):,} of them cannot be quantized so: {assignment.refused[0].reason}")
+        if kept := [item for item in assignment.copied if item.reason and not item.refused]:
             note(f"  no rule takes or copies {len(kept):,} of them, but a model is written again as a whole")
     if assignment.left:
         note(f"{counted(len(assignment.left), 'tensor')} not quantized and not in the file:")

@@ -163,7 +163,7 @@ import numpy as np
 import onnxruntime
 
 options = onnxruntime.SessionOptions()
-# Otherwise ONNX Runtime may quantize activations too, where it fuses 4-bit weights into a multiplication.
+# Otherwise ONNX Runtime quantizes activations too, where it fuses 4- or 8-bit weights into a MatMul.
 options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
 session = onnxruntime.InferenceSession({path!r}, options)
 inputs = {{  # zeros: put your own in their place

@@ -106,11 +106,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The tensors of a checkpoint, in its order: those that are quantized, those copied, and those left out."""
+    """The tensors of a checkpoint, in its order: those that are quantized, those copied, and those left out.
+
+    `remarks` are sentences about the file to be that its reader should know beforehand.
+    """
 
     taken: tuple[Item, ...]
     copied: tuple[Item, ...]
     left: tuple[Item, ...]
+    remarks: tuple[str, ...] = ()
 
     def changed(self, configs: Mapping[str, QuantConfig]) -> "Assignment":
         """The same with other configurations for the tensors that are named."""
@@ -123,7 +127,7 @@ class Assignment:
         """The same with the tensors that are named copied, for the reasons that are given."""
         kept = tuple(_kept(item.spec, refused[item.spec.name]) for item in self.taken if item.spec.name in refused)
         taken = tuple(item for item in self.taken if item.spec.name not in refused)
-        return Assignment(taken, self.copied + kept, self.left)
+        return replace(self, taken=taken, copied=self.copied + kept)
 
     @property
     def refused(self) -> tuple[Item, ...]:
@@ -133,7 +137,7 @@ class Assignment:
     def keeping_all(self) -> "Assignment":
         """The same for a file that keeps whatever is not quantized; `reason` still says why it is not."""
         kept = tuple(replace(item, nbytes=item.spec.nbytes) for item in self.left)
-        return Assignment(self.taken, self.copied + kept, ())
+        return replace(self, copied=self.copied + kept, left=())
 
     @property
     def size(self) -> int:

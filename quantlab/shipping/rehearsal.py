@@ -1,6 +1,7 @@
 """What an export would be, and why it would be refused, before a single value is read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,15 +19,18 @@ def assigned(source: Checkpoint, rules: Sequence[Rule], format: str, *, copy_ref
     With `copy_refused`, tensors that cannot have their configuration, or that the format cannot hold, are copied.
     """
     found = assign(source, rules, copy_refused=copy_refused)
-    if layout := bound(source, format):
-        changed = {item.spec.name: layout.stored(item.config, item.spec.dtype) for item in found.taken if item.config}
-        found = found.changed(
-            {item.spec.name: changed[item.spec.name] for item in found.taken if changed[item.spec.name] != item.config}
-        )
+    layout = bound(source, format)
+    if layout is not None:
+        stored = {item.spec.name: layout.stored(item.config, item.spec.dtype) for item in found.taken if item.config}
+        asked, found = found, found.changed(stored)
     if copy_refused and (refused := refused_tensors(source, found, format)):
         found = found.copying(refused)
         if not found.taken:
             raise ConfigError(f"{format} can hold none of the tensors so: {next(iter(refused.values()))}")
+    if layout is not None:
+        names = {item.spec.name for item in found.taken}
+        remarks = layout.remarks(_outgoing([item for item in asked.taken if item.spec.name in names]), source)
+        found = replace(found, remarks=tuple(remarks))
     return found.keeping_all() if keeps_all(source, format) else found
 
 

@@ -297,6 +297,25 @@ def test_a_format_says_what_it_cannot_hold_before_anything_is_written(run, model
     assert not (tmp_path / "out.gguf").exists()
 
 
+def test_tensors_that_cannot_be_quantized_so_are_copied_if_asked(run, model, tmp_path):
+    out = tmp_path / "out.gguf"
+    call = ["export", model, "--config", "fc*.weight=q8_0", "=*=skip", "-o", out, "--json"]
+    ran = run(*call)  # rows of 40 values are no blocks of 32
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "'fc2.weight' cannot have q8_0" in ran.err and not out.exists()
+    written = run(*call, "--copy-refused").json
+    assert [row["tensor"] for row in written["tensors"]] == ["fc1.weight"]
+    (kept,) = [row for row in written["copied"] if row["reason"]]
+    assert kept["tensor"] == "fc2.weight" and "cannot have q8_0" in kept["reason"]
+
+
+def test_how_many_a_format_refuses_is_said_with_the_way_out(run, model, tmp_path):
+    ran = run("quantize", model, "--config", SLUG, "--skip", "=*", "-o", tmp_path / "out.gguf")
+    assert "(and 1 more; --copy-refused copies them)" in ran.err
+    ran = run("quantize", model, "--config", SLUG, "--copy-refused", "-o", tmp_path / "out.gguf")
+    assert (ran.code, ran.err.count("\n")) == (1, 1) and "gguf can hold none of the tensors so" in ran.err
+
+
 def test_other_tensors_are_copied_if_asked(run, model, library, tmp_path):
     ran = run(
         "quantize", model, "--config", "fp16", "--skip", "fc1.bias", "--others", "copy", "-o", tmp_path / "out.npz"

@@ -29,6 +29,7 @@ _TENSOR, _TENSORS, _SUBGRAPHS, _SPARSE_TENSORS = _key(5), _key(10), (_key(6), _k
 _LONG_LISTS = (7, 8, 9)  # floats, ints and strings of an attribute
 _VALUE_NAME, _SPARSE_PARTS = _key(1), (_key(1), _key(2))
 _TENSOR_NAME, _TENSOR_DATA, _LOCATION = _key(8), (9, 13, 14), _key(14, NUMBER)
+CONSTANTS_ARE_NO_INPUTS = 4  # the first version in which an initializer need not be an input of the graph
 _EXTERNAL = 1  # the location of data in another file
 
 
@@ -99,6 +100,7 @@ class Outline:
     ir_version, opset : of the file, and of ONNX's own operators; 0 if it says none.
     names : of all values of all graphs.
     weights : TensorProto's number of the type of everything wanted that was found.
+    overridable : what is wanted and an input too, so that a caller of the model may give it other values.
     before, graph, after : what stays of the model before its graph, of the graph's content, and of the model behind it.
         The version is in none of them; data from other files are in `graph`.
 
@@ -112,6 +114,7 @@ class Outline:
         self.ir_version = self.opset = 0
         self.names: set[bytes] = set()
         self.weights: dict[bytes, int] = {}
+        self.overridable: list[bytes] = []
         self.before, self.graph, self.after = (Kept(file) for _ in range(3))
         self._walk_model()
 
@@ -160,8 +163,9 @@ class Outline:
                 return False
             self.weights[output] = onnxtensor.read(self._wire, *tensor).code
             return True
-        if key == _INPUT:  # up to IR 3 the initializers are inputs as well
-            return self._named(a, b, _VALUE_NAME) in self._wanted
+        if key == _INPUT and (name := self._named(a, b, _VALUE_NAME)) in self._wanted:
+            self.overridable += [name] if self.ir_version >= CONSTANTS_ARE_NO_INPUTS else []
+            return True
         if key == _SPARSE:
             self._sparse(a, b)
         return False

@@ -17,12 +17,11 @@ from ..input.files import InputFile, OnBytes
 from ..output.outgoing import Outgoing
 from . import write as onnxwrite
 from .companions import Companions
-from .outline import Outline, Part, made
+from .outline import CONSTANTS_ARE_NO_INPUTS, Outline, Part, made
 from .read import open_file
 from .tensor import KINDS
 from .write import FLOAT_TYPES, IR_VERSION, LARGEST, Piece, check_names, check_read, field, head, value_info
 
-_CONSTANTS_ARE_NO_INPUTS = 4  # the first version in which an initializer need not be an input of the graph
 # Types of scales and the wider types in which every one of their values is exact.
 _EXACT = {(10, 1), (10, 11), (1, 11)}
 
@@ -46,7 +45,7 @@ class Plan:
 
     def __init__(self, tensors: Sequence[Outgoing], source: Checkpoint) -> None:
         self._source = source
-        self.outline = self._outline(tensors)
+        self.outline = outlined(tensors, source)
         chosen = [tensor for tensor in tensors if tensor.config is not None]
         self.pieces = [self._piece(tensor) for tensor in chosen]
         self._check_names()
@@ -63,56 +62,11 @@ class Plan:
         """Bytes of everything that stands for quantized weights."""
         return sum(piece.nbytes for piece in self.pieces)
 
-    def _outline(self, tensors: Sequence[Outgoing]) -> Outline:
-        source, known = self._source, frozenset(self._source.names)
-        for tensor in tensors:
-            if tensor.name not in known:
-                raise ExportError(
-                    f"{source} has no tensor {shown(tensor.name)}, and an ONNX model is written with its own "
-                    f"tensors: use their names, or export without a source"
-                )
-            if (shape := source.spec(tensor.name).shape) != tensor.shape:
-                raise ExportError(
-                    f"tensor {shown(tensor.name)} has shape {shown(list(shape))} in {source}, not {list(tensor.shape)}"
-                )
-        companions = Companions(source.files[0])
-        # Opened already, and the same as when the tensors were listed.
-        companions.files = {file.name: file for file in source.files[1:]}
-        return Outline(source.files[0], companions, [tensor.name.encode() for tensor in tensors if tensor.config])
-
     def _piece(self, tensor: Outgoing) -> Piece:
-        config, where = tensor.config, f"tensor {shown(tensor.name)} of {self._source}"
-        assert config is not None, "a copied tensor has no piece"
-        dtype = self.outline.weights.get(tensor.name.encode())
-        if dtype is None:
-            note = self._source.spec(tensor.name).note
-            raise ExportError(
-                f"{where} is no dense initializer or constant of the model's own graph ({note or 'no node uses it'}), "
-                f"and only those can be quantized in the model: leave it as it is"
-            )
-        if self.outline.opset < needed_opset(config):
-            raise ExportError(f"{where} cannot be {config}: {self._too_old(needed_opset(config))}")
-        piece = Piece(tensor, dtype)
-        if dtype != piece.dtype and (piece.dtype, dtype) not in _EXACT:
-            fits = FLOAT_TYPES.get(KINDS[dtype].dtype)
-            way_out = "use fp16 scales" if fits else "leave it as it is, or convert the model to float32"
-            raise ExportError(
-                f"{where} is {KINDS[dtype].dtype}, and what scales of {config.scale_dtype} decode to would be rounded "
-                f"once more for the nodes that use it: {way_out}"
-            )
-        return piece
-
-    def _too_old(self, needed: int) -> str:
-        opset = self.outline.opset
-        if not opset:
-            return "the model does not import ONNX's own operators, and DequantizeLinear is one of them"
-        instead = {10: "int8 per tensor", 13: "int8 per tensor or channel", 19: "int8 per tensor or channel"}
-        best = max((first for first in instead if first <= opset), default=0)
-        other = f", or choose {instead[best]} with fp32 scales" if best and needed > best else ""
-        return (
-            f"the model has opset {opset}, and DequantizeLinear takes that from opset {needed} on: convert it with "
-            f"onnx.version_converter.convert_version(model, {needed}){other}"
-        )
+        assert tensor.config is not None, "a copied tensor has no piece"
+        if why := why_not(tensor, tensor.config, self.outline, self._source):
+            raise ExportError(f"tensor {shown(tensor.name)} of {self._source} cannot be {tensor.config}: {why}")
+        return Piece(tensor, self.outline.weights[tensor.name.encode()])
 
     def _check_names(self) -> None:
         check_names(self.pieces)
@@ -134,7 +88,7 @@ class Plan:
 
     def _inputs(self) -> bytes:
         """The new initializers as inputs, where the model's version asks for that."""
-        if self._ir_version() >= _CONSTANTS_ARE_NO_INPUTS:
+        if self._ir_version() >= CONSTANTS_ARE_NO_INPUTS:
             return b""
         stored = [stored for piece in self.pieces for stored in piece.stored]
         return b"".join(field(11, value_info(each.name, each.dtype, each.shape)) for each in stored)
@@ -145,6 +99,86 @@ class Plan:
                 f"the model would have {size_text(size)} with all of its weights in it, and an ONNX file holds 2 GB: "
                 f"quantize more of them, or to fewer bits"
             )
+
+
+def outlined(tensors: Sequence[Outgoing], source: Checkpoint) -> Outline:
+    """The source's model without the tensors to be quantized. ExportError for tensors that are not its own."""
+    known = frozenset(source.names)
+    for tensor in tensors:
+        if tensor.name not in known:
+            raise ExportError(
+                f"{source} has no tensor {shown(tensor.name)}, and an ONNX model is written with its own "
+                f"tensors: use their names, or export without a source"
+            )
+        if (shape := source.spec(tensor.name).shape) != tensor.shape:
+            raise ExportError(
+                f"tensor {shown(tensor.name)} has shape {shown(list(shape))} in {source}, not {list(tensor.shape)}"
+            )
+    companions = Companions(source.files[0])
+    # Opened already, and the same as when the tensors were listed.
+    companions.files = {file.name: file for file in source.files[1:]}
+    return Outline(source.files[0], companions, [tensor.name.encode() for tensor in tensors if tensor.config])
+
+
+def why_not(tensor: Outgoing, config: QuantConfig, outline: Outline, source: Checkpoint) -> str:
+    """Why a tensor cannot be quantized so in the model, in a sentence; "" if it can."""
+    dtype = outline.weights.get(tensor.name.encode())
+    if dtype is None:
+        note = source.spec(tensor.name).note
+        return (
+            f"it is no dense initializer or constant of the model's own graph ({note or 'no node uses it'}), "
+            f"and only those can be quantized in the model: leave it as it is"
+        )
+    if outline.opset < needed_opset(config):
+        return _too_old(outline.opset, needed_opset(config))
+    piece = Piece(tensor, dtype)
+    if dtype != piece.dtype and (piece.dtype, dtype) not in _EXACT:
+        way_out = (
+            "use fp16 scales"
+            if FLOAT_TYPES.get(KINDS[dtype].dtype)
+            else "leave it as it is, or convert the model to float32"
+        )
+        return (
+            f"it is {KINDS[dtype].dtype}, and what scales of {config.scale_dtype} decode to would be rounded "
+            f"once more for the nodes that use it: {way_out}"
+        )
+    return ""
+
+
+def _too_old(opset: int, needed: int) -> str:
+    if not opset:
+        return "the model does not import ONNX's own operators, and DequantizeLinear is one of them"
+    best = best_of(opset)
+    other = f", or choose {best} with fp32 scales" if best else ""
+    return (
+        f"the model has opset {opset}, and DequantizeLinear takes that from opset {needed} on: convert it with "
+        f"onnx.version_converter.convert_version(model, {needed}){other}"
+    )
+
+
+def best_of(opset: int) -> str:
+    """What models of an older opset can hold; "" where that is nothing, or everything."""
+    instead = {10: "int8 per tensor", 13: "int8 per tensor or channel", 19: "int8 per tensor or channel"}
+    return instead.get(max((first for first in instead if first <= opset), default=0), "") if opset < 21 else ""
+
+
+def unfit(tensors: Sequence[Outgoing], source: Checkpoint | None) -> dict[str, str]:
+    """The tensors that cannot be quantized in the source's model: name -> why. None where no model is rewritten."""
+    if source is None or not rewrites(source):
+        return {}
+    outline = outlined(tensors, source)
+    chosen = {t.name: t for t in tensors if t.config is not None and onnxwrite.refuses(t.shape, t.config) is None}
+    found = {name: why_not(t, t.config, outline, source) for name, t in chosen.items() if t.config is not None}
+    return {name: why for name, why in found.items() if why}
+
+
+def remarks(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
+    """What becomes of a model's interface, in sentences."""
+    names = [name.decode() for name in outlined(tensors, source).overridable] if rewrites(source) else []
+    if not names:
+        return []
+    more = f" and {len(names) - 1:,} more weights are inputs" if len(names) > 1 else " is an input"
+    return [f"{shown(names[0])}{more} of the model, which callers may give other values: quantized, they are constants"]
 
 
 def _size(parts: Iterable[Part]) -> int:

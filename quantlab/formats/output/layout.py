@@ -45,6 +45,7 @@ class Layout:
         arrays. read_parts : where that cannot be told, the values themselves, slice by slice.
     check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
     keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
+    remarks : (tensors with what rules give them, source) -> what is to be known of the file beforehand, in sentences.
     note : how these values differ from `dequantize()`, in a sentence; "" where they never do.
     rounds : (configuration, source's dtype) -> whether they do for such a tensor.
     settings : (all tensors, the model's own config.json) -> entries to add to it; None for a single file without one.
@@ -68,6 +69,7 @@ class Layout:
     unfit: Callable[[Sequence[Outgoing], Checkpoint | None], Mapping[str, str]] = lambda tensors, source: {}
     stored: Callable[[QuantConfig, str], QuantConfig] = lambda config, source_dtype: config
     bound: Callable[["Layout", Checkpoint], "Layout"] = lambda layout, source: layout
+    remarks: Callable[[Sequence[Outgoing], Checkpoint], Sequence[str]] = lambda tensors, source: ()
     note: str = ""
     rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
 

@@ -217,6 +217,14 @@ def bound(layout: Layout, source: Checkpoint) -> Layout:
     )
 
 
+def remarks(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
+    """Which scales are stored otherwise than their configuration says."""
+    dtype = dtype_of(source)
+    ours = [(t.config, _model(t.source_dtype, dtype)) for t in tensors if t.config is not None]
+    others = [held for config, held in ours if config.scale_dtype == "fp32" and held != "float32"]
+    return [f"scales are stored as {others[0]}, in which transformers holds this model"] if others else []
+
+
 def unfit(tensors: Sequence[Outgoing], source: Checkpoint | None) -> dict[str, str]:
     """What the readers of the format cannot load of a model: name -> why. Of tensors without a model, nothing."""
     config = own_config(source)

@@ -9,6 +9,9 @@ from quantlab.formats import FORMATS
 from quantlab.formats.gguf.write import TYPES
 from quantlab.formats.output.outgoing import Outgoing
 from quantlab.formats.writing import export_layout
+from quantlab.shipping.recipe import Rule
+from quantlab.shipping.rehearsal import assigned
+from quantlab.shipping.shipping import ship
 
 SHAPES = [(64, 128), (32,), (3, 5, 64)]
 
@@ -72,6 +75,15 @@ def test_from_a_gguf_source_all_metadata_and_every_copied_block_is_kept(model, t
     for name in ("blk.0.ffn_norm.weight", "blk.0.attn_q.weight"):
         assert new[name].tensor_type == old[name].tensor_type
         assert new[name].data.tobytes() == old[name].data.tobytes()
+
+
+def test_an_export_keeps_the_order_of_a_gguf_source(model, tmp_path):
+    with ql.open_checkpoint(model) as source:
+        rules = [Rule("*", None, copy=True), Rule.parse("*attn_q*=q8_0")]
+        ship(source, assigned(source, rules, "gguf"), tmp_path / "small.gguf", "gguf")
+    names = [[tensor.name for tensor in gguf.GGUFReader(path).tensors] for path in (model, tmp_path / "small.gguf")]
+    assert names[0] == names[1]
+    assert names[0].index("blk.0.attn_q.weight") == 2
 
 
 def fields(reader):

@@ -21,6 +21,9 @@ from quantlab.formats import FORMATS, export_outgoing
 from quantlab.formats.input.files import CHUNK
 from quantlab.formats.onnx import rewrite as onnxrewrite
 from quantlab.formats.output.outgoing import Outgoing, outgoing
+from quantlab.shipping.recipe import Rule
+from quantlab.shipping.rehearsal import assigned, refusals
+from quantlab.shipping.shipping import ship
 
 LAYOUT = FORMATS["onnx"].layout
 RNG = np.random.default_rng(3)
@@ -217,6 +220,29 @@ def test_weights_are_no_longer_inputs_and_the_models_version_is_obeyed(ir_versio
     names = {each.name for each in onnx.load(tmp_path / "small.onnx").graph.input}
     assert not names & WEIGHTS.keys()
     assert ("conv.w_quantized" in names) == (ir_version < 4)
+
+
+@pytest.mark.parametrize(("ir_version", "told"), [(3, False), (8, True)])
+def test_that_callers_can_no_longer_give_a_weight_is_said_beforehand(ir_version, told, path):
+    path.write_bytes(network(13, ir_version, inputs=["gemm.w", "conv.w"]).SerializeToString())
+    with ql.open_checkpoint(path) as source:
+        remarks = assigned(source, [Rule.parse("*.w=int8-sym-ch0-minmax")], "onnx").remarks
+        assert bool(remarks) == told
+        assert not told or "'gemm.w' and 1 more weights are inputs of the model, which callers may give" in remarks[0]
+        assert not assigned(source, [Rule.parse("matmul.w=int8-sym-ch0-minmax")], "onnx").remarks
+
+
+def test_what_cannot_be_quantized_in_the_model_is_copied_if_asked(path, tmp_path):
+    path.write_bytes(branching().SerializeToString())
+    with ql.open_checkpoint(path) as source:
+        rules = [Rule.parse("*.w=int8-sym-ch0-minmax"), Rule.parse("inner*=int8-sym-ch0-minmax")]
+        assert len(refusals(source, assigned(source, rules, "onnx"), "onnx")) == 2  # of both branches
+        found = assigned(source, rules, "onnx", copy_refused=True)
+        assert {item.spec.name.rpartition("inner")[2] for item in found.refused} == {".w"}
+        assert "no dense initializer or constant" in found.refused[0].reason
+        shipment = ship(source, found, tmp_path / "small.onnx", "onnx")
+    assert shipment.equal.all()
+    assert len(run(tmp_path / "small.onnx", X)) == 2
 
 
 def test_only_4_bits_raise_the_version_of_the_format(path, tmp_path):
