@@ -1,5 +1,10 @@
-"""The file behind a store of results: one SQLite database, which several threads and processes may use at once."""
+"""The file behind a store of results: one SQLite database, which several threads and processes may use at once.
 
+SQLite notices when its file has lost its form, and not when a byte of a figure has changed. So every row that decides
+what a store shows carries a digest of all of it, which is looked at when the row is read.
+"""
+
+import hashlib
 import os
 import sqlite3
 import struct
@@ -13,7 +18,7 @@ from pathlib import Path
 from ..errors import QuantlabError, StoreError
 
 FOLDER_VARIABLE = "QUANTLAB_STORE"
-VERSION = 1  # of the tables below
+VERSION = 2  # of the tables below; 1 had no digests
 APPLICATION = 0x716C6162  # "qlab": what tells our databases from other programs'
 BUSY_SECONDS = 30.0
 
@@ -21,7 +26,7 @@ BUSY_SECONDS = 30.0
 SCHEMA = """
 CREATE TABLE sweeps (
     id TEXT PRIMARY KEY, outline BLOB NOT NULL, engine TEXT NOT NULL, title BLOB NOT NULL, location BLOB NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL);
+    created REAL NOT NULL, updated REAL NOT NULL, digest BLOB);
 CREATE INDEX sweeps_by_outline ON sweeps (outline);
 CREATE TABLE sweep_configs (
     sweep TEXT NOT NULL REFERENCES sweeps ON DELETE CASCADE, position INTEGER NOT NULL, slug TEXT NOT NULL,
@@ -29,16 +34,35 @@ CREATE TABLE sweep_configs (
 CREATE TABLE sweep_tensors (
     sweep TEXT NOT NULL REFERENCES sweeps ON DELETE CASCADE, position INTEGER NOT NULL, name BLOB NOT NULL,
     shape TEXT NOT NULL, nbytes INTEGER NOT NULL, fingerprint BLOB, fault BLOB, done INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (sweep, position)) WITHOUT ROWID;
+    digest BLOB, PRIMARY KEY (sweep, position)) WITHOUT ROWID;
 CREATE INDEX tensors_by_fingerprint ON sweep_tensors (fingerprint);
 CREATE TABLE results (
-    fingerprint BLOB NOT NULL, engine TEXT NOT NULL, slug TEXT NOT NULL, figures BLOB, reason BLOB,
+    fingerprint BLOB NOT NULL, engine TEXT NOT NULL, slug TEXT NOT NULL, figures BLOB, reason BLOB, digest BLOB,
     PRIMARY KEY (fingerprint, engine, slug)) WITHOUT ROWID;
 CREATE TABLE files (
-    path BLOB NOT NULL, tensor BLOB NOT NULL, stamp TEXT NOT NULL, fingerprint BLOB NOT NULL,
+    path BLOB NOT NULL, tensor BLOB NOT NULL, stamp TEXT NOT NULL, fingerprint BLOB NOT NULL, digest BLOB,
     PRIMARY KEY (path, tensor)) WITHOUT ROWID;
 CREATE INDEX files_by_fingerprint ON files (fingerprint);
 """
+
+# What the digest of a row covers, in SQL: of a sweep also how many tensors it has, and its configurations in order.
+# When it last got rows changes all the time, and decides nothing.
+DIGESTS = {
+    "sweeps": "digest_of(sweeps.id, outline, engine, title, location, created, "
+    "(SELECT count(*) FROM sweep_tensors WHERE sweep = sweeps.id), (SELECT group_concat(slug) FROM "
+    "(SELECT slug FROM sweep_configs WHERE sweep = sweeps.id ORDER BY position)))",
+    "sweep_tensors": "digest_of(sweep_tensors.sweep, sweep_tensors.position, name, shape, nbytes, "
+    "sweep_tensors.fingerprint, fault, done)",
+    "results": "digest_of(results.fingerprint, results.engine, results.slug, figures, reason)",
+    "files": "digest_of(path, tensor, stamp, files.fingerprint)",
+}
+WHOLE = {table: f"({table}.digest IS {digest})" for table, digest in DIGESTS.items()}
+SEAL = {table: f"UPDATE {table} SET digest = {digest}" for table, digest in DIGESTS.items()}  # and which, with WHERE
+
+
+def digest_of(*values: object) -> bytes:
+    """64 bits of a row's values, of the types that SQLite has."""
+    return hashlib.blake2b(repr(values).encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def default_folder() -> Path:
@@ -69,6 +93,7 @@ class Database:
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
+            self._connection.create_function("digest_of", -1, digest_of, deterministic=True)
             try:
                 self._prepare()
             except BaseException:
@@ -92,13 +117,24 @@ class Database:
         with self._lock, self._sentences():
             # IMMEDIATE: a transaction that reads before it writes could not wait for another writer.
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._transaction():
                 yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has ended it already
-                    self._connection.execute("ROLLBACK")
-                raise
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Ends the transaction that has begun."""
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def check(self, whole: bool) -> None:
+        """StoreError unless a row is `whole`: its digest is that of its values."""
+        if not whole:
+            raise StoreError(self._damage("a row is not what was written"))
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -116,6 +152,8 @@ class Database:
                 f"{self.path} was written by a newer quantlab (its version is {version}, and this one reads "
                 f"{VERSION}): use that one, or choose another folder with {FOLDER_VARIABLE}"
             )
+        if version == 1:
+            self._add_digests()
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._switch_to_wal()
         # In WAL mode this survives the end of a process at any moment; a loss of power costs the last seconds at most.
@@ -127,12 +165,26 @@ class Database:
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 
+    def _add_digests(self) -> None:
+        """Bring a store of version 1 up to date, alone: an older program would go on writing rows without digests."""
+        self._set_journal("DELETE")  # which fails as long as anybody else has the file open
+        self._connection.execute("BEGIN EXCLUSIVE")
+        with self._transaction():
+            if self._marks()[1] == 1:  # another process may have been faster
+                for table in DIGESTS:
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN digest BLOB")
+                    self._connection.execute(SEAL[table])
+                self._connection.execute(f"PRAGMA user_version = {VERSION}")
+
     def _switch_to_wal(self) -> None:
         """WAL: readers and a writer do not wait for each other."""
+        self._set_journal("WAL")
+
+    def _set_journal(self, mode: str) -> None:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute(f"PRAGMA journal_mode = {mode}")
                 return
             except sqlite3.OperationalError as error:
                 # This one statement does not wait by itself when another process is at the same.
@@ -155,6 +207,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise StoreError(self._sentence(error)) from error
+        except (UnicodeError, OverflowError) as error:  # in SQLite's own words about a file that it quotes; in a number
+            raise StoreError(self._damage(error)) from error
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise StoreError(
@@ -168,13 +222,22 @@ class Database:
             yield
         except QuantlabError:
             raise
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            OSError,
+            RecursionError,
+            TypeError,
+            ValueError,
+            struct.error,
+        ) as error:
             raise StoreError(self._damage(error)) from error
 
-    def _damage(self, error: Exception) -> str:
+    def _damage(self, why: Exception | str) -> str:
         return (
-            f"{self.path} is damaged ({error}): move it away or delete it, and sweeps begin anew, or choose another "
-            f"folder with {FOLDER_VARIABLE}"
+            f"{self.path} is damaged ({_one_line(why)}): move it away or delete it, and sweeps begin anew, or choose "
+            f"another folder with {FOLDER_VARIABLE}"
         )
 
     def _sentence(self, error: sqlite3.Error) -> str:
@@ -191,4 +254,9 @@ class Database:
             sqlite3.SQLITE_ERROR,
         ):  # the last: a table is missing
             return self._damage(error)
-        return f"{self.path} cannot be read and written ({error}): choose another folder with {FOLDER_VARIABLE}"
+        why = _one_line(error)
+        return f"{self.path} cannot be read and written ({why}): choose another folder with {FOLDER_VARIABLE}"
+
+
+def _one_line(why: Exception | str) -> str:
+    return " ".join(str(why).split())[:200] or type(why).__name__

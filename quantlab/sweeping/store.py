@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.config import QuantConfig
 from ..errors import ConfigError
-from .database import Database, default_folder
+from .database import WHOLE, Database, default_folder
 from .identity import engine_version
 from .sources import Source, as_source, checked_names
 from .storedrows import as_text, rows_of
@@ -132,31 +132,40 @@ class ResultStore:
             on_begin(self.record(run.id))
         measured = run.measure(runner, workers, on_progress, on_rows)
         frame = self.frame(run.id)
+        self._database.check(len(frame) == len(run.names) * len(wanted))  # an index that does not find what was written
         frame.attrs |= {"sweep": run.id, "held": len(frame) - measured}
         return frame
 
     def sweeps(self) -> list[SweepRecord]:
         """Every sweep in the store, the newest first."""
         with self._database.reading() as sql:
-            rows = sql.execute(f"{RECORDS} GROUP BY s.id ORDER BY s.updated DESC, s.id").fetchall()
-        with self._database.decoding():
-            return [_record(row) for row in rows]
+            rows = sql.execute(f"{RECORDS} GROUP BY sweeps.id ORDER BY updated DESC, sweeps.id").fetchall()
+        return [self._record(row) for row in rows]
 
     def record(self, id: str) -> SweepRecord:
         """One sweep. ConfigError if there is none of this id."""
         with self._database.reading() as sql:
-            row = sql.execute(f"{RECORDS} WHERE s.id = ? GROUP BY s.id", (id,)).fetchone()
+            row = sql.execute(f"{RECORDS} WHERE sweeps.id = ? GROUP BY sweeps.id", (id,)).fetchone()
         if row is None:
             raise ConfigError(f"there is no sweep {id!r} in {self.path}: it was deleted, or is in another store")
+        return self._record(row)
+
+    def _record(self, row: Sequence[Any]) -> SweepRecord:
+        whole, *values = row
+        self._database.check(whole)
         with self._database.decoding():
-            return _record(row)
+            return _record(values)
 
     def tensors(self, id: str) -> list[str]:
         """The tensors of a sweep, measured or not, in its order. ConfigError if there is no such sweep."""
         self.record(id)
         with self._database.reading() as sql:
-            found = sql.execute("SELECT name FROM sweep_tensors WHERE sweep = ? ORDER BY position", (id,)).fetchall()
-        return [as_text(name) for (name,) in found]
+            found = sql.execute(
+                f"SELECT name, {WHOLE['sweep_tensors']} FROM sweep_tensors WHERE sweep = ? ORDER BY position", (id,)
+            ).fetchall()
+        self._database.check(all(whole for _, whole in found))
+        with self._database.decoding():
+            return [as_text(name) for name, _ in found]
 
     def frame(self, id: str) -> pd.DataFrame:
         """The rows that are there, as `sweep` returns them. ConfigError if there is no such sweep."""
@@ -190,10 +199,10 @@ class ResultStore:
             sql.execute("PRAGMA incremental_vacuum").fetchall()
 
 
-RECORDS = """
-SELECT s.id, s.title, s.location, s.created, s.updated, s.engine, count(t.name), total(t.done),
-    (SELECT group_concat(slug) FROM (SELECT slug FROM sweep_configs c WHERE c.sweep = s.id ORDER BY c.position))
-FROM sweeps s LEFT JOIN sweep_tensors t ON t.sweep = s.id
+RECORDS = f"""
+SELECT {WHOLE["sweeps"]}, sweeps.id, title, location, created, updated, engine, count(t.name), total(t.done),
+    (SELECT group_concat(slug) FROM (SELECT slug FROM sweep_configs c WHERE c.sweep = sweeps.id ORDER BY c.position))
+FROM sweeps LEFT JOIN sweep_tensors t ON t.sweep = sweeps.id
 """
 
 

@@ -14,7 +14,7 @@ from ..core import pool
 from ..core.config import QuantConfig
 from ..errors import Cancelled, QuantlabError, StoreError
 from ..wording import shown
-from .database import Database
+from .database import SEAL, WHOLE, Database
 from .identity import engine_version, files_stamp, fingerprint
 from .sources import TensorSource
 from .storedrows import as_bytes, as_text, kept, rows_of
@@ -53,12 +53,23 @@ class StoredRun:
                 if found is None and self._candidates() != seen:
                     continue  # another process has entered a sweep like this one meanwhile
                 self.id = found or self._enter(sql)
+                if found is not None:
+                    self._check(sql)
                 sql.execute(
                     "UPDATE sweeps SET title = ?, location = ? WHERE id = ?",
                     (as_bytes(title), as_bytes(location), self.id),
                 )
                 self._set_out(sql)
+                sql.execute(f"{SEAL['sweeps']} WHERE id = ?", (self.id,))
                 return
+
+    def _check(self, sql: sqlite3.Connection) -> None:
+        """StoreError unless what is kept of a sweep is as it was written: what goes on from here is sealed anew."""
+        rows = sql.execute(f"SELECT {WHOLE['sweeps']} FROM sweeps WHERE id = ?", (self.id,)).fetchall()
+        rows += sql.execute(
+            f"SELECT {WHOLE['sweep_tensors']} FROM sweep_tensors WHERE sweep = ?", (self.id,)
+        ).fetchall()
+        self.database.check(all(whole for (whole,) in rows))
 
     def _remember_files(self) -> None:
         """The fingerprints of tensors of a file that is as it was when they were read."""
@@ -66,9 +77,11 @@ class StoredRun:
             return
         with self.database.reading() as sql:
             rows = sql.execute(
-                "SELECT tensor, fingerprint FROM files WHERE path = ? AND stamp = ?", (self.path, self.stamp)
+                f"SELECT tensor, fingerprint FROM files WHERE path = ? AND stamp = ? AND {WHOLE['files']}",
+                (self.path, self.stamp),
             ).fetchall()
-        self.known = {name: digest for tensor, digest in rows if (name := as_text(tensor)) in self.place}
+        with self.database.decoding():
+            self.known = {name: digest for tensor, digest in rows if (name := as_text(tensor)) in self.place}
 
     def _outline(self) -> bytes:
         """What can be said of the sweep before anything is read."""
@@ -93,15 +106,17 @@ class StoredRun:
         """
         with self.database.reading() as sql:
             seen = sql.execute(
-                "SELECT position, fingerprint FROM sweep_tensors WHERE sweep = ? AND fingerprint IS NOT NULL "
-                "ORDER BY nbytes, position",
+                f"SELECT position, fingerprint, {WHOLE['sweep_tensors']} FROM sweep_tensors "
+                "WHERE sweep = ? AND fingerprint IS NOT NULL ORDER BY nbytes, position",
                 (id,),
             ).fetchall()
         if not seen:
             return bool(location) and place == location
-        # Those that cost nothing first.
-        seen.sort(key=lambda row: self.names[row[0]] not in self.known)
-        return all(self._fingerprint(self.names[position]) == digest for position, digest in seen)
+        self.database.check(all(whole for *_, whole in seen))
+        with self.database.decoding():
+            named = [(self.names[position], digest) for position, digest, _ in seen]
+        named.sort(key=lambda pair: pair[0] not in self.known)  # those that cost nothing first
+        return all(self._fingerprint(name) == digest for name, digest in named)
 
     def _fingerprint(self, name: str) -> bytes | None:
         """A tensor's fingerprint, remembered or read; None if it cannot be read."""
@@ -123,7 +138,8 @@ class StoredRun:
         if self.stamp is not None:
             with self.database.writing() as sql:
                 sql.execute(
-                    "INSERT OR REPLACE INTO files (path, tensor, stamp, fingerprint) VALUES (?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO files (path, tensor, stamp, fingerprint, digest) "
+                    "VALUES (?1, ?2, ?3, ?4, digest_of(?1, ?2, ?3, ?4))",
                     (self.path, as_bytes(name), self.stamp, digest),
                 )
 
@@ -147,19 +163,21 @@ class StoredRun:
         return id
 
     def _set_out(self, sql: sqlite3.Connection) -> None:
-        """Mark the tensors whose every row is there; those that could not be read are tried again."""
-        sql.execute("UPDATE sweep_tensors SET fault = NULL, done = 0 WHERE sweep = ? AND fault IS NOT NULL", (self.id,))
+        """Mark the tensors whose every row is there, and whole; those that could not be read are tried again."""
+        sql.execute("UPDATE sweep_tensors SET fault = NULL, done = 0 WHERE sweep = ?", (self.id,))
         sql.executemany(
             "UPDATE sweep_tensors SET fingerprint = ? WHERE sweep = ? AND position = ?",
             [(digest, self.id, self.place[name]) for name, digest in self.known.items()],
         )
+        sql.execute(f"{SEAL['sweep_tensors']} WHERE sweep = ?", (self.id,))
         for (position,) in sql.execute(
-            "SELECT position FROM sweep_tensors WHERE sweep = ? AND NOT done AND fingerprint IS NOT NULL", (self.id,)
+            "SELECT position FROM sweep_tensors WHERE sweep = ? AND fingerprint IS NOT NULL", (self.id,)
         ).fetchall():
             self._mark(sql, position)
 
     def _mark(self, sql: sqlite3.Connection, position: int) -> frozenset[str]:
-        """The slugs of a tensor's rows that are there; if none is missing, the tensor is done."""
+        """The slugs of a tensor's rows that are there and whole; if none is missing, the tensor is done."""
+        self._drop_damaged(sql, position)
         held = frozenset(
             slug
             for (slug,) in sql.execute(
@@ -171,11 +189,23 @@ class StoredRun:
         )
         if len(held) == len(self.configs):
             sql.execute("UPDATE sweep_tensors SET done = 1 WHERE sweep = ? AND position = ?", (self.id, position))
+            self._seal(sql, position)
         return held
+
+    def _drop_damaged(self, sql: sqlite3.Connection, position: int) -> None:
+        """Forget the results of a tensor that are not what was written: they are measured anew."""
+        sql.execute(
+            f"DELETE FROM results WHERE engine = ? AND NOT {WHOLE['results']} AND fingerprint = "
+            "(SELECT fingerprint FROM sweep_tensors WHERE sweep = ? AND position = ?)",
+            (self.engine, self.id, position),
+        )
+
+    def _seal(self, sql: sqlite3.Connection, position: int) -> None:
+        sql.execute(f"{SEAL['sweep_tensors']} WHERE sweep = ? AND position = ?", (self.id, position))
 
     def todo(self) -> list[str]:
         """The tensors that have rows missing."""
-        with self.database.reading() as sql:
+        with self.database.reading() as sql, self.database.decoding():
             return [
                 self.names[position]
                 for (position,) in sql.execute(
@@ -230,8 +260,10 @@ class StoredRun:
                 self._place(sql, name, self.known.get(name), fault=as_bytes(why))
                 return
             self._place(sql, name, digest)
+            self._drop_damaged(sql, self.place[name])
             sql.executemany(
-                "INSERT OR IGNORE INTO results (fingerprint, engine, slug, figures, reason) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO results (fingerprint, engine, slug, figures, reason, digest) "
+                "VALUES (?1, ?2, ?3, ?4, ?5, digest_of(?1, ?2, ?3, ?4, ?5))",
                 [(digest, self.engine, row["config"], *kept(row)) for row in rows],
             )
             self._mark(sql, self.place[name])
@@ -251,6 +283,7 @@ class StoredRun:
         )
         if not changed.rowcount:
             raise StoreError("the sweep was deleted while it ran: start it again if that was a mistake")
+        self._seal(sql, self.place[name])
 
     def rows(self, names: set[str]) -> dict[str, list[Row]]:
         """The rows of some tensors, as they are in the store."""

@@ -1,5 +1,6 @@
 """The store: the same rows to the last bit, never computed twice, and nothing lost but what was in flight."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,11 +21,11 @@ from safetensors.numpy import save_file
 import quantlab as ql
 from quantlab.sweeping import store as store_module
 from quantlab.sweeping import storedrows, storedrun
-from quantlab.sweeping.database import APPLICATION, VERSION, Database, default_folder
+from quantlab.sweeping.database import APPLICATION, SEAL, VERSION, Database, default_folder
 from quantlab.sweeping.identity import fingerprint
 from quantlab.sweeping.sources import ArraySource
 from quantlab.sweeping.store import ResultStore
-from quantlab.sweeping.storedrows import KEPT
+from quantlab.sweeping.storedrows import KEPT, LOST
 from quantlab.sweeping.sweep import FIGURES, fault_rows, stream, sweep, table, tensor_rows
 
 CONFIGS = ql.grid(["int4", "int8", "fp16"], ["symmetric", "affine"], ["tensor", "ch1", "g32"], ["minmax", "entropy"])
@@ -575,31 +576,216 @@ def test_damage_that_shows_later_is_one_sentence_too(tmp_path):
         "UPDATE results SET figures = x'00'",
         "UPDATE results SET figures = 1.5",
         "UPDATE results SET figures = zeroblob(length(figures))",  # sizes of 0
+        "UPDATE sweep_tensors SET position = position + 0.5",
+        "UPDATE sweep_tensors SET position = 'first' WHERE position = 0",
         "UPDATE sweep_tensors SET shape = '['",
+        "UPDATE sweep_tensors SET shape = printf('%.*c', 100000, '[')",
         "UPDATE sweep_tensors SET shape = '3'",
         "UPDATE sweep_tensors SET name = x'ff'",
         "UPDATE sweep_tensors SET nbytes = 'many'",
         "UPDATE sweeps SET created = 'yesterday'",
         "UPDATE sweeps SET updated = 1e300",
+        "UPDATE sweeps SET updated = 1 << 62",
+        "UPDATE sweeps SET title = x'ff'",
         "DELETE FROM sweep_configs",
         "DROP TABLE sweep_configs",
     ],
 )
 def test_rows_that_make_no_sense_are_one_sentence(tmp_path, change):
+    """Though their digests are right: whoever makes a store can make these, too."""
     with ResultStore(tmp_path) as store:
         run(store, TENSORS, FEW)
-        with sqlite3.connect(store.path) as sql:
-            sql.execute(change)
-        with pytest.raises(ql.StoreError, match=r"is damaged .*move it away"):
-            for record in store.sweeps():
-                store.frame(record.id)
+        change_rows(store, change)
+        with contextlib.suppress(ql.StoreError):
+            seal_rows(store)
+        with pytest.raises(ql.StoreError, match=r"^[^\n]*is damaged [^\n]*move it away[^\n]*$"):
+            everything(store)
+
+
+def change_rows(store, *statements):
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as sql:
+        for statement in statements:
+            sql.execute(statement)
+
+
+def seal_rows(store):
+    with store._database.writing() as sql:
+        for statement in SEAL.values():
+            sql.execute(statement)
+
+
+def everything(store):
+    """Whatever can be asked of a store, and then the sweep once more: (record, frame) of each, and that of the last."""
+    found = [(record, store.frame(record.id)) for record in store.sweeps() if store.tensors(record.id)]
+    return found, run(store, TENSORS, FEW)[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE sweep_tensors SET name = x'61' WHERE position = 1",
+        "UPDATE sweep_tensors SET shape = '[2]' WHERE position = 1",
+        "UPDATE sweep_tensors SET nbytes = nbytes + 1 WHERE position = 1",
+        "UPDATE sweep_tensors SET fault = x'61' WHERE position = 1",
+        "UPDATE sweep_tensors SET done = 0 WHERE position = 1",
+        "UPDATE sweep_tensors SET fingerprint = (SELECT fingerprint FROM sweep_tensors WHERE position = 0)",
+        "UPDATE sweep_configs SET slug = 'int8-sym-tensor-minmax' WHERE position = 1",
+        "UPDATE sweep_configs SET position = position + 7",
+        "UPDATE sweep_configs SET position = -position",
+        "DELETE FROM sweep_configs WHERE position = 1",
+        "DELETE FROM sweep_tensors WHERE position = 1",
+        "UPDATE sweeps SET engine = 'another'",
+        "UPDATE sweeps SET location = x'61'",
+    ],
+)
+def test_what_was_not_written_by_us_is_not_shown(tmp_path, change):
+    with ResultStore(tmp_path) as store:
+        expected, _ = run(store, TENSORS, FEW)
+        change_rows(store, change)
+        try:
+            found, _ = everything(store)
+        except ql.StoreError as error:
+            assert "a row is not what was written" in str(error)
+        else:
+            for _, frame in found:
+                same(frame, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE results SET figures = x'00'",
+        "UPDATE results SET figures = 1.5",
+        "UPDATE results SET figures = zeroblob(length(figures))",
+        "UPDATE results SET figures = randomblob(length(figures)), reason = NULL",
+        "UPDATE results SET reason = x'61'",
+        "UPDATE results SET slug = slug || 'x'",
+        "UPDATE results SET digest = NULL",
+        "DELETE FROM results",
+    ],
+)
+@pytest.mark.parametrize("runner", ["alone", "elsewhere"])
+def test_a_damaged_result_is_said_and_measured_again(tmp_path, change, runner):
+    with ResultStore(tmp_path) as store:
+        expected, _ = run(store, TENSORS, FEW)
+        change_rows(store, f"{change} WHERE slug = '{FEW[1].slug}'")
+        hit = (expected["config"] == FEW[1].slug).to_numpy()
+        frame = store.frame(expected.attrs["sweep"])
+        assert {row["reason"] for row in frame.attrs["refused"] if row["config"] == FEW[1].slug} == {LOST}
+        assert frame.loc[hit, FIGURES].isna().all().all()
+        pd.testing.assert_frame_equal(frame[~hit], expected[~hit], check_exact=True)
+        again = store.run(TENSORS, FEW, title="", location="", runner=globals()[runner])
+        same(again, expected)
+        assert again.attrs["held"] == (len(expected) - hit.sum() if runner == "alone" else 0)
+        same(store.frame(expected.attrs["sweep"]), expected)
+
+
+def test_files_that_were_not_noted_by_us_are_read_again(store, path):
+    with ql.open_checkpoint(path) as checkpoint:
+        expected, _ = run(store, checkpoint, FEW)
+    change_rows(store, "UPDATE files SET fingerprint = (SELECT max(fingerprint) FROM files)")
+    with ql.open_checkpoint(path) as checkpoint:
+        same(run(store, checkpoint, FEW)[0], expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bytes_that_change_never_change_a_row_in_silence(tmp_path, seed):
+    """A hundred damaged copies of a store: each says so, or has what was there."""
+    with ResultStore(tmp_path / "whole") as store:
+        expected, _ = run(store, TENSORS, FEW)
+    outcomes = [damaged(store.path, tmp_path / "damaged", expected, 25 * seed + turn) for turn in range(25)]
+    assert len(set(outcomes)) > 1
+
+
+def damaged(whole, folder, expected, seed):
+    """Damage a copy of a store, and look at what it says: "damaged", "lost" (a few results), or "right"."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(whole.read_bytes())
+    match seed % 4:
+        case 0 | 1:
+            for at in rng.integers(0, len(data), 1 + seed % 3):
+                data[at] ^= 1 << int(rng.integers(8))
+        case 2:  # where there is something
+            at = int(rng.choice(np.flatnonzero(np.frombuffer(data, np.uint8)[100:]))) + 100
+            data[at] = int(rng.integers(256))
+        case 3:
+            at, length = int(rng.integers(len(data))), int(rng.integers(1, 600))
+            data[at : at + length] = rng.bytes(len(data[at : at + length]))
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    (folder / "results.sqlite").write_bytes(data)
+    try:
+        with ResultStore(folder) as store:
+            found, again = everything(store)
+    except ql.StoreError as error:
+        assert "\n" not in str(error)
+        return "damaged"
+    same(again, expected)
+    lost = False
+    for record, frame in found:
+        reasons = pd.DataFrame(frame.attrs["refused"], columns=["tensor", "config", "reason"])
+        gone = reasons[reasons["reason"] == LOST].merge(frame[["tensor", "config"]].reset_index())["index"]
+        lost |= bool(len(gone)) or not record.complete
+        assert len(frame) == record.rows_done
+        there = frame.drop(index=gone)
+        pd.testing.assert_frame_equal(there, expected.loc[there.index], check_exact=True)
+    return "lost" if lost else "right"
+
+
+def test_a_store_of_the_first_version_opens_and_is_guarded_from_then_on(tmp_path):
+    with ResultStore(tmp_path) as store:
+        expected, _ = run(store, TENSORS, FEW)
+        record = store.sweeps()[0]
+    as_version_one(store)
+    with ResultStore(tmp_path) as store:
+        assert store.sweeps() == [record]
+        same(store.frame(record.id), expected)
+        frame, counting = run(store, TENSORS, FEW)
+        assert (counting.rows, frame.attrs["held"]) == (0, len(expected))
+        change_rows(store, "UPDATE results SET figures = zeroblob(length(figures))")
+        assert LOST in {row["reason"] for row in store.frame(record.id).attrs["refused"]}
+    with contextlib.closing(sqlite3.connect(store.path)) as sql:
+        assert sql.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+def as_version_one(store):
+    """The tables as they were, with the same rows."""
+    change_rows(store, *(f"ALTER TABLE {table} DROP COLUMN digest" for table in SEAL), "PRAGMA user_version = 1")
+
+
+def test_a_store_that_an_older_program_has_open_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("quantlab.sweeping.database.BUSY_SECONDS", 0.05)
+    with ResultStore(tmp_path) as store:
+        pass
+    as_version_one(store)
+    older = sqlite3.connect(store.path)
+    older.execute("PRAGMA journal_mode = WAL")
+    older.execute("SELECT count(*) FROM sweeps").fetchone()
+    with pytest.raises(ql.StoreError, match="in use by another program"):
+        ResultStore(tmp_path)
+    older.close()
+    ResultStore(tmp_path).close()
+
+
+def test_figures_that_an_earlier_version_did_not_have_are_missing(monkeypatch):
+    row = {name: float(i) for i, name in enumerate(KEPT)} | {"config": "fp16"}
+    blob, _ = storedrows.kept(row)
+    monkeypatch.setattr(storedrows, "KEPT", (*KEPT, "tomorrow"))
+    back = storedrows.row_of("w", (2, 3), 24, ql.QuantConfig(dtype="fp16"), blob, None)
+    assert [back[name] for name in KEPT] == [row[name] for name in KEPT]
+    assert np.isnan(back["tomorrow"])
+
+
+def test_every_figure_is_kept():
+    assert sorted(KEPT) == sorted(set(FIGURES) - {"compression_ratio"})
 
 
 def test_a_configuration_of_another_version_is_named(tmp_path):
     with ResultStore(tmp_path) as store:
         frame, _ = run(store, TENSORS, FEW)
-        with sqlite3.connect(store.path) as sql:
-            sql.execute("UPDATE sweep_configs SET slug = 'int4-sym-g32-tomorrow' WHERE position = 0")
+        change_rows(store, "UPDATE sweep_configs SET slug = 'int4-sym-g32-tomorrow' WHERE position = 0")
+        seal_rows(store)
         with pytest.raises(ql.ConfigError, match="tomorrow"):
             store.frame(frame.attrs["sweep"])
 
