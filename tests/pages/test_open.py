@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from quantlab.core.statistics import describe
 from quantlab.ui import cache, opening
+from tests.fuzz.run import CORPUS
 from tests.pages.app import messages, page, started
 
 
@@ -146,6 +147,18 @@ def test_a_bad_upload_is_refused_in_a_sentence_and_the_sample_stays_open(name, d
     assert not Evil.marker.exists()
     at.file_uploader[0].upload("good.npy", npy(np.ones(3, np.float32))).run()
     assert not at.error and len(rows(at)) == 1
+
+
+def test_a_file_that_kills_its_reader_leaves_the_other_sessions_as_they_were():
+    """One byte of it once ended the server, and with it everybody's work."""
+    elsewhere, at = started(), started()
+    before = list(rows(elsewhere).index)
+    for path in (CORPUS / "hdf5").glob("*.bin"):
+        at.file_uploader[0].upload("model.h5", path.read_bytes()).run()
+        assert not at.exception
+        assert "'model.h5' is a damaged HDF5 file" in messages(at)
+    elsewhere.run()
+    assert not elsewhere.exception and list(rows(elsewhere).index) == before
 
 
 def test_a_refusal_is_gone_on_the_next_page_and_with_another_way_to_open():

@@ -10,7 +10,8 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, StoredCheckpoint
 from ..input import ziparchive
 from ..input.files import InputFile
-from .tree import Section, read_entries
+from .process import Section
+from .tree import read_entries
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 WEIGHTS = "model.weights.h5"  # the member of a .keras file

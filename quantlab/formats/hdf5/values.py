@@ -1,110 +1,113 @@
 """Where the values of an HDF5 dataset lie: in one piece, in chunks, in its own header, or nowhere yet."""
 
-import array
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from h5py import h5d, h5p, h5s
 
 from ...core.arrays import BROADCAST_BYTES
 from ...errors import CheckpointError, LimitError
 from ...wording import shown, size_text
-from ..input.files import InputFile, Stream, as_bytes
+from ..input.files import InputFile, Stream
 from ..input.pieces import Pieces
+from ..input.ziparchive import MAX_INFLATED, MAX_RATIO
 from .chunks import COMPRESSORS, FILTERS, SHUFFLE, Chunks
+from .libhdf5.frames import CHUNKED, COMPACT, CONTIGUOUS, MAX_CHUNKS, MAX_COMPACT
+from .rows import Row, nonsense
 
-MAX_CHUNKS = 200_000  # of all datasets together, those included that were never written
-MAX_RATIO = 1000  # times its bytes in the file that a tensor of more than 64 MiB may take; deflate's best is 1032
-MAX_COMPACT = 1 << 16  # bytes of a dataset in its own header
+SMALL = BROADCAST_BYTES  # bytes that a tensor may take whatever it has in the file: a fill value alone says nothing
+FEW = 4 * SMALL  # bytes that all such tensors of any file may take together
 
 Opener = Callable[[], Stream]
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
-    """A dataset of one value or more, as libhdf5 describes it; `where` names it in messages."""
-
-    dataset: h5d.DatasetID
-    properties: h5p.PropDCID
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    where: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the values take, uncompressed."""
-        return self.dtype.itemsize * math.prod(self.shape)
-
-
 class Ledger:
-    """Where the values of a file's datasets lie, each byte once, and how many chunks they may still have."""
+    """Where the values of a file's datasets lie, each byte once, and how many chunks and bytes they may still have.
+
+    A dataset is a row of libhdf5's process and the data that came with it; `where` names it in messages.
+    """
 
     def __init__(self, file: InputFile, start: int, size: int) -> None:
         self.file, self.start, self.size = file, start, size
-        self.chunks = MAX_CHUNKS
+        self.chunks, self.grown = MAX_CHUNKS, max(FEW, MAX_RATIO * size)
         self.extents: list[tuple[np.ndarray, str]] = []  # uint64 [n, 2] of begin and size, and whose they are
 
-    def opener(self, values: Values, shared: bool) -> Opener:
-        """What opens a dataset's values; `shared` if it was seen under another name."""
-        layout = values.properties.get_layout()
-        if layout == h5d.COMPACT:
-            return self.pieces(values, partial(iter, [_compact(values)]))
-        if layout == h5d.CHUNKED:
-            return self.pieces(values, self.chunked(values, shared).pieces)
-        address = values.dataset.get_offset()
-        if address is None:
-            return self.pieces(values, self.never_written(values).pieces)
-        self.claim(np.array([[address, values.nbytes]], np.uint64), values, shared)
-        return partial(Stream, self.file, self.start + address, values.nbytes)
+    def opener(self, row: Row, data: bytearray, where: str) -> Opener:
+        """What opens a dataset's values, checked against the file."""
+        if row.layout == COMPACT:
+            return self.pieces(row, partial(iter, [self.compact(row, data, where)]))
+        if row.layout == CONTIGUOUS:
+            self.claim(np.array([[row.address, row.nbytes]], np.uint64), where)
+            return partial(Stream, self.file, self.start + row.address, row.nbytes)
+        chunks = self.chunked(row, data, where) if row.layout == CHUNKED else self.never_written(row, where)
+        return self.pieces(row, self.checked(row, chunks).pieces)
 
-    def pieces(self, values: Values, pieces: Callable[[], Iterator[memoryview]]) -> Opener:
+    def pieces(self, row: Row, pieces: Callable[[], Iterator[memoryview]]) -> Opener:
         """What opens values that are made piece by piece."""
-        return lambda: Pieces(self.file, values.nbytes, pieces())
+        return lambda: Pieces(self.file, row.nbytes, pieces())
 
-    def never_written(self, values: Values) -> Chunks:
+    def compact(self, row: Row, data: bytearray, where: str) -> memoryview:
+        """The values of a dataset in its own header, which libhdf5 has read with it."""
+        if row.nbytes > MAX_COMPACT:
+            raise CheckpointError(f"{where} claims {row.nbytes} bytes in a header, which holds up to {MAX_COMPACT}")
+        if len(data) != row.nbytes:
+            raise nonsense(self.file)
+        return memoryview(data)
+
+    def never_written(self, row: Row, where: str) -> Chunks:
         """One chunk that is not there."""
-        shape = values.shape or (1,)
+        shape = row.shape or (1,)
         nothing = np.empty((0, len(shape) + 3), np.uint64)
-        return self.checked(
-            values, Chunks(self.file, values.where, shape, shape, values.dtype, (), nothing, _fill(values))
-        )
+        return Chunks(self.file, where, shape, shape, _dtype(row), (), nothing, _fill(row, where))
 
-    def chunked(self, values: Values, shared: bool) -> Chunks:
-        """The chunks of a dataset, checked against its shape and the file."""
-        chunk, filters = values.properties.get_chunk(), _filters(values)
-        grid = tuple(-(-length // step) for length, step in zip(values.shape, chunk, strict=True))
+    def chunked(self, row: Row, data: bytearray, where: str) -> Chunks:
+        """The chunks of a dataset, each at a place of its own in its shape and with bytes of its own in the file."""
+        filters, grid = _filters(row, where), tuple(-(-n // step) for n, step in zip(row.shape, row.chunk, strict=True))
         self.chunks -= math.prod(grid)
         if self.chunks < 0:
             raise LimitError(f"{self.file} has tensors of more than {MAX_CHUNKS} chunks: save it with larger ones")
-        index = _index(values, chunk, grid)
-        self.claim(index[:, -2:].copy(), values, shared)
+        index = self.index(row, data, grid, where)
+        self.claim(index[:, -2:].copy(), where)
         index[:, -2] += np.uint64(self.start)
-        fill = _fill(values) if len(index) < math.prod(grid) else np.zeros((), values.dtype)
-        found = Chunks(self.file, values.where, values.shape, chunk, values.dtype, filters, index, fill)
-        return self.checked(values, found)
+        fill = _fill(row, where) if len(index) < math.prod(grid) else np.zeros((), row.dtype)
+        return Chunks(self.file, where, row.shape, row.chunk, _dtype(row), filters, index, fill)
 
-    def checked(self, values: Values, chunks: Chunks) -> Chunks:
-        """The chunks, unless they take far more memory than they have bytes in the file."""
+    def index(self, row: Row, data: bytearray, grid: tuple[int, ...], where: str) -> np.ndarray:
+        """uint64 [chunks, rank + 3], as in `Chunks`: every chunk at a place of its own in the grid."""
+        rank = len(grid)
+        if len(data) % (8 * (rank + 3)):
+            raise nonsense(self.file)
+        index = np.frombuffer(data, np.uint64).reshape(-1, rank + 3)  # a bytearray's, so it may be changed
+        places, rests = np.divmod(index[:, :rank], np.array(row.chunk, np.uint64))
+        if rests.any() or (places >= np.array(grid, np.uint64)).any():
+            raise CheckpointError(f"{where} has chunks outside its shape")
+        if np.unique(np.ravel_multi_index(tuple(places.T.astype(np.int64)), grid)).size != len(index):
+            raise CheckpointError(f"{where} has two chunks at one place")
+        return index
+
+    def checked(self, row: Row, chunks: Chunks) -> Chunks:
+        """The chunks, unless they would take far more memory than they have bytes in the file, as a bomb does."""
         stored = int(chunks.index[:, -1].sum())
-        claimed = max(values.nbytes, chunks.size, chunks.size * len(chunks.index))
-        if claimed > max(BROADCAST_BYTES, MAX_RATIO * stored):
+        claimed = max(row.nbytes, chunks.size, chunks.size * len(chunks.index))
+        if claimed <= stored:
+            return chunks
+        self.grown -= claimed
+        if claimed > max(SMALL, min(MAX_RATIO * stored, MAX_INFLATED)) or self.grown < 0:
             raise LimitError(
-                f"{values.where} has {size_text(stored)} in the file and would take {size_text(claimed)}, and above "
-                f"{size_text(BROADCAST_BYTES)} up to {MAX_RATIO} times are read: save it uncompressed"
+                f"{chunks.where} has {size_text(stored)} in the file and would take {size_text(claimed)}, and above "
+                f"{size_text(SMALL)} a tensor is inflated up to {MAX_RATIO} times and {size_text(MAX_INFLATED)}, and a "
+                f"file up to {MAX_RATIO} times: if it is what you want, save it uncompressed"
             )
         return chunks
 
-    def claim(self, extents: np.ndarray, values: Values, shared: bool) -> None:
+    def claim(self, extents: np.ndarray, where: str) -> None:
         """Note where a dataset's values lie: uint64 [n, 2] of begin and size. They must be in the file."""
         begins, sizes = extents[:, 0], extents[:, 1]
         left = np.uint64(self.size) - np.minimum(begins, np.uint64(self.size))
         if (sizes > left).any() or (begins > self.size).any():
-            raise CheckpointError(f"{values.where} reaches beyond the end of the file")
-        if not shared:
-            self.extents.append((extents, values.where))
+            raise CheckpointError(f"{where} reaches beyond the end of the file")
+        self.extents.append((extents, where))
 
     def check(self) -> None:
         """CheckpointError if two pieces overlap: a little data could look like a lot."""
@@ -116,58 +119,28 @@ class Ledger:
             raise CheckpointError(f"{self.extents[owners[order[1:][over.argmax()]]][1]} lies on bytes of another one")
 
 
-def _compact(values: Values) -> memoryview:
-    """The values of a dataset in its own header, which libhdf5 has read with it."""
-    if values.nbytes > MAX_COMPACT:
-        raise CheckpointError(
-            f"{values.where} claims {values.nbytes} bytes in a header, which holds up to {MAX_COMPACT}"
-        )
-    data = np.empty(values.shape, f"V{values.dtype.itemsize}")
-    values.dataset.read(h5s.ALL, h5s.ALL, data, values.dataset.get_type())
-    return as_bytes(data)
+def _dtype(row: Row) -> np.dtype:
+    assert row.dtype is not None  # the ledger is asked for values that can be read alone
+    return row.dtype
 
 
-def _filters(values: Values) -> tuple[int, ...]:
+def _filters(row: Row, where: str) -> tuple[int, ...]:
     """The numbers of the filters, in the order in which they were applied, if all of them are known."""
-    filters = []
-    for place in range(values.properties.get_nfilters()):
-        code, _, options, name = values.properties.get_filter(place)
+    for code, option, name in row.filters:
         if code not in FILTERS:
             raise CheckpointError(
-                f"{values.where} is compressed with the filter {shown(name.decode(errors='replace') or code)}, and "
-                f"{', '.join(FILTERS.values())} can be read: save it with gzip, or uncompressed"
+                f"{where} is compressed with the filter {shown(name or code)}, and {', '.join(FILTERS.values())} can "
+                f"be read: save it with gzip, or uncompressed"
             )
-        if code == SHUFFLE and options[:1] != (values.dtype.itemsize,):
-            raise CheckpointError(f"{values.where} is shuffled by {options[:1]} bytes, and is {values.dtype.name}")
-        filters.append(code)
-    if sum(code in COMPRESSORS for code in filters) > 1:
-        raise CheckpointError(f"{values.where} is compressed more than once: save it with gzip, or uncompressed")
-    return tuple(filters)
+        if code == SHUFFLE and option != row.itemsize:
+            raise CheckpointError(f"{where} is shuffled by {option} bytes, and is {row.kind}")
+    if sum(code in COMPRESSORS for code, _, _ in row.filters) > 1:
+        raise CheckpointError(f"{where} is compressed more than once: save it with gzip, or uncompressed")
+    return tuple(code for code, _, _ in row.filters)
 
 
-def _index(values: Values, chunk: tuple[int, ...], grid: tuple[int, ...]) -> np.ndarray:
-    """uint64 [chunks, rank + 3], as in `Chunks`: every chunk at a place of its own in the grid."""
-    rank, cells, numbers = len(chunk), math.prod(grid), array.array("Q")
-
-    def take(found: h5d.StoreInfo) -> bool | None:
-        numbers.extend((*found.chunk_offset, found.filter_mask, found.byte_offset, found.size))
-        return len(numbers) > (rank + 3) * cells or None  # whatever is not None ends the iteration
-
-    values.dataset.chunk_iter(take)
-    index = np.array(numbers, np.uint64).reshape(-1, rank + 3)
-    places, rests = np.divmod(index[:, :rank], np.array(chunk, np.uint64))
-    if rests.any() or (places >= np.array(grid, np.uint64)).any():
-        raise CheckpointError(f"{values.where} has chunks outside its shape")
-    if np.unique(np.ravel_multi_index(tuple(places.T.astype(np.int64)), grid)).size != len(index):
-        raise CheckpointError(f"{values.where} has two chunks at one place")
-    return index
-
-
-def _fill(values: Values) -> np.ndarray:
+def _fill(row: Row, where: str) -> np.ndarray:
     """The value of chunks that were never written."""
-    value = np.zeros((), values.dtype)
-    if values.properties.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED:
-        if value.dtype.isbuiltin == 2:  # HDF5 could not convert it to a type of ml_dtypes
-            raise CheckpointError(f"{values.where} has values that were never written: save it again, complete")
-        values.properties.get_fill_value(value)
-    return value
+    if row.fill is None:
+        raise CheckpointError(f"{where} has values that were never written: save it again, complete")
+    return np.frombuffer(row.fill or bytes(row.itemsize), row.dtype)[0].reshape(())

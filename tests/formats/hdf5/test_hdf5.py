@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from quantlab.errors import CheckpointError, DTypeError, LimitError, QuantlabError
 from quantlab.formats import open_checkpoint
-from quantlab.formats.hdf5 import tree as hdf5tree
+from quantlab.formats.hdf5 import process
 from quantlab.formats.hdf5.chunks import fletcher32
+from quantlab.formats.hdf5.libhdf5.frames import MAX_OBJECTS
 from quantlab.formats.hdf5.read import channel_axis
 from quantlab.formats.input.files import InputFile
 
@@ -461,6 +462,18 @@ def inflating(count: int) -> bytes:
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(count)) + packer.flush()
 
 
+def bombs(count: int, size: int):
+    """Tensors of `size` zeros each, a thousandth of it in the file: every chunk is whole."""
+
+    def write(file: h5py.File) -> None:
+        packed = zlib.compress(bytes(size), 9)
+        for number in range(count):
+            dataset = file.create_dataset(str(number), (size,), "u1", chunks=(size,), compression="gzip")
+            dataset.id.write_direct_chunk((0,), packed)
+
+    return write
+
+
 def filtered(*filters: tuple[int, tuple[int, ...]]):
     def write(file: h5py.File) -> None:
         properties = h5p.create(h5p.DATASET_CREATE)
@@ -505,6 +518,8 @@ LIES = {
         chunk_of(inflating(1000), compression="gzip"),
         "gzip does not give the 4000 bytes",
     ),
+    "a tensor that inflates a thousand times": (bombs(1, 70_000_000), "would take 70.0 MB"),
+    "small tensors that do together": (bombs(5, 60_000_000), "a file up to 200 times"),
     "a chunk that inflates to less": (chunk_of(zlib.compress(bytes(100)), compression="gzip"), "gzip does not give"),
     "a chunk that is not deflated": (chunk_of(b"hello", compression="gzip"), "gzip Error"),
     "a chunk cut short": (chunk_of(zlib.compress(bytes(4000))[:-5], compression="gzip"), "gzip does not give"),
@@ -550,6 +565,12 @@ def test_what_is_no_structure_is_refused(case, tmp_path):
     assert "HDF5" in str(error)
 
 
+def test_a_small_tensor_may_inflate_as_far_as_it_likes(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        bombs(4, 60_000_000)(file)
+    assert open_checkpoint(tmp_path / "f.h5").names == ["0", "1", "2", "3"]
+
+
 def test_two_datasets_on_the_same_bytes_are_refused(tmp_path):
     path = tmp_path / "f.h5"
     with h5py.File(path, "w") as file:
@@ -579,7 +600,7 @@ def test_too_many_objects_are_refused_before_they_are_opened(tmp_path):
     with h5py.File(path, "w", libver="latest") as file:
         target = file.create_group("a")
         group = file.create_group("g")
-        for number in range(hdf5tree.MAX_OBJECTS + 1):
+        for number in range(MAX_OBJECTS + 1):
             group.id.links.create_hard(b"%d" % number, target.id, b".")
     error = refusal(path)
     assert isinstance(error, LimitError)
@@ -587,7 +608,7 @@ def test_too_many_objects_are_refused_before_they_are_opened(tmp_path):
 
 
 def test_a_structure_without_end_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(hdf5tree, "MAX_READS", 20)
+    monkeypatch.setattr(process, "MAX_READS", 2)
     with h5py.File(tmp_path / "f.h5", "w") as file:
         for name in "abcdefghij":
             file[f"{name}/w"] = np.float32([1])

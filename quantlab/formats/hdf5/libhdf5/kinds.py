@@ -4,7 +4,6 @@ The values are read as they lie in the file, so a type must match one of NumPy's
 https://support.hdfgroup.org/documentation/hdf5/latest/_h5_t__u_g.html
 """
 
-import numpy as np
 from h5py import h5a, h5d, h5t
 
 # (bytes, (place of the sign, of the exponent, its bits, place of the mantissa, its bits), bias) -> NumPy's name
@@ -16,6 +15,11 @@ _FLOATS = {
     (4, (31, 23, 8, 0, 23), 127): "float32",
     (8, (63, 52, 11, 0, 52), 1023): "float64",
 }
+NOT_NUMPYS = {
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+}  # ml_dtypes has them, and those of two bytes little-endian only
 _COMPLEX = {"float32": "complex64", "float64": "complex128"}
 _ORDERS = {h5t.ORDER_LE: "<", h5t.ORDER_BE: ">"}
 _CLASSES = {
@@ -31,31 +35,28 @@ _CLASSES = {
     h5t.BITFIELD: "bitfield",
     h5t.TIME: "time",
 }
-Found = tuple[str, np.dtype | None]
+Found = tuple[str, str]
 
 
-def type_of(kind: h5t.TypeID, dataset: h5d.DatasetID) -> Found:
-    """NumPy's name of a dataset's type, and the type in the file's byte order.
+def kind_of(kind: h5t.TypeID, dataset: h5d.DatasetID) -> Found:
+    """NumPy's name of a dataset's type, and its byte order, "<" or ">".
 
-    For text, references, records and so on it is HDF5's name of the class, and None: they are listed, and not read.
+    For text, references, records and so on it is HDF5's name of the class, and "": they are listed, and not read.
     """
     known = kind.get_class()
     found = _READERS[known](kind) if known in _READERS else None
     # Keras stores bfloat16 as two raw bytes, and says so in this attribute; it has it for no other type. To read the
     # text is to follow it into a heap, in which a damaged file can make libhdf5 go round for ever.
     if known == h5t.OPAQUE and kind.get_size() == 2 and h5a.exists(dataset, b"dtype"):
-        found = _ordered("bfloat16", h5t.ORDER_LE)
-    return found or (_CLASSES.get(known, "unknown"), None)
+        found = "bfloat16", "<"
+    return found or (_CLASSES.get(known, "unknown"), "")
 
 
 def _ordered(name: str, order: int) -> Found | None:
     """A type by its name and HDF5's byte order; None for one that exists in the other order only."""
-    dtype = np.dtype(name)
-    if order not in _ORDERS:
+    if order not in _ORDERS or (name == "bfloat16" and order != h5t.ORDER_LE):
         return None
-    if dtype.isbuiltin == 1:
-        return name, np.dtype(_ORDERS[order] + dtype.str[1:])
-    return (name, dtype) if order == h5t.ORDER_LE or dtype.itemsize == 1 else None  # a type of ml_dtypes
+    return name, _ORDERS[order]
 
 
 def _float(kind: h5t.TypeFloatID) -> Found | None:
@@ -76,7 +77,7 @@ def _bool(kind: h5t.TypeEnumID) -> Found | None:
     if kind.get_size() != 1 or kind.get_nmembers() != 2:
         return None
     members = {kind.get_member_name(i): kind.get_member_value(i) for i in range(2)}
-    return ("bool", np.dtype(bool)) if members == {b"FALSE": 0, b"TRUE": 1} else None
+    return ("bool", "<") if members == {b"FALSE": 0, b"TRUE": 1} else None
 
 
 def _complex(kind: h5t.TypeCompoundID) -> Found | None:
