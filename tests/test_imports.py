@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room imports only from floors below its own; rooms that share a line do not know each other. "quantlab" is the
 # package's __init__, which gathers the public names, and "quantlab.formats" by itself that of the formats.
 FLOORS = [
-    {"quantlab.errors", "quantlab.samples", "quantlab.wording"},
+    {"quantlab.errors", "quantlab.late", "quantlab.samples", "quantlab.wording"},
     {"quantlab.core.kernels"},
     {"quantlab.core"},
     {"quantlab.formats.input"},

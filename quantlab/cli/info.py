@@ -1,14 +1,15 @@
 """quantlab info: what is in a file."""
 
+from __future__ import annotations
+
 import argparse
 import math
 from typing import Any
 
-import pandas as pd
-
 from ..core import statistics
 from ..errors import Cancelled, QuantlabError
 from ..formats import Checkpoint, TensorSpec, open_checkpoint
+from ..late import pandas as pd
 from ..shipping.recipe import select
 from ..sweeping.sweep import shape_text
 from ..sweeping.tables import json_text, to_csv

@@ -1,13 +1,14 @@
 """What `quantize`, `export` and `verify` say about a packed file, to people and to programs."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from ..errors import ExportError
 from ..formats import FORMATS
+from ..late import pandas as pd
 from ..shipping.recipe import Assignment, Item
 from ..shipping.shipping import Shipment
 from ..sweeping.sweep import shape_text

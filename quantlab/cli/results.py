@@ -1,13 +1,14 @@
 """A table of results for people and for programs: what `sweep` and `sweeps show` share."""
 
+from __future__ import annotations
+
 import argparse
 import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from ..late import pandas as pd
 from ..sweeping.tables import WRITERS, common_tensors, measured, total
 from ..wording import counted
 from .options import OUT_HELP, UsageError

@@ -1,17 +1,18 @@
 """quantlab sweep: error and size of many configurations, without writing any."""
 
+from __future__ import annotations
+
 import argparse
 import itertools
 from collections.abc import Sequence
 from typing import Any
-
-import pandas as pd
 
 from ..core.config import QuantConfig
 from ..errors import Cancelled, ClusterError, ConfigError, check_integer
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.input.remote import public
 from ..formats.output.exporting import check_not_source
+from ..late import pandas as pd
 from ..shipping.recipe import select
 from ..sweeping.cluster import ClusterRunner
 from ..sweeping.database import FOLDER_VARIABLE

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm
-
 NAME_WIDTH = 16  # characters that the name of a tensor keeps, however narrow the terminal
 REDRAWN_EVERY = 0.1  # seconds
 BAR = "{percentage:3.0f}% {bar:24} {elapsed}<{remaining} {desc}"
@@ -94,6 +92,8 @@ class Bar:
     """A progress bar on stderr, on a terminal only: call it with (done, total, what is being done)."""
 
     def __init__(self) -> None:
+        from tqdm import tqdm  # where it is shown, and not to say what a command is called
+
         shown = sys.stderr.isatty()
         self._bar = tqdm(total=1, leave=False, file=sys.stderr, disable=not shown, bar_format=BAR, dynamic_ncols=True)
         self._drawn = 0.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, ShapeError
 from . import kernels
-from .kernels.fitting import Fitted, Grid, Storage
+from .kernels.records import Fitted, Grid, Storage
 
 SUMS = 5  # sum e^2, sum |e|, sum decoded^2, max |e|, clipped values
 
@@ -216,7 +216,7 @@ class BlockCodec(IntegerCodec):
     The scale is rounded to float16 after the codes were chosen with the unrounded one, as ggml does.
     """
 
-    rule: Callable = kernels.ggml.encode_extreme
+    rule: str = "encode_extreme"  # of `kernels.ggml`
     block: int = 32
 
     is_plain = False
@@ -244,7 +244,8 @@ class BlockCodec(IntegerCodec):
         grid = self.grid
         codes = np.empty(x.shape, self.code_dtype)
         scale, offset = (np.empty((x.shape[0], -(-x.shape[1] // size)), np.float32) for _ in range(2))
-        self.rule(x, size, np.float32(grid.qmin), np.float32(grid.qmax), codes, scale, offset)
+        encode = getattr(kernels.ggml, self.rule)
+        encode(x, size, np.float32(grid.qmin), np.float32(grid.qmax), codes, scale, offset)
         return codes, scale, offset
 
     def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray, check: bool = False) -> bool:
@@ -304,7 +305,7 @@ class BlockFormat:
     name: str
     bits: int
     mapping: str
-    rule: Callable
+    rule: str  # of `kernels.ggml`
     block: int = 32
 
     has_scale = True
@@ -332,11 +333,11 @@ DTYPES: dict[str, NumberFormat] = {
     "int16": IntegerFormat("int16", 16),
     "fp16": CastFormat("fp16", 16, np.dtype(np.float16)),
     "bf16": CastFormat("bf16", 16, np.dtype(ml_dtypes.bfloat16)),
-    "q8_0": BlockFormat("q8_0", 8, "symmetric", kernels.ggml.encode_magnitude),
-    "q4_0": BlockFormat("q4_0", 4, "symmetric", kernels.ggml.encode_extreme),
-    "q4_1": BlockFormat("q4_1", 4, "uniform", kernels.ggml.encode_ranged),
-    "q5_0": BlockFormat("q5_0", 5, "symmetric", kernels.ggml.encode_extreme),
-    "q5_1": BlockFormat("q5_1", 5, "uniform", kernels.ggml.encode_ranged),
+    "q8_0": BlockFormat("q8_0", 8, "symmetric", "encode_magnitude"),
+    "q4_0": BlockFormat("q4_0", 4, "symmetric", "encode_extreme"),
+    "q4_1": BlockFormat("q4_1", 4, "uniform", "encode_ranged"),
+    "q5_0": BlockFormat("q5_0", 5, "symmetric", "encode_extreme"),
+    "q5_1": BlockFormat("q5_1", 5, "uniform", "encode_ranged"),
 }
 
 

@@ -13,7 +13,7 @@ from .arrays import as_float32, as_values, raise_non_finite, widened
 from .config import QuantConfig, check_config
 from .dtypes import SUMS, cut, total_error_sums
 from .granularity import PIECE, Groups, PerTensor, Piece
-from .kernels.fitting import Fitted
+from .kernels.records import Fitted
 from .tensor import QuantizedTensor, fit, fit_together, packed_nbytes, shares_ranges
 
 

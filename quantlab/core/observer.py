@@ -8,7 +8,7 @@ from .calibration import EMA, MinMax
 from .config import QuantConfig, check_config
 from .dtypes import DTYPES, IntegerCodec
 from .granularity import Groups, PerGroup, PerTensor
-from .kernels.fitting import Fitted
+from .kernels.records import Fitted
 from .tensor import QuantizedTensor, encode, quantize
 
 DEFAULT_BUDGET = 1 << 30

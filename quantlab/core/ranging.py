@@ -8,7 +8,7 @@ import numpy as np
 
 from .dtypes import Codec, IntegerCodec
 from .granularity import Groups
-from .kernels.fitting import Fitted
+from .kernels.records import Fitted
 
 Range = tuple[np.ndarray, np.ndarray]
 SEARCHED = 1 << 14  # values per part of a search, which holds all candidates or all bins of all groups of the part

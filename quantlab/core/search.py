@@ -12,9 +12,8 @@ from ..errors import ConfigError, check_integer
 from . import kernels, pool
 from .dtypes import Codec, IntegerCodec
 from .granularity import PIECE, Groups, Piece
-from .kernels.changes import Work
-from .kernels.fitting import FLOAT32_MAX, Fitted
-from .kernels.sides import Sides
+from .kernels import records
+from .kernels.records import FLOAT32_MAX, Fitted, Sides, Work
 from .ranging import Calibration, Range
 
 
@@ -93,13 +92,13 @@ class Plan:
     rounds: Sequence[Sequence[tuple[tuple[float, float, float], np.ndarray]]]
 
     @cached_property
-    def numbers(self) -> kernels.narrowing.Plan:
+    def numbers(self) -> records.Plan:
         """All directions, one after the other."""
         sizes = [(number, len(shares)) for number, ways in enumerate(self.rounds) for _, shares in ways]
         ends = np.cumsum([size for _, size in sizes])
         slices = [(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)]
         ways = [(way, shares) for ways in self.rounds for way, shares in ways]
-        return kernels.narrowing.Plan(
+        return records.Plan(
             np.array([way for way, _ in ways]), np.concatenate([shares for _, shares in ways]), np.array(slices)
         )
 

@@ -14,7 +14,7 @@ from .arrays import FLOATS, as_values, raise_non_finite
 from .config import QuantConfig, check_config
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, IntegerCodec, cut, fit_ranges
 from .granularity import STREAM, Groups, Piece
-from .kernels.fitting import Fitted
+from .kernels.records import Fitted
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,8 @@
 `ship` quantizes, writes, reads the file back and measures it again; `remeasure` does the last two for any packed file.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Callable
@@ -10,13 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ..core import pool
 from ..core.arrays import as_values
 from ..core.config import QuantConfig
 from ..core.granularity import Groups
-from ..core.kernels.fitting import Fitted
+from ..core.kernels.records import Fitted
 from ..core.metrics import evaluate_many
 from ..core.slices import measure_slices
 from ..core.tensor import QuantizedTensor, encode, fit, source_itemsize
@@ -24,6 +25,7 @@ from ..errors import Cancelled, CheckpointError, QuantlabError
 from ..formats import Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
 from ..formats.output.layout import Layout
 from ..formats.output.outgoing import Outgoing
+from ..late import pandas as pd
 from ..sweeping.sweep import COLUMNS, labels
 from ..wording import shown
 from .recipe import Assignment, Item
@@ -100,7 +102,7 @@ def ship(
     return Shipment(path, format, assignment, expected, found, note_of(layout, assignment))
 
 
-def _in_order(source: Checkpoint, quantizer: "Quantizer", assignment: Assignment) -> list[Outgoing]:
+def _in_order(source: Checkpoint, quantizer: Quantizer, assignment: Assignment) -> list[Outgoing]:
     """The tensors of an export as they come in the source, so that files can be compared and read ahead alike."""
     tensors = {item.spec.name: quantizer.outgoing(item) for item in assignment.taken}
     tensors |= {item.spec.name: copied(source, item) for item in assignment.copied}

@@ -5,16 +5,17 @@ serve every file and every sweep with the same tensor. A sweep is a list of tens
 resumed by starting it again.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
-
 from ..core.config import QuantConfig
 from ..errors import ConfigError
+from ..late import pandas as pd
 from .database import WHOLE, Database, default_folder
 from .identity import engine_version
 from .sources import Source, as_source, checked_names

@@ -4,6 +4,8 @@
 takes the memory of two tensors, however many there are.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -11,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..core import pool
 from ..core.arrays import as_values
@@ -20,6 +21,7 @@ from ..core.dtypes import DTYPES
 from ..core.granularity import Granularity
 from ..core.metrics import ErrorReport, evaluate_each
 from ..errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer
+from ..late import pandas as pd
 from .readahead import ReadAhead
 from .sources import Source, TensorSource, as_source, checked_names
 

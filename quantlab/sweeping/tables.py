@@ -3,6 +3,8 @@
 A table has the columns of `sweep.sweep`.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -11,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
+
+from ..late import pandas as pd
 
 TOTAL = "all tensors"  # the name of the total in place of a tensor's
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")

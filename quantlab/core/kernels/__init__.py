@@ -5,27 +5,32 @@ short): group j of a row is `x[row, j * size : (j + 1) * size]`. Arrays per grou
 Kernels check nothing, release the GIL and run on one thread; `pool.run` spreads them over ranges of rows or columns.
 """
 
-from . import (
-    alone,
-    cache,
-    changes,
-    codes,
-    entropy,
-    errors,
-    exact,
-    fitting,
-    ggml,
-    histograms,
-    lanes,
-    narrowing,
-    octav,
-    order,
-    packing,
-    ranges,
-    sides,
-    trials,
-    widen,
-)
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import (
+        alone,
+        cache,
+        changes,
+        codes,
+        entropy,
+        errors,
+        exact,
+        fitting,
+        ggml,
+        histograms,
+        lanes,
+        narrowing,
+        octav,
+        order,
+        packing,
+        ranges,
+        sides,
+        trials,
+        widen,
+    )
 
 __all__ = [
     "alone",
@@ -48,3 +53,9 @@ __all__ = [
     "trials",
     "widen",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

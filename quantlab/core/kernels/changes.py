@@ -1,7 +1,6 @@
 """The codes of a group, followed as its scale shrinks: they change one by one."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -9,23 +8,6 @@ from .compiling import inlined, inlined_fast, jit
 from .sides import best_storable
 
 MANY = 8  # ways to lay codes from which all of them are followed at once
-
-
-class Work(NamedTuple):
-    """Room for the search of one group after another, and for so many changes of codes at a time as `order` holds.
-
-    That must be at least a group's size: then there always is a stretch with few enough changes.
-    """
-
-    times: np.ndarray  # float64 [changes + 4]: 1 / scale at which a code changes
-    rises: np.ndarray  # how much its square grows, 2 k - 1 for k - 1 to k, with the sign of the value
-    weights: np.ndarray  # |x|
-    order: np.ndarray  # uint64 [changes]: their indices, by time
-    starts: np.ndarray  # uint64 [2 * changes]: of the buckets they are sorted into
-    codes: np.ndarray  # float64 [largest group]: magnitudes reached so far
-    sums_xq: np.ndarray  # float64 [S]: sum x q for each of the sides, and sum q^2
-    sums_qq: np.ndarray
-    ends: np.ndarray  # float64 [S]: how far each is worth following
 
 
 @jit

@@ -4,7 +4,8 @@ import numpy as np
 
 from .codes import group, round_trip
 from .compiling import BLOCK, CHUNK, CHUNK_BITS, TILE, fast, fused, inlined, inlined_fast, jit
-from .fitting import Fitted, bounds, fit, grid_of
+from .fitting import bounds, fit, grid_of
+from .records import Fitted
 
 
 @fast

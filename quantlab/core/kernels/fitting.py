@@ -1,40 +1,11 @@
 """Scales, zero points and offsets from ranges, rounded to the type they are stored in."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .compiling import inlined, jit
+from .records import FLOAT32_MAX, Grid, Storage
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 HALF_STEP_AT_MAX = 2.0**103  # half the distance of the two largest float32
-
-
-class Grid(NamedTuple):
-    """Integer codes under one mapping, as the numbers that `fit` needs."""
-
-    steps: float  # intervals between the lowest and the highest code that a range is spread over
-    qmin: float
-    qmax: float
-    widest_lo: float  # the range is widened until lo <= widest_lo and hi >= -widest_lo: 0 keeps zero inside
-    has_zero_point: float  # 1 or 0
-    has_offset: float  # 1 or 0
-
-
-class Storage(NamedTuple):
-    """A float type that scales are rounded to, as the numbers that `round_to` needs."""
-
-    epsilon: float  # distance from 1 to its upper neighbour
-    smallest: float  # smallest positive subnormal
-    largest: float
-
-
-class Fitted(NamedTuple):
-    """What turns values into codes and back: float32 arrays [rows, groups]."""
-
-    scale: np.ndarray
-    zero_point: np.ndarray
-    offset: np.ndarray
 
 
 @inlined

@@ -6,8 +6,8 @@ import numpy as np
 
 from .codes import group
 from .compiling import jit
-from .fitting import FLOAT32_MAX
 from .order import extent
+from .records import FLOAT32_MAX
 
 
 @jit

@@ -1,20 +1,11 @@
 """Ranges narrowed along directions, and how far that is worth a trial."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from .compiling import inlined
 from .fitting import fit
-
-
-class Plan(NamedTuple):
-    """Rounds of ranges to try around the best one yet."""
-
-    ways: np.ndarray  # float64 [directions, 3]: what a share takes off, as `list_ranges` takes it
-    shares: np.ndarray  # float64 [n], those of every direction from none to the most
-    slices: np.ndarray  # int64 [directions, 3]: the round that each belongs to, and which shares are its own
 
 
 @inlined

@@ -1,24 +1,11 @@
 """Ways to lay codes around 0, and the scales that can be stored for them."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from .compiling import inlined, jit
 from .fitting import round_to
-
-
-class Sides(NamedTuple):
-    """Codes to search a scale for: float64 arrays [S], one entry per way to lay them around 0."""
-
-    down: np.ndarray  # codes below 0, as a count: values down to -down * scale
-    up: np.ndarray
-    sign: np.ndarray  # of the scale that comes of it; -1 turns the codes around
-    zero_point: np.ndarray
-    most: np.ndarray  # largest scale whose outermost code is finite in float32
-    farthest_down: float  # the most of `down`
-    farthest_up: float
 
 
 @jit

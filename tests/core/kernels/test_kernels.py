@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from types import ModuleType
 from typing import Any
 
 import ml_dtypes
@@ -15,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from quantlab.core import kernels
 from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat, fit_ranges, total_error_sums
 from quantlab.core.granularity import Groups
-from quantlab.core.kernels.fitting import Fitted
+from quantlab.core.kernels.records import Fitted, Plan
 from quantlab.core.packing import pack_part, unpack_part
 from quantlab.core.search import narrowed
 from tests.core import reference
@@ -169,8 +168,8 @@ def compiled() -> dict[str, Any]:
     """All kernels; no two files have one of the same name."""
     found = [
         (name, value)
-        for room in vars(kernels).values()
-        for name, value in (vars(room).items() if isinstance(room, ModuleType) else ())
+        for room in (getattr(kernels, subject) for subject in kernels.__all__)
+        for name, value in vars(room).items()
         if hasattr(value, "py_func") and value.__module__ == room.__name__
     ]
     assert len(found) == len(dict(found)) > 100
@@ -576,7 +575,7 @@ def test_narrow_takes_off_shares(lo, width, cut):
 )
 def test_ranges_are_listed_until_they_leave_out_too_much(lo, width, way, ends):
     shares = np.r_[0.01:0.4:10j]
-    plan = kernels.narrowing.Plan(np.array([way]), shares, np.array([[0, 0, 10]]))
+    plan = Plan(np.array([way]), shares, np.array([[0, 0, 10]]))
     trials = kernels.trials.trials_for(12, 1)
     count = kernels.alone.list_ranges(float(lo), float(lo + width), plan, 0, *ends, trials, 2)
     expected = [reference.narrow(lo, lo + width, share * np.array(way)) for share in shares]
@@ -635,7 +634,7 @@ def test_extents_show_what_is_not_finite(bad):
 def test_values_that_are_not_finite_are_seen_while_they_are_encoded(x, size):
     size, codes = min(size, x.shape[1]), np.empty(x.shape, np.int8)
     ones = np.ones((x.shape[0], -(-x.shape[1] // size)), np.float32)
-    fitted, grid = kernels.fitting.Fitted(ones, 0 * ones, 0 * ones), MAPPINGS["symmetric"].grid(8)
+    fitted, grid = Fitted(ones, 0 * ones, 0 * ones), MAPPINGS["symmetric"].grid(8)
     assert kernels.codes.encode(x, size, fitted, grid, True, codes) == np.isfinite(x).all()
     assert kernels.codes.encode(x, size, fitted, grid, False, codes)
 
