@@ -52,6 +52,7 @@ $(BIN)/python:
 		echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu it needs 'apt-get install python3-venv'" >&2; exit 1; }
 
 $(RUNTIME): requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	@$(PIP) pip==26.3  # what comes with Python can be years behind
 	@echo "Installing what quantlab needs into $(VENV); the first time takes a minute or two."
 	@$(PIP) -c constraints.txt -r requirements.txt
 	@$(PIP) --quiet --no-deps --editable .

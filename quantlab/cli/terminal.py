@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 NAME_WIDTH = 16  # characters that the name of a tensor keeps, however narrow the terminal
 REDRAWN_EVERY = 0.1  # seconds
@@ -92,17 +92,18 @@ class Bar:
     """A progress bar on stderr, on a terminal only: call it with (done, total, what is being done)."""
 
     def __init__(self) -> None:
-        from tqdm import tqdm  # where it is shown, and not to say what a command is called
-
-        shown = sys.stderr.isatty()
-        self._bar = tqdm(total=1, leave=False, file=sys.stderr, disable=not shown, bar_format=BAR, dynamic_ncols=True)
+        self._bar: Any = None
         self._drawn = 0.0
+        if sys.stderr.isatty():
+            from tqdm import tqdm  # here, since most commands show none
+
+            self._bar = tqdm(total=1, leave=False, file=sys.stderr, bar_format=BAR, dynamic_ncols=True)
 
     def __call__(self, done: int, total: int, label: str) -> None:
         """Move the bar."""
         now = time.monotonic()
         # Not tqdm's update(): it would leave the old words standing until the count has moved by enough.
-        if not self._bar.disable and now - self._drawn >= REDRAWN_EVERY:
+        if self._bar is not None and now - self._drawn >= REDRAWN_EVERY:
             self._bar.total, self._bar.n, self._drawn = max(total, 1), done, now
             self._bar.set_description_str(printable(label))
 
@@ -112,4 +113,5 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
