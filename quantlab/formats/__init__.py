@@ -15,6 +15,7 @@ from .input import foreign, ziparchive
 from .input.files import InputFile
 from .input.remote import RemoteFile, is_url, local_path, public
 from .numpy import npy, npz
+from .onnx import described as onnx_described
 from .onnx import read as onnx_read
 from .onnx import rewrite as onnx_rewrite
 from .onnx import write as onnx_write
@@ -23,7 +24,7 @@ from .output.fileformat import FileFormat
 from .output.layout import Layout
 from .output.outgoing import Outgoing, outgoing
 from .output.packed import PackedCheckpoint
-from .safetensors import compressed_tensors, dense, mlx
+from .safetensors import compressed_tensors, dense, described, mlx
 from .safetensors import file as safetensors_file
 from .safetensors.folder import INDEX_SUFFIXES, open_folder, open_remote
 from .torch import archive as torch_archive
@@ -109,6 +110,7 @@ FORMATS: dict[str, FileFormat] = {
             unfit=onnx_rewrite.unfit,
             remarks=onnx_rewrite.remarks,
             read_back=onnx_write.read_back,
+            described=onnx_described.of_onnx,
             note="with fp16 scales, DequantizeLinear rounds values to float16",
         ),
         snippet=snippets.onnx,
@@ -155,6 +157,7 @@ FORMATS: dict[str, FileFormat] = {
             specs=compressed_tensors.specs,
             arrays=compressed_tensors.arrays,
             restore=compressed_tensors.restore,
+            described=described.of_compressed_tensors,
             decoded=compressed_tensors.decoded,
             check=compressed_tensors.check,
             unfit=compressed_tensors.unfit,
@@ -177,6 +180,7 @@ FORMATS: dict[str, FileFormat] = {
             specs=mlx.specs,
             arrays=mlx.arrays,
             restore=mlx.restore,
+            described=described.of_mlx,
             decoded=mlx.decoded,
             note="MLX computes values in the scale's dtype",
             settings=mlx.settings,

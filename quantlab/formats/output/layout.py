@@ -21,6 +21,7 @@ from ...errors import ExportError
 from ...wording import shown
 from ..checkpoint import Checkpoint
 from ..input.files import OnBytes
+from .described import Described, nothing
 from .outgoing import Outgoing
 from .packed import same_bits
 
@@ -43,6 +44,8 @@ class Layout:
     decoded : the values that the other program computes from them, float32.
     read_back : (export, tensor) -> the quantized tensor that an export that was opened again holds; by default from its
         arrays. read_parts : where that cannot be told, the values themselves, slice by slice.
+    described : (export that was opened again) -> the quantized tensors that it says it has, by name; {} for a file that
+        is none of this layout, or says nothing.
     check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
     keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
     remarks : (tensors with what rules give them, source) -> what is to be known of the file beforehand, in sentences.
@@ -64,6 +67,7 @@ class Layout:
     settings: Callable[[list[Outgoing], dict[str, Any]], dict[str, Any]] | None = None
     read_back: Callable[[Checkpoint, Outgoing], QuantizedTensor] | None = None
     read_parts: Callable[[Checkpoint, Outgoing], Iterator[tuple[slice, np.ndarray]]] | None = None
+    described: Callable[[Checkpoint], dict[str, Described]] = nothing
     check: Callable[[Sequence[Outgoing], Checkpoint | None], object] = lambda tensors, source: None
     keeps: Callable[[Checkpoint | None], bool] = lambda source: False
     unfit: Callable[[Sequence[Outgoing], Checkpoint | None], Mapping[str, str]] = lambda tensors, source: {}
@@ -77,12 +81,13 @@ class Layout:
         """What the values that the other program computes from an export are off from the original x."""
         if self.read_parts is not None:
             return measure_parts(check_array(x).reshape(-1), self.read_parts(export, tensor))
-        found = self._read(export, tensor)
+        found = self.read(export, tensor)
         if isinstance(found, QuantizedTensor):
             return measure_slices(x, found, self.decoded)
         return measure(x, found)
 
-    def _read(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray | QuantizedTensor:
+    def read(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray | QuantizedTensor:
+        """A tensor of an export that was opened again: its codes and scales; its values where these are stored."""
         if self.read_back is not None:
             return self.read_back(export, tensor)
         found = {name: export.raw(name) for name in self.specs(tensor)}
