@@ -37,6 +37,7 @@ from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.output.manifest import VERSION
 from .sweeping.store import ResultStore, SweepRecord
 from .sweeping.sweep import sweep
+from .sweeping.tables import total
 
 __version__ = VERSION
 
@@ -90,5 +91,6 @@ __all__ = [
     "pack",
     "quantize",
     "sweep",
+    "total",
     "unpack",
 ]

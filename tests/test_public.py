@@ -27,6 +27,7 @@ CALLS = {
     "Observer": "config",
     "DynamicQuantizer": "config",
     "open_checkpoint": "path",
+    "total": "frame",
     "sweep": "source configs tensors workers on_progress cancel",
     "export": "path tensors format",
     "load_packed": "path",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..late import pandas as pd
-from ..sweeping.tables import WRITERS, common_tensors, measured, total
+from ..sweeping.tables import WRITERS, measured, scope, total, why_no_total
 from ..wording import counted
 from .options import OUT_HELP, UsageError
 from .output import checked_out, write_file, write_stdout
@@ -21,15 +21,19 @@ SHOWN_REASONS = 5
 COLUMNS_HELP = """\
 On the screen there is one line per configuration, over all tensors together, smallest first;
 * marks those that no other configuration beats in both size and error:
-  SQNR dB      power of the weights over power of the error; about 6 more per bit
+  SQNR dB      1 over the mean of all tensors' relative squared errors, each weighted by its number
+               of values: no tensor's large values hide the others. About 6 more per bit
   bits/wt      bits per weight of everything stored, scales and zero points included
   ratio        bytes of the source, in its own type, over bytes of the result
-  worst dB     the lowest SQNR of any tensor, and which one"""
+  p5, median   the SQNR that 95 % and that half of the tensors reach, each tensor counting once
+  worst dB     the lowest SQNR of any tensor, and which one
+--totals writes these lines, too, in place of every row."""
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     """--each, and where the table goes if not to the screen."""
     parser.add_argument("--each", action="store_true", help="on the screen, a line per tensor and configuration")
+    parser.add_argument("--totals", action="store_true", help="write a line per configuration, over all tensors")
     out = parser.add_mutually_exclusive_group()
     for name in WRITERS:
         stdout = "" if name == "parquet" else "; - is stdout"
@@ -44,11 +48,15 @@ def destination(args: argparse.Namespace) -> tuple[str | None, Path | None]:
     return writer, None if out == "-" else checked_out(out)
 
 
-def deliver(frame: pd.DataFrame, writer: str | None, path: Path | None, each: bool) -> None:
+def deliver(frame: pd.DataFrame, writer: str | None, path: Path | None, each: bool, totals: bool) -> None:
     """Show or write the table."""
     if writer is None:
         show(frame, each)
-    elif path is None:
+        return
+    if totals:
+        tell_no_total(frame)
+        frame = total(frame)
+    if path is None:
         write_stdout(WRITERS[writer](frame))
     else:
         write_file(path, WRITERS[writer](frame))
@@ -93,18 +101,28 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
 
 def show_totals(frame: pd.DataFrame) -> None:
     """Print a line per configuration, over all tensors together."""
-    shared = common_tensors(frame)
-    if len(shared) < frame["tensor"].nunique():
-        note(f"totals are over the {counted(len(shared), 'tensor')} that every configuration can serve")
+    tell_no_total(frame)
+    if not scope(frame).configs:
+        note("there are no totals, since every configuration refuses some tensor: --each shows every row")
+        return
     totals = total(frame).sort_values(["bits_per_weight", "sqnr_db"], ascending=[True, False], kind="stable")
     beaten = totals["sqnr_db"] <= totals["sqnr_db"].cummax().shift(fill_value=-math.inf)
-    worst = worst_tensors(frame)
     lines = [
-        [row["config"], "" if dominated else "*", *cells(row), *worst[row["config"]]]
+        [
+            row["config"], "" if dominated else "*", *cells(row),
+            *(figure(row[name], ".2f") for name in ("median_sqnr_db", "p5_sqnr_db", "worst_sqnr_db")),
+            row["worst_tensor"],
+        ]
         for row, dominated in zip(totals.to_dict("records"), beaten, strict=True)
-    ]
-    headers = ["config", "", *HEADERS, "worst dB", "tensor"]
-    show_table(headers, lines, "<<" + ">" * len(HEADERS) + "><", name=len(headers) - 1)
+    ]  # fmt: skip
+    headers = ["config", "", *HEADERS, "median", "p5", "worst dB", "tensor"]
+    show_table(headers, lines, "<<" + ">" * (len(headers) - 3) + "<", name=len(headers) - 1)
+
+
+def tell_no_total(frame: pd.DataFrame) -> None:
+    """Say which configurations have no line of their own, and why."""
+    for sentence in why_no_total(frame)[:SHOWN_REASONS]:
+        note(f"not among the totals: {sentence}")
 
 
 def cells(row: Mapping[Hashable, Any]) -> list[str]:
@@ -114,10 +132,3 @@ def cells(row: Mapping[Hashable, Any]) -> list[str]:
         figure(row["bits_per_weight"], ".3f"),
         figure(row["compression_ratio"], ".2f"),
     ]
-
-
-def worst_tensors(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """The lowest SQNR of any tensor under every configuration, and that tensor."""
-    rows = measured(frame)
-    lowest = rows.loc[rows.groupby("config", sort=False)["sqnr_db"].idxmin()]
-    return {row["config"]: (f"{row['sqnr_db']:.2f}", row["tensor"]) for row in lowest.to_dict("records")}

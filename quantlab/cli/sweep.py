@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
         frame = measured_frame(args, checkpoint, configs, names)
         tell_left(checkpoint, args.tensors)
         tell_scope(checkpoint, configs, refusals, frame)
-    deliver(frame, writer, path, args.each)
+    deliver(frame, writer, path, args.each, args.totals)
 
 
 def measured_frame(

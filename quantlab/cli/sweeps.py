@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             frame = store.frame(found[0].id)
             tell(found[0])
             tell_refused(frame)
-            deliver(frame, writer, path, args.each)
+            deliver(frame, writer, path, args.each, args.totals)
 
 
 def named(store: ResultStore, text: str) -> SweepRecord:

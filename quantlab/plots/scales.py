@@ -11,7 +11,9 @@ from ..core.config import QuantConfig
 from ..core.dtypes import DTYPES
 from ..core.granularity import Granularity, PerChannel, PerTensor, parse_granularity
 from ..core.metrics import METRICS, Metric
+from ..sweeping.tables import WHOLE
 
+FIGURED = METRICS | WHOLE  # of one tensor, and of all together
 # These range over many powers of ten between int2 and int16: compared by ratio, not by difference.
 LOGARITHMIC = frozenset({"mse", "rmse", "mae", "max_abs_error", "nbytes", "compression_ratio"})
 UNITS = {"share": "%", "x": "×"}
@@ -23,7 +25,7 @@ def title(metric: str) -> str:
     >>> title("sqnr_db"), title("mse"), title("clipped_fraction")
     ('SQNR (dB)', 'MSE', 'Clipped (%)')
     """
-    entry = METRICS[metric]
+    entry = FIGURED[metric]
     unit = UNITS.get(entry.unit, entry.unit)
     return f"{entry.label} ({unit})" if unit and unit not in entry.label.lower() else entry.label
 
@@ -34,7 +36,7 @@ def figures(metric: str, values: Iterable[float]) -> list[str]:
     >>> figures("sqnr_db", [31.46, math.inf]), figures("mse", [1.234e-7]), figures("clipped_fraction", [0.0123])
     (['31.5', '∞'], ['1.23e−07'], ['1.23'])
     """
-    factor = 100 if METRICS[metric].unit == "share" else 1
+    factor = 100 if FIGURED[metric].unit == "share" else 1
     return [_figure(factor * value) for value in values]
 
 
@@ -55,7 +57,7 @@ def position(metric: str, values: ArrayLike) -> np.ndarray:
     """
     values = np.asarray(values, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        at = np.log10(values) if metric in LOGARITHMIC else values * (100 if METRICS[metric].unit == "share" else 1)
+        at = np.log10(values) if metric in LOGARITHMIC else values * (100 if FIGURED[metric].unit == "share" else 1)
     finite = at[np.isfinite(at)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     margin = 0.08 * (high - low) or 1.0
@@ -110,10 +112,10 @@ def coarseness(granularity: Granularity) -> tuple[int, int]:
 
 def better(metric: str | Metric) -> str:
     """Which direction is better, in words."""
-    entry = METRICS[metric] if isinstance(metric, str) else metric
+    entry = FIGURED[metric] if isinstance(metric, str) else metric
     return "higher is better" if entry.higher_is_better else "lower is better"
 
 
 def best_first(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The rows from best to worst by a metric; NaN last, ties in the table's order."""
-    return frame.sort_values(metric, ascending=not METRICS[metric].higher_is_better, kind="stable")
+    return frame.sort_values(metric, ascending=not FIGURED[metric].higher_is_better, kind="stable")

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from ..core.config import QuantConfig
 from ..core.dtypes import DTYPES
-from ..core.metrics import METRICS
 from .scales import (
+    FIGURED,
     best_first,
     better,
     coarseness,
@@ -87,7 +87,7 @@ def heatmap(frame: pd.DataFrame, metric: str) -> go.Figure:
     cells = best_cells(frame, metric)
     schemes, columns = scheme_order(cells), list(cells["column"].cat.categories)
     table = cells.pivot(index="scheme", columns="column", values=metric).reindex(index=schemes, columns=columns)
-    fig = _cells(table, metric, reverse=not METRICS[metric].higher_is_better, labelled=table.size <= LABELLED)
+    fig = _cells(table, metric, reverse=not FIGURED[metric].higher_is_better, labelled=table.size <= LABELLED)
     fig.add_trace(_targets(cells["column"].astype(str), cells["scheme"], cells, metric, CELL))
     fig.update_xaxes(title_text="one scale per")
     return fig.update_layout(height=CELL * len(schemes) + 100 + TOOLBAR)
@@ -159,7 +159,7 @@ def error_against_size(frame: pd.DataFrame, metric: str, color: str = "granulari
     `color` is the column that colours the points.
     """
     rows = frame.reset_index(drop=True)
-    higher = METRICS[metric].higher_is_better
+    higher = FIGURED[metric].higher_is_better
     front = pareto_front(rows["bits_per_weight"], rows[metric], higher)
     at = position(metric, rows[metric])
     traces = [_front_line(rows["bits_per_weight"][front].to_numpy(), at[front])]
@@ -209,7 +209,7 @@ def _label_front(fig: go.Figure, front: pd.DataFrame, metric: str) -> None:
     middle = (front["bits_per_weight"].min() + front["bits_per_weight"].max()) / 2
     apart = 0.05 * (front["at"].max() - front["at"].min())
     written: list[tuple[bool, float]] = []
-    best = front.sort_values("at", ascending=not METRICS[metric].higher_is_better)
+    best = front.sort_values("at", ascending=not FIGURED[metric].higher_is_better)
     for bits, at, slug in zip(best["bits_per_weight"], best["at"], best["config"], strict=True):
         right = bool(bits > middle)
         if all(side != right or abs(at - other) >= apart for side, other in written):

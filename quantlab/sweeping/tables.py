@@ -10,13 +10,31 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from ..core.metrics import Metric
 from ..late import pandas as pd
+from ..wording import counted
 
 TOTAL = "all tensors"  # the name of the total in place of a tensor's
+# How a column of `total` comes of those of its tensors: means weighted by numbers of values, and the worst of any.
+MEANS = ("mse", "mae", "cosine", "clipped_fraction", "zeroed_fraction")
+WORST: dict[str, Callable[..., np.ndarray]] = {"max_abs_error": np.max, "worst_channel_sqnr_db": np.min}
+NEEDED = ("sqnr_db", "nbytes", "compression_ratio")
+# Figures that only all tensors together have.
+WHOLE: dict[str, Metric] = {
+    "worst_sqnr_db": Metric("worst_sqnr_db", "Worst tensor", "dB", True, "The lowest SQNR of any tensor."),
+    "p5_sqnr_db": Metric(
+        "p5_sqnr_db", "5th percentile", "dB", True, "The SQNR that 95 % of the tensors reach, each counting once."
+    ),
+    "median_sqnr_db": Metric(
+        "median_sqnr_db", "Median tensor", "dB", True, "The SQNR that half of the tensors reach, each counting once."
+    ),
+}
+OVER_TENSORS = ("worst_sqnr_db", "worst_tensor", "p5_sqnr_db", "median_sqnr_db")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -30,63 +48,117 @@ def sizes(frame: pd.DataFrame) -> pd.Series:
     return (8 * frame["nbytes"] / frame["bits_per_weight"]).round()
 
 
-def common_tensors(frame: pd.DataFrame) -> list[str]:
-    """The tensors that every configuration accepts, in order; configurations that accept none do not count."""
-    done = measured(frame)
-    counts = done.groupby("tensor", sort=False)["config"].nunique()
-    return counts.index[counts == done["config"].nunique()].tolist()
+@dataclass(frozen=True)
+class Scope:
+    """Which rows of a table make up its totals: only over the same tensors are configurations comparable.
+
+    Attributes
+    ----------
+    tensors : those that any configuration measured, in order; one that all refuse is in no total.
+    configs : those that measured all of them.
+    refusing : the other configurations, and how many of the tensors each refuses. They have no total: the alternative
+        is to take the tensors that they refuse out of everybody else's.
+    """
+
+    tensors: list[str]
+    configs: list[str]
+    refusing: dict[str, int]
+
+
+def scope(frame: pd.DataFrame) -> Scope:
+    """The rows that make up the totals of a table."""
+    rows = measured(frame)
+    tensors = rows["tensor"].unique().tolist()
+    counts = rows.groupby("config", sort=False)["tensor"].nunique()
+    missing = {slug: len(tensors) - int(counts.get(slug, 0)) for slug in frame["config"].unique()}
+    whole = [slug for slug, count in missing.items() if tensors and not count]
+    return Scope(tensors, whole, {slug: count for slug, count in missing.items() if count})
+
+
+def why_no_total(frame: pd.DataFrame) -> list[str]:
+    """Which configurations have no total, how many tensors each refuses, and the reason it gives for the first.
+
+    Those that agree in both share a sentence.
+    """
+    found = scope(frame)
+    first: dict[str, str] = {}
+    for entry in frame.attrs.get("refused", ()):
+        first.setdefault(entry["config"], entry["reason"])
+    alike: dict[tuple[int, str], list[str]] = {}
+    for slug, count in found.refusing.items():
+        alike.setdefault((count, first.get(slug, "it is not measured yet")), []).append(slug)
+    return [_refused(slugs, count, len(found.tensors), reason) for (count, reason), slugs in alike.items()]
+
+
+def _refused(slugs: list[str], count: int, tensors: int, reason: str) -> str:
+    more = f" and {len(slugs) - 2:,} more" if len(slugs) > 2 else ""
+    verb = "refuses" if len(slugs) == 1 else "refuse"
+    return f"{', '.join(slugs[:2])}{more} {verb} {count:,} of {counted(tensors, 'tensor')}: {reason}"
 
 
 def total(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration, in the columns of a sweep, over the tensors that every configuration accepts.
+    """One row per configuration that refuses no tensor (see `scope`), over all tensors: which one serves the model?
 
-    Squared errors, signal powers, bytes and clipped values are added up before ratios are taken, so `sqnr_db` is that
-    of all weights as one vector, and large tensors weigh more. MAE and cosine are means weighted by size; the largest
-    error is the largest of all. Only over the same tensors are configurations comparable, hence the restriction.
+    Columns are those of the table and, behind `sqnr_db`, those of `WHOLE` and `worst_tensor`. No single tensor can hide
+    the others, whatever its values:
+
+    sqnr_db : -10 log10 of the mean, weighted by numbers of values, of each tensor's relative squared error,
+        sum e^2 / sum x^2.
+    worst_sqnr_db, worst_tensor : the lowest SQNR of any tensor, and the first tensor that has it.
+    p5_sqnr_db, median_sqnr_db : percentiles of SQNR over tensors, each counting once. Without interpolation (the lower
+        of two), so that each is the SQNR of some tensor.
+    mse, mae, cosine, clipped_fraction, zeroed_fraction : means weighted by numbers of values; rmse is the root of mse.
+    max_abs_error, worst_channel_sqnr_db : the worst of any tensor.
+    nbytes : the sum. bits_per_weight, compression_ratio : of all tensors together.
     """
+    found = scope(frame)
     rows = measured(frame)
-    rows = rows[rows["tensor"].isin(common_tensors(frame))]
-    n, squared = sizes(rows), rows["mse"] * sizes(rows)
-    sums = pd.DataFrame(
-        {
-            "n": n,
-            "squared": squared,
-            "power": _powers(rows, squared),
-            "absolute": rows["mae"] * n,
-            "cosine": rows["cosine"] * n,
-            "clipped": rows["clipped_fraction"] * n,
-            "nbytes": rows["nbytes"],
-            "source": rows["compression_ratio"] * rows["nbytes"],
-        }
-    )
-    by_config = rows["config"]
-    added = sums.groupby(by_config, sort=False).sum()
-    said = rows.drop_duplicates("config").set_index("config")
-    out = pd.DataFrame(index=added.index)
-    out["tensor"], out["shape"] = TOTAL, [f"{count:,.0f} weights" for count in added["n"]]
-    out = out.join(said[["dtype", "mapping", "granularity", "calibration"]])
+    rows = rows[rows["config"].isin(found.configs)]
+    at = [pd.Categorical(rows["config"], found.configs).codes, pd.Categorical(rows["tensor"], found.tensors).codes]
+
+    def grid(values: pd.Series) -> np.ndarray:
+        """float64 [configurations, tensors]"""
+        cells = np.empty((len(found.configs), len(found.tensors)))
+        cells[*at] = values
+        return cells
+
+    n = grid(sizes(rows))
+    columns = {column: grid(rows[column]) for column in (*MEANS, *WORST, *NEEDED) if column in rows}
+    said = rows.drop_duplicates("config").set_index("config")[["dtype", "mapping", "granularity", "calibration"]]
+    out = said.reindex(found.configs).assign(tensor=TOTAL, shape=[f"{count:,.0f} weights" for count in n.sum(axis=1)])
+    out = out.assign(**_together(columns, n), **_over_tensors(columns["sqnr_db"], found.tensors))
+    order = [more for name in frame.columns for more in ([name, *OVER_TENSORS] if name == "sqnr_db" else [name])]
+    return out.reset_index(names="config")[[name for name in order if name in out or name == "config"]]
+
+
+def _together(columns: dict[str, np.ndarray], n: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of all tensors: from those of each, [configurations, tensors], and their numbers of values."""
+    values = n.sum(axis=1)
+    found = {name: (columns[name] * n).sum(axis=1) / values for name in MEANS if name in columns}
+    found |= {name: worst(columns[name], axis=1) for name, worst in WORST.items() if name in columns and n.size}
+    relative = (10 ** (-columns["sqnr_db"] / 10) * n).sum(axis=1) / values
     with np.errstate(divide="ignore"):  # no error at all is +inf dB
-        out["sqnr_db"] = np.where(
-            added["squared"] > 0, 10 * (np.log10(added["power"]) - np.log10(added["squared"])), math.inf
-        )
-    out["mse"] = added["squared"] / added["n"]
-    out["rmse"] = np.sqrt(out["mse"])
-    out["mae"], out["cosine"] = added["absolute"] / added["n"], added["cosine"] / added["n"]
-    out["max_abs_error"] = rows.groupby(by_config, sort=False)["max_abs_error"].max()
-    out["clipped_fraction"] = added["clipped"] / added["n"]
-    out["nbytes"], out["bits_per_weight"] = added["nbytes"], 8 * added["nbytes"] / added["n"]
-    out["compression_ratio"] = added["source"] / added["nbytes"]
-    return out.reset_index()[[column for column in frame.columns if column in out or column == "config"]]
+        found["sqnr_db"] = -10 * np.log10(relative)
+    nbytes = columns["nbytes"].sum(axis=1)
+    source = (columns["compression_ratio"] * columns["nbytes"]).sum(axis=1)
+    return found | {
+        "rmse": np.sqrt(found["mse"]),
+        "nbytes": nbytes,
+        "bits_per_weight": 8 * nbytes / values,
+        "compression_ratio": source / nbytes,
+    }
 
 
-def _powers(rows: pd.DataFrame, squared: pd.Series) -> pd.Series:
-    """Sum of x^2 of every row's tensor, from its SQNR.
-
-    A lossless row (SQNR infinite) does not tell; another configuration of the same tensor does. If all are lossless,
-    the tensor adds nothing, to no configuration: NaN, which sums leave out.
-    """
-    told = (squared * 10 ** (rows["sqnr_db"] / 10)).where(np.isfinite(rows["sqnr_db"]) | (rows["sqnr_db"] == -math.inf))
-    return told.groupby(rows["tensor"], sort=False).transform("median")
+def _over_tensors(sqnr: np.ndarray, tensors: list[str]) -> dict[str, Any]:
+    """What the tensors' SQNR, [configurations, tensors], is like at its low end and in the middle."""
+    ordered = np.sort(sqnr, axis=1)
+    last = max(len(tensors) - 1, 0)
+    return {
+        "worst_sqnr_db": ordered[:, 0] if tensors else [],
+        "worst_tensor": [tensors[at] for at in sqnr.argmin(axis=1)] if tensors else [],
+        "p5_sqnr_db": ordered[:, last * 5 // 100] if tensors else [],
+        "median_sqnr_db": ordered[:, last // 2] if tensors else [],
+    }
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:

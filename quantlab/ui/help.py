@@ -6,7 +6,7 @@ parameters are its keys where they have one, so that a form can look up whatever
 
 from collections.abc import Iterable
 
-from quantlab.core.metrics import METRICS
+from quantlab.plots.scales import FIGURED
 
 TERMS: dict[str, str] = {
     # What a configuration is made of
@@ -101,7 +101,7 @@ def about(term: str) -> str | None:
 
 def about_metric(name: str) -> str:
     """The explanation of a metric. Not `about`: "mse" is a calibration there."""
-    return METRIC_TERMS.get(name) or METRICS[name].help
+    return METRIC_TERMS.get(name) or FIGURED[name].help
 
 
 def about_each(term: str, options: Iterable[str]) -> str | None:

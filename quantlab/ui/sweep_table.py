@@ -10,9 +10,9 @@ import streamlit as st
 from quantlab.core.config import QuantConfig
 from quantlab.core.metrics import METRICS
 from quantlab.plots import sweep as plots
-from quantlab.plots.scales import best_first, better, title
+from quantlab.plots.scales import FIGURED, best_first, better, title
 from quantlab.sweeping import tables
-from quantlab.sweeping.tables import TOTAL
+from quantlab.sweeping.tables import OVER_TENSORS, TOTAL
 from quantlab.ui import state, sweep_data
 from quantlab.ui.help import about, about_metric
 from quantlab.wording import counted
@@ -97,7 +97,8 @@ def columns(frame: pd.DataFrame) -> dict[str, Any]:
     }
     for name, label in FILTERS.items():
         config[name] = column.TextColumn(label, help=about(name))
-    for name, metric in METRICS.items():
+    config["worst_tensor"] = column.TextColumn("Which", width=200, help="The tensor of the lowest SQNR.")
+    for name, metric in FIGURED.items():
         if name in frame:
             unit = OWN_FORMATS.get(name, FORMATS[metric.unit])
             told = f"{about_metric(name)} {better(metric).capitalize()}."
@@ -107,6 +108,6 @@ def columns(frame: pd.DataFrame) -> dict[str, Any]:
 
 def _order(frame: pd.DataFrame, with_tensor: bool = True) -> list[str]:
     first = ["config", *(["tensor", "shape"] if with_tensor else ["front"])]
-    figures = ["sqnr_db", "bits_per_weight", "compression_ratio", "nbytes"]
+    figures = ["sqnr_db", "bits_per_weight", *OVER_TENSORS, "compression_ratio", "nbytes"]
     rest = [name for name in METRICS if name in frame and name not in figures]
-    return [*first, *figures, *rest, *FILTERS]
+    return [*first, *(name for name in figures if name in frame), *rest, *FILTERS]

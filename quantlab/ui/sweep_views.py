@@ -1,7 +1,7 @@
 """The results of a sweep: how it ended, what of it is looked at, and the figures."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ from quantlab.core.config import QuantConfig
 from quantlab.core.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.compare import error_histograms
-from quantlab.plots.scales import better, title
+from quantlab.plots.scales import FIGURED, better, title
 from quantlab.sweeping import tables
 from quantlab.sweeping.estimate import duration
 from quantlab.sweeping.sweep import COLUMNS
-from quantlab.sweeping.tables import TOTAL
+from quantlab.sweeping.tables import TOTAL, WHOLE
 from quantlab.ui import compare_data, jobs, state, sweep_data, sweep_map, sweep_table, text, widgets
 from quantlab.ui.help import about, about_metric
 from quantlab.ui.sweep_results import Results
@@ -25,6 +25,7 @@ from quantlab.wording import counted
 
 OVERLAID = 6  # error histograms in one figure
 LISTED = 2000  # tensors in a drop-down
+REASONS = 20  # that are spelled out
 
 
 def outcome(job: jobs.Job) -> Results | None:
@@ -74,7 +75,9 @@ def refused(results: Results) -> None:
     if reasons:
         with st.expander(f"{counted(len(results.refused), 'row')} without figures", icon=":material/block:"):
             st.markdown(
-                "\n".join(f"- {text.sentence(reason)} ({counted(n, 'row')})" for reason, n in reasons.most_common(20))
+                "\n".join(
+                    f"- {text.sentence(reason)} ({counted(n, 'row')})" for reason, n in reasons.most_common(REASONS)
+                )
             )
 
 
@@ -85,10 +88,10 @@ def choose_view(session: state.Session | None, results: Results) -> tuple[pd.Dat
     tensors = _tensors_to_choose(session, list(measured))
     tensor = left.selectbox(
         "Results of", tensors, key="of", format_func=text.shortened,
-        help="All tensors: errors and bytes are added up first, so large tensors weigh more. "
-        "For one tensor, choose it in the sidebar.",
+        help="All tensors: the mean of their relative squared errors, in dB, each weighted by its number of values; "
+        "beside it the worst tensor, the 5th percentile and the median. For one tensor, choose it in the sidebar.",
     )  # fmt: skip
-    return _filters(right, results.frame), tensor, _metric(middle)
+    return _filters(right, results.frame), tensor, _metric(middle, WHOLE if tensor == TOTAL else ())
 
 
 def _tensors_to_choose(session: state.Session | None, measured: list[str]) -> list[str]:
@@ -100,9 +103,10 @@ def _tensors_to_choose(session: state.Session | None, measured: list[str]) -> li
     return [TOTAL, *([session.tensor] if session.chosen in measured else [])]
 
 
-def _metric(place: Any, width: Literal["stretch"] | int = "stretch") -> str:
+def _metric(place: Any, more: Iterable[str] = (), width: Literal["stretch"] | int = "stretch") -> str:
+    offered = [name for name in METRICS if name in COLUMNS]
     return place.selectbox(
-        "Metric", [name for name in METRICS if name in COLUMNS], key="metric", bind="query-params",
+        "Metric", [*offered[:1], *more, *offered[1:]], key="metric", bind="query-params",
         format_func=title, help=metrics_help(), width=width,
     )  # fmt: skip
 
@@ -118,7 +122,7 @@ def filling(session: state.Session, results: Results) -> None:
 
 def metrics_help() -> str:
     """Every metric in a line."""
-    return "\n".join(f"- **{metric.label}**: {about_metric(name)}" for name, metric in METRICS.items())
+    return "\n".join(f"- **{metric.label}**: {about_metric(name)}" for name, metric in FIGURED.items())
 
 
 def _filters(place: Any, frame: pd.DataFrame) -> pd.DataFrame:
@@ -137,16 +141,16 @@ def _filters(place: Any, frame: pd.DataFrame) -> pd.DataFrame:
 def views(session: state.Session | None, results: Results, frame: pd.DataFrame, tensor: str, metric: str) -> None:
     """The results in tabs; only the open one is drawn. A click on a row, point or cell opens Compare."""
     rows = sweep_data.of_tensor(frame, tensor)
+    if tensor == TOTAL:
+        _say_no_total(frame)
     if rows.empty:
         told = (
-            "no tensor is accepted by every configuration: filter, or choose one tensor"
+            "every configuration refuses some tensor. Sweep fewer tensors, or choose one"
             if tensor == TOTAL
             else "widen the filter"
         )
         st.info(f"There is nothing to show: {told}.", icon=":material/filter_list_off:")
         return
-    if tensor == TOTAL:
-        _say_common(frame)
     drawn: dict[str, Callable[[], Any]] = {
         "Table": lambda: sweep_table.table(session, frame, rows),
         "Heatmap": lambda: heatmap(rows, metric),
@@ -156,7 +160,8 @@ def views(session: state.Session | None, results: Results, frame: pd.DataFrame, 
     }
     if len(results.names) > 1:
         configs = list(frame["config"].unique())
-        drawn["Tensors"] = lambda: _open(session, sweep_map.draw(results.figures, configs, lambda _: metric))
+        of_each = "sqnr_db" if metric in WHOLE else metric
+        drawn["Tensors"] = lambda: _open(session, sweep_map.draw(results.figures, configs, lambda _: of_each))
     tabs = st.tabs(list(drawn), key="view", on_change="rerun", bind="query-params")
     for tab, draw in zip(tabs, drawn.values(), strict=True):
         if tab.open:
@@ -164,19 +169,13 @@ def views(session: state.Session | None, results: Results, frame: pd.DataFrame, 
                 _follow(session, draw())
 
 
-def _say_common(frame: pd.DataFrame) -> None:
-    """Say over which tensors a total is, where that is not all of them."""
-    common, measured = len(tables.common_tensors(frame)), frame["tensor"].nunique()
-    if common == measured:
-        return
-    told = (
-        f"Totals are over the {common} of {measured} tensors that every configuration here accepts: only over the "
-        "same weights can they be compared. A filter that leaves out what refuses tensors includes more of them."
-    )
-    if 2 * common < measured:
-        st.warning(told, icon=":material/filter_alt:")
-    else:
-        st.caption(told)
+def _say_no_total(frame: pd.DataFrame) -> None:
+    """Which configurations have no total, and why: they are in none of the views of all tensors."""
+    if reasons := tables.why_no_total(frame):
+        count = len(tables.scope(frame).refusing)
+        label = f"{counted(count, 'configuration')} not among the totals: each refuses some tensors"
+        with st.expander(label, icon=":material/block:"):
+            st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in reasons[:REASONS]))
 
 
 def _follow(session: state.Session | None, event: Any) -> None:
@@ -212,7 +211,7 @@ def scatter(rows: pd.DataFrame, metric: str) -> Any:
         "Colour by", list(FILTERS), default="granularity", required=True, format_func=FILTERS.__getitem__, key="color",
         bind="query-params",
     )  # fmt: skip
-    front = plots.pareto_front(rows["bits_per_weight"], rows[metric], METRICS[metric].higher_is_better)
+    front = plots.pareto_front(rows["bits_per_weight"], rows[metric], FIGURED[metric].higher_is_better)
     st.caption(
         f"{front.sum()} of {len(rows)} configurations are on the Pareto front: no other is both smaller and better. "
         "A click on a point opens it in Compare."
