@@ -11,9 +11,18 @@ from .output.atomic import write_whole
 from .output.exporting import OnProgress, Progress, check_any_quantized, check_not_source
 from .output.fileformat import FileFormat
 from .output.layout import Layout, refused
-from .output.outgoing import Outgoing
+from .output.outgoing import Outgoing, Source
 from .safetensors.file import all_specs
-from .safetensors.shards import SHARD_BYTES, verify_arrays, write_folder, write_shard
+from .safetensors.shards import (
+    SHARD_BYTES,
+    folder_nbytes,
+    shard_nbytes,
+    verify_arrays,
+    write_folder,
+    write_shard,
+)
+
+_DIGEST = "0" * 64
 
 
 def export_layout(
@@ -68,3 +77,20 @@ def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source:
     if layout.write_file is None:  # else it is no safetensors file, and may hold what such a file does not
         all_specs(tensors, layout.specs)
     layout.check(tensors, source)
+
+
+def export_nbytes(tensors: list[Outgoing], chosen: FileFormat, source: Checkpoint | None) -> int:
+    """Bytes of an export before it is written: of the file, or of all files of a folder. Raises as the export would."""
+    layout = chosen.layout
+    if layout is None:
+        assert chosen.nbytes is not None, "only formats that are written have a size beforehand"
+        return chosen.nbytes(tensors, _unhashed(source) if source else None)
+    if layout.file_nbytes is not None:
+        return layout.file_nbytes(tensors, source)
+    return folder_nbytes(tensors, layout, source) if chosen.folder else shard_nbytes(tensors, layout)
+
+
+def _unhashed(source: Checkpoint) -> Source:
+    """What a manifest says of a source, but for the digests, which are as long as any others."""
+    digests = {file.name: _DIGEST for file in source.files}
+    return Source(source.title, _DIGEST, digests if len(digests) > 1 else {})

@@ -1,15 +1,17 @@
 """What an export would be, and why it would be refused, before a single value is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from ..core.tensor import QuantizedTensor, source_itemsize
 from ..errors import ConfigError, QuantlabError
 from ..formats import FORMATS, Checkpoint
 from ..formats.output.layout import Layout, refused
 from ..formats.output.outgoing import Outgoing
-from ..formats.writing import check_held
+from ..formats.safetensors.beside import companions
+from ..formats.writing import check_held, export_nbytes
 from .recipe import Assignment, Item, Rule, assign
 
 
@@ -58,20 +60,45 @@ def refusals(source: Checkpoint, assignment: Assignment, format: str) -> list[st
     First comes what the format cannot hold of single tensors; only without that, what it makes of all together.
     """
     layout = FORMATS[format].layout
-    if layout is None:
-        return []
     if found := refused_tensors(source, assignment, format):
         return list(found.values())
     try:
-        tensors = _outgoing(assignment.taken) + [copied(source, item) for item in assignment.copied]
-        check_held(tensors, format, layout, source)
+        if layout is not None:
+            tensors = _outgoing(assignment.taken) + [copied(source, item) for item in assignment.copied]
+            check_held(tensors, format, layout, source)
+        file_nbytes(source, assignment, format)
     except QuantlabError as error:
         return [str(error)]
     return []
 
 
+def file_nbytes(source: Checkpoint, assignment: Assignment, format: str) -> int:
+    """Bytes of the export to be, of all its files, to the byte. Raises as the export would."""
+    made = {item.spec.name: unquantized(item) for item in assignment.taken}
+    return export_nbytes(in_order(source, assignment, made), FORMATS[format], source)
+
+
+def source_nbytes(source: Checkpoint, format: str) -> int:
+    """Bytes of the source's files; beside a folder also of what goes into it from beside the weights."""
+    beside = companions(source) if FORMATS[format].folder else {}
+    return sum(file.size for file in source.files) + sum(map(len, beside.values()))
+
+
+def in_order(source: Checkpoint, assignment: Assignment, made: Mapping[str, Outgoing]) -> list[Outgoing]:
+    """The tensors of an export as they come in the source, so that two files can be compared: `made`, and copies."""
+    tensors = dict(made) | {item.spec.name: copied(source, item) for item in assignment.copied}
+    return [tensors[name] for name in source.names if name in tensors]
+
+
+def unquantized(item: Item, read: Callable[[], QuantizedTensor] | None = None) -> Outgoing:
+    """The tensor of an item, not yet quantized."""
+    spec = item.spec
+    stored = None if spec.nbytes == spec.size * source_itemsize(spec.dtype) else spec.nbytes
+    return Outgoing(spec.name, spec.shape, spec.dtype, item.config, read or _unread, stored)
+
+
 def _outgoing(items: Sequence[Item]) -> list[Outgoing]:
-    return [Outgoing(item.spec.name, item.spec.shape, item.spec.dtype, item.config, _unread) for item in items]
+    return [unquantized(item) for item in items]
 
 
 def refusal(item: Item, format: str) -> str | None:

@@ -20,7 +20,7 @@ from ..core.granularity import Groups
 from ..core.kernels.records import Fitted
 from ..core.metrics import evaluate_many
 from ..core.slices import measure_slices
-from ..core.tensor import QuantizedTensor, encode, fit, source_itemsize
+from ..core.tensor import QuantizedTensor, encode, fit
 from ..errors import Cancelled, CheckpointError, QuantlabError
 from ..formats import Checkpoint, PackedCheckpoint, export_outgoing, open_checkpoint
 from ..formats.output.layout import Layout
@@ -29,7 +29,7 @@ from ..late import pandas as pd
 from ..sweeping.sweep import COLUMNS, labels
 from ..wording import shown
 from .recipe import Assignment, Item
-from .rehearsal import bound, copied
+from .rehearsal import bound, in_order, unquantized
 
 OnProgress = Callable[[int, int, str], object]
 Cancel = Callable[[], bool]
@@ -91,7 +91,7 @@ def ship(
     stages = Stages(assignment.size, on_progress, count=2)
     layout = bound(source, format)
     quantizer = Quantizer(source, layout)
-    tensors = _in_order(source, quantizer, assignment)
+    tensors = in_order(source, assignment, {item.spec.name: quantizer.outgoing(item) for item in assignment.taken})
     with pool.limits(cancel=cancel):
         export_outgoing(path, tensors, format, source=source, on_progress=stages.within(0), cancel=cancel)
     expected = pd.DataFrame([quantizer.rows[item.spec.name] for item in assignment.taken], columns=COLUMNS)
@@ -100,13 +100,6 @@ def ship(
     else:
         found = remeasure_as(layout, path, tensors, source, expected, stages.within(1), cancel)
     return Shipment(path, format, assignment, expected, found, note_of(layout, assignment))
-
-
-def _in_order(source: Checkpoint, quantizer: Quantizer, assignment: Assignment) -> list[Outgoing]:
-    """The tensors of an export as they come in the source, so that files can be compared and read ahead alike."""
-    tensors = {item.spec.name: quantizer.outgoing(item) for item in assignment.taken}
-    tensors |= {item.spec.name: copied(source, item) for item in assignment.copied}
-    return [tensors[name] for name in source.names if name in tensors]
 
 
 def note_of(layout: Layout | None, assignment: Assignment) -> str:
@@ -133,10 +126,7 @@ class Quantizer:
 
     def outgoing(self, item: Item) -> Outgoing:
         """The tensor of an item, not yet quantized."""
-        spec = item.spec
-        plain = spec.size * source_itemsize(spec.dtype)
-        stored = None if spec.nbytes == plain else spec.nbytes
-        return Outgoing(spec.name, spec.shape, spec.dtype, item.config, lambda: self.quantize(item), stored)
+        return unquantized(item, lambda: self.quantize(item))
 
     def quantize(self, item: Item) -> QuantizedTensor:
         """The quantized tensor; its figures are kept."""

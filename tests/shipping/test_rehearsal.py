@@ -1,15 +1,21 @@
 """A dry run knows what the export will say: what it refuses is refused, and what it accepts is written."""
 
+import zipfile
+
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 from quantlab import QuantlabError, ShapeError, open_checkpoint
 from quantlab.cli import main
-from quantlab.formats import FORMATS
+from quantlab.formats import FORMATS, writing
+from quantlab.formats.numpy import npz
+from quantlab.formats.safetensors import shards
 from quantlab.shipping.recipe import Rule
-from quantlab.shipping.rehearsal import assigned, keeps_all, refusals
+from quantlab.shipping.rehearsal import assigned, file_nbytes, keeps_all, refusals
 from quantlab.shipping.shipping import ship
 from tests.pages.app import page
 
@@ -202,3 +208,33 @@ def test_without_such_a_file_no_axis_is_asked_for(tmp_path, monkeypatch):
     np.savez(tmp_path / "arrays.npz", w=np.ones((32, 16), np.float32))
     at = page("export", file=str(tmp_path / "arrays.npz"), config="int8-sym-ch0-minmax")
     assert not [toggle for toggle in at.toggle if toggle.label.startswith("Channels")]
+
+
+@pytest.mark.parametrize("limit", [10**9, 1000])
+def test_the_size_of_an_archive_is_known_where_its_places_need_64_bits(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    monkeypatch.setattr(npz, "_ZIP64_FROM", limit - 200)
+    np.savez(tmp_path / "model.npz", w=np.ones((32, 64), np.float32), v=np.ones((4, 64), np.float32), b=np.ones(3))
+    with open_checkpoint(tmp_path / "model.npz") as source:
+        found = assigned(source, rules("*=copy", "*=int8-sym-tensor-minmax"), "npz")
+        shipment = ship(source, found, tmp_path / "out.npz", "npz")
+        assert shipment.file_nbytes == file_nbytes(source, found, "npz")
+
+
+def test_the_size_of_a_folder_of_shards_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards.folder_nbytes, "__defaults__", (1500,))
+    monkeypatch.setattr(writing.export_layout, "__defaults__", (None, None, None, 1500))
+    np.savez(tmp_path / "model.npz", **{f"{name}.weight": np.ones((32, 64), np.float32) for name in "abc"})
+    with open_checkpoint(tmp_path / "model.npz") as source:
+        found = assigned(source, rules("int4-sym-g32-minmax"), "compressed-tensors")
+        shipment = ship(source, found, tmp_path / "out", "compressed-tensors")
+        assert len(list((tmp_path / "out").glob("*.safetensors"))) == 3
+        assert shipment.file_nbytes == file_nbytes(source, found, "compressed-tensors")
+
+
+def test_a_copy_that_a_format_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    values = {"w": np.ones((8, 32), np.float32), "h": np.ones((8, 32), ml_dtypes.bfloat16)}
+    save_file(values, tmp_path / "model.safetensors")
+    with open_checkpoint(tmp_path / "model.safetensors") as source:
+        (why,) = refusals(source, assigned(source, rules("*=copy", "w=int8-sym-tensor-minmax"), "npz"), "npz")
+    assert "'h' (bfloat16) cannot be copied into an .npz" in why

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 import quantlab as ql
 from quantlab.formats import FORMATS
 from quantlab.shipping.recipe import Rule
-from quantlab.shipping.rehearsal import assigned
+from quantlab.shipping.rehearsal import assigned, file_nbytes
 from quantlab.shipping.shipping import ship
 from quantlab.shipping.verifying import verify
 from tests.formats.gguf.test_write import model as gguf_model  # noqa: F401
@@ -45,6 +45,7 @@ def model(tmp_path, rng):
         "steps": np.arange(6),
     }
     save_file(tensors, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text("{}" * 1000)
     (folder / "config.json").write_text('{"model_type": "x", "torch_dtype": "float16"}')
     return folder
 
@@ -53,7 +54,11 @@ def exported(source, out, texts, format):
     rules = [Rule("*", None, copy=True), *map(Rule.parse, texts)]
     if format == "gguf" and "steps" in source.names:
         rules.append(Rule("steps", None))
-    return ship(source, assigned(source, rules, format), out, format)
+    assignment = assigned(source, rules, format)
+    expected = file_nbytes(source, assignment, format)
+    shipment = ship(source, assignment, out, format)
+    assert shipment.file_nbytes == expected  # to the byte, before anything was read
+    return shipment
 
 
 def check(found, shipment):

@@ -157,6 +157,13 @@ def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | No
     target.write(b"\0" * (-target.tell() % alignment))
 
 
+def nbytes(tensors: Sequence[Outgoing], source: Checkpoint | None) -> int:
+    """Bytes of the file that `write` would write."""
+    placed, alignment = targets(tensors, source), alignment_of(source)
+    head = 24 + sum(map(len, metadata(source))) + sum(len(place.header()) for place in placed)
+    return sum(-(-size // alignment) * alignment for size in (head, *(place.nbytes for place in placed)))
+
+
 def verify(path: Path, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes) -> None:
     """ExportError unless the file, read back, decodes to the values that were meant, and copies are bit for bit."""
     with open_file(InputFile(path)) as found:

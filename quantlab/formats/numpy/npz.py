@@ -3,13 +3,13 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
 
-from ...core.tensor import dtype_named, part_specs
+from ...core.tensor import PartSpec, dtype_named, part_specs
 from ...errors import CheckpointError, ExportError
 from ...wording import shown
 from ..checkpoint import Checkpoint, Entry, StoredCheckpoint
@@ -77,6 +77,37 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
             _write_tensor(archive, tensor, prefixes[tensor.name], on_bytes)
 
 
+def nbytes(tensors: Tensors, source: Source | None) -> int:
+    """Bytes of the file that `write` would write."""
+    prefixes = member_names(tensors)
+    manifest = np.empty(len(compose(tensors, prefixes, source, BFLOAT16).encode()), np.uint8)
+    members = [(MANIFEST, len(_array_header(manifest.dtype, manifest.shape)), manifest.nbytes)]
+    for tensor in tensors:
+        for name, spec in _member_specs(tensor, prefixes[tensor.name]).items():
+            members.append((name, len(_array_header(spec.dtype, spec.shape)), spec.nbytes))
+    return _zip_nbytes(members)
+
+
+def _member_specs(tensor: Outgoing, prefix: str) -> dict[str, PartSpec]:
+    if tensor.config is None:
+        _check_copied(tensor, prefix)
+        return {tensor.name: PartSpec(dtype_named(tensor.source_dtype), tensor.shape)}
+    return {f"{prefix}.{part}": spec for part, spec in part_specs(tensor.shape, tensor.config).items()}
+
+
+def _zip_nbytes(members: Sequence[tuple[str, int, int]]) -> int:
+    """Bytes of a stored archive of (name, bytes of the array's header, bytes of its values)."""
+    at, directory = 0, 0
+    for name, header, size in members:
+        length, wide = len(f"{name}.npy".encode()), size >= _ZIP64_FROM
+        # In the directory: both sizes if they need 64 bits, the place if that does.
+        extra = 16 * (header + size > zipfile.ZIP64_LIMIT) + 8 * (at > zipfile.ZIP64_LIMIT)
+        directory += 46 + length + (4 + extra if extra else 0)
+        at += 30 + length + 20 * wide + header + size
+    many = len(members) > zipfile.ZIP_FILECOUNT_LIMIT or max(at, directory) > zipfile.ZIP64_LIMIT
+    return at + directory + 22 + 76 * many
+
+
 @contextmanager
 def _new_archive(target: BinaryIO) -> Iterator[zipfile.ZipFile]:
     """An archive to write. After an error it is let go of as it is: closed within a member, it would raise another."""
@@ -100,12 +131,17 @@ def _arrays(tensor: Outgoing, prefix: str) -> dict[str, np.ndarray]:
     """The members of a tensor, made now; a copy is one member of the tensor's own name."""
     if tensor.config is not None:
         return {f"{prefix}.{part}": array for part, array in tensor.parts.items()}
-    if prefix != tensor.name or not dtype_named(tensor.source_dtype).isbuiltin:
+    _check_copied(tensor, prefix)
+    return {tensor.name: tensor.copied()}
+
+
+def _check_copied(tensor: Outgoing, prefix: str) -> None:
+    """ExportError for a copy that NumPy alone could not read back."""
+    if prefix != tensor.name or dtype_named(tensor.source_dtype).isbuiltin != 1:  # 2 for those of ml_dtypes
         raise ExportError(
             f"tensor {shown(tensor.name)} ({tensor.source_dtype}) cannot be copied into an .npz, which has neither its "
             "type nor every name: choose safetensors, or leave it out"
         )
-    return {tensor.name: tensor.copied()}
 
 
 def _check_count(count: int) -> None:
@@ -138,10 +174,17 @@ def member_names(tensors: Tensors) -> dict[str, str]:
 def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray, on_bytes: OnBytes) -> None:
     info = zipfile.ZipInfo(f"{name}.npy")  # its date is 1980: the same results give the same bytes
     info.external_attr = 0o644 << 16
+    header = _array_header(array.dtype, array.shape)
+    with archive.open(info, "w", force_zip64=array.nbytes >= _ZIP64_FROM) as member:
+        member.write(header)
+        write_bytes(member, little_endian_bytes(array), on_bytes)
+
+
+def _array_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What stands before the values of an array; the bits of a bfloat16 are held as whole numbers."""
+    held = np.dtype(np.uint16) if dtype.name == "bfloat16" else dtype
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": array.shape}
+        header, {"descr": held.newbyteorder("<").str, "fortran_order": False, "shape": shape}
     )
-    with archive.open(info, "w", force_zip64=array.nbytes >= _ZIP64_FROM) as member:
-        member.write(header.getvalue())
-        write_bytes(member, little_endian_bytes(array), on_bytes)
+    return header.getvalue()

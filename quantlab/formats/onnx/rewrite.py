@@ -55,7 +55,8 @@ class Plan:
         version = field(1, self._ir_version())
         self.before = [made(version), *self.outline.before.parts, made(head(7, size)), *graph]
         self.after = self.outline.after.parts
-        self._check_size(_size(self.before) + self.weight_bytes + _size(self.after))
+        self.nbytes = _size(self.before) + self.weight_bytes + _size(self.after)
+        self._check_size(self.nbytes)
 
     @property
     def weight_bytes(self) -> int:
@@ -196,6 +197,13 @@ def check(tensors: Sequence[Outgoing], source: Checkpoint | None) -> None:
         Plan(tensors, source)
     else:
         onnxwrite.planned(tensors)
+
+
+def nbytes(tensors: Sequence[Outgoing], source: Checkpoint | None) -> int:
+    """Bytes of the file that `write` would write."""
+    if source is None or not rewrites(source):
+        return onnxwrite.nbytes(tensors, source)
+    return Plan(tensors, source).nbytes
 
 
 def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes) -> None:

@@ -239,6 +239,12 @@ def planned(tensors: Sequence[Outgoing]) -> tuple[bytes, list[Piece], bytes]:
     return model + head(7, graph) + before, pieces, after
 
 
+def nbytes(tensors: Sequence[Outgoing], source: Checkpoint | None) -> int:
+    """Bytes of the file that `write` would write."""
+    before, pieces, after = planned(tensors)
+    return len(before) + sum(piece.nbytes for piece in pieces) + len(after)
+
+
 def check_names(pieces: Sequence[Piece]) -> None:
     """ExportError if two values of the graph would have one name."""
     names = [piece.tensor.name for piece in pieces] + [name for piece in pieces for name in piece.names]

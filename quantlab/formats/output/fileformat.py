@@ -28,6 +28,7 @@ class FileFormat:
     accepts : of several formats that begin alike, does the file belong to this one? Looks further into it.
     open : reads it as a checkpoint; None if quantlab does not read the format.
     write : writes packed results; None if quantlab does not write the format.
+    nbytes : how many bytes `write` would write; goes with it.
     verify : reads them back and raises ExportError unless they are the same; goes with `write`.
     snippet : (path, where the export lies now) -> Python source that reads an export at the path back.
     layout : how another program stores tensors as arrays; takes the place of `write` and `verify`.
@@ -42,6 +43,7 @@ class FileFormat:
     accepts: Callable[[InputFile], bool] = lambda file: True
     open: Callable[[InputFile], Checkpoint] | None = None
     write: Writer | None = None
+    nbytes: Callable[[Tensors, Source | None], int] | None = None
     verify: Verifier | None = None
     snippet: Callable[[Path, Path], str] | None = None
     layout: Layout | None = None

@@ -37,7 +37,7 @@ class Layout:
     ----------
     refuses : (shape, configuration) -> why it cannot be held, in one sentence; None if it can.
     write_file, verify_file : write the whole file, and prove it by reading it back; None for a safetensors file, which
-        the rest describes.
+        the rest describes. file_nbytes : how many bytes the first would write.
     specs : the arrays of a tensor, by their names in the file, before it is quantized.
     arrays : (name, quantized tensor) -> the same arrays, filled.
     restore : the inverse, from the arrays that a reader found; None where values alone are stored.
@@ -61,6 +61,7 @@ class Layout:
     decoded: Callable[[QuantizedTensor], np.ndarray]
     write_file: WriteFile | None = None
     verify_file: VerifyFile | None = None
+    file_nbytes: Callable[[Sequence[Outgoing], Checkpoint | None], int] | None = None
     specs: Callable[[Outgoing], dict[str, PartSpec]] = lambda tensor: {}
     arrays: Callable[[str, QuantizedTensor], dict[str, np.ndarray]] = lambda name, q: {}
     restore: Callable[[Outgoing, dict[str, np.ndarray]], QuantizedTensor] | None = None

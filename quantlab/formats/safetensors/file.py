@@ -99,6 +99,12 @@ def write(target: BinaryIO, tensors: Tensors, source: Source | None, on_bytes: O
     write_arrays(target, tensors, own_specs, own_arrays, {METADATA: manifest}, on_bytes)
 
 
+def nbytes(tensors: Tensors, source: Source | None) -> int:
+    """Bytes of the file that `write` would write."""
+    manifest = compose(tensors, {tensor.name: tensor.name for tensor in tensors}, source, BFLOAT16)
+    return arrays_nbytes(tensors, own_specs, {METADATA: manifest})
+
+
 def own_specs(tensor: Outgoing) -> dict[str, PartSpec]:
     """The arrays of a quantized tensor in quantlab's own exports."""
     assert tensor.config is not None
@@ -141,6 +147,15 @@ def write_arrays(
     for tensor in tensors:
         write(tensor)
     target.seek(position)
+
+
+def arrays_nbytes(
+    tensors: Tensors, specs_of: Callable[[Outgoing], dict[str, PartSpec]], metadata: dict[str, str]
+) -> int:
+    """Bytes of the file that `write_arrays` would write."""
+    specs = all_specs(tensors, specs_of)
+    header = compose_header({name: specs[name] for name in ranked(specs)}, metadata)
+    return len(header) + sum(spec.nbytes for spec in specs.values())
 
 
 def all_specs(tensors: Tensors, specs_of: Callable[[Outgoing], dict[str, PartSpec]]) -> dict[str, PartSpec]:

@@ -18,14 +18,36 @@ from ..output.layout import Layout, arrays_of, check_restored
 from ..output.outgoing import Outgoing
 from ..output.packed import same_bits
 from .beside import companions, read_config
-from .file import all_specs, read_entries, write_arrays
+from .file import all_specs, arrays_nbytes, read_entries, write_arrays
 
+METADATA = {"format": "pt"}  # what transformers asks for
+INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries cut at
 
 
 def write_shard(target: BinaryIO, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
     """Write one safetensors file in a layout."""
-    write_arrays(target, tensors, layout.specs, lambda tensor: arrays_of(tensor, layout), {"format": "pt"}, on_bytes)
+    write_arrays(target, tensors, layout.specs, lambda tensor: arrays_of(tensor, layout), METADATA, on_bytes)
+
+
+def shard_nbytes(tensors: Sequence[Outgoing], layout: Layout) -> int:
+    """Bytes of the file that `write_shard` would write."""
+    return arrays_nbytes(tensors, layout.specs, METADATA)
+
+
+def folder_nbytes(
+    tensors: list[Outgoing], layout: Layout, source: Checkpoint | None, shard_bytes: int = SHARD_BYTES
+) -> int:
+    """Bytes of all files of the folder that `write_folder` would write."""
+    beside = companions(source)
+    files = _files(tensors, shard_bytes)
+    contents = {name: len(content) for name, content in beside.items()}
+    if len(files) > 1:
+        contents[INDEX] = len(_json(_index(files, layout)))
+    if layout.settings is not None:
+        config = read_config(beside.get("config.json"))
+        contents["config.json"] = len(_json({**config, **layout.settings(tensors, config)}))
+    return sum(contents.values()) + sum(shard_nbytes(run, layout) for run in files.values())
 
 
 def verify_arrays(path: Path, tensors: Sequence[Outgoing], layout: Layout, on_bytes: OnBytes) -> None:
@@ -100,20 +122,32 @@ def _write_shards(
 ) -> dict[str, list[Outgoing]]:
     """Write the weights; returns what went into which file."""
     all_specs(tensors, layout.specs)
-    runs = list(shards(tensors, limit))
-    names = [f"model-{i + 1:05}-of-{len(runs):05}.safetensors" for i in range(len(runs))]
-    files = dict(zip(names if len(runs) > 1 else ["model.safetensors"], runs, strict=True))
+    files = _files(tensors, limit)
     for name, run in files.items():
         with open(folder / name, "xb") as target:
             write_shard(target, run, layout, on_bytes)
             target.flush()
             os.fsync(target.fileno())
     if len(files) > 1:
-        where = {array: name for name, run in files.items() for array in all_specs(run, layout.specs)}
-        total = sum(spec.nbytes for spec in all_specs(tensors, layout.specs).values())
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        write_json(folder / "model.safetensors.index.json", index)
+        write_json(folder / INDEX, _index(files, layout))
     return files
+
+
+def _files(tensors: list[Outgoing], limit: int) -> dict[str, list[Outgoing]]:
+    """The tensors of every file, by the file's name."""
+    runs = list(shards(tensors, limit))
+    names = [f"model-{i + 1:05}-of-{len(runs):05}.safetensors" for i in range(len(runs))]
+    return dict(zip(names if len(runs) > 1 else ["model.safetensors"], runs, strict=True))
+
+
+def _index(files: dict[str, list[Outgoing]], layout: Layout) -> dict[str, Any]:
+    """Which array is in which file."""
+    specs = {name: all_specs(run, layout.specs) for name, run in files.items()}
+    total = sum(spec.nbytes for run in specs.values() for spec in run.values())
+    return {
+        "metadata": {"total_size": total},
+        "weight_map": {array: name for name, run in specs.items() for array in run},
+    }
 
 
 def _write_settings(
@@ -128,8 +162,12 @@ def _write_settings(
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write and sync a small JSON file."""
-    with open(path, "w", encoding="utf-8") as target:
-        json.dump(content, target, indent=2)  # as ASCII: a stranger's config may hold what UTF-8 cannot
-        target.write("\n")
+    with open(path, "wb") as target:
+        target.write(_json(content))
         target.flush()
         os.fsync(target.fileno())
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """JSON as ASCII: a stranger's config may hold what UTF-8 cannot."""
+    return json.dumps(content, indent=2).encode("ascii") + b"\n"
