@@ -10,6 +10,7 @@ from quantlab.ui import (
     sweep_earlier,
     sweep_form,
     sweep_job,
+    sweep_outcome,
     sweep_store,
     sweep_views,
     widgets,
@@ -17,34 +18,33 @@ from quantlab.ui import (
 
 session = state.current()
 job, record = jobs.get(session.job), sweep_store.record_of(session.job)
+running, possible, runner = job is not None and job.active, False, None
 
-st.title("Sweep", anchor=False)
-st.caption("Measures every configuration of a grid: its error, and the bytes that an export writes.")
+sweep_earlier.head(session)
 if session.opened is None:
     state.say_why_none(session)
 else:
-    with st.expander("What to measure", expanded=not (job or record), icon=":material/tune:"):
+    # Folded once there is something to see: results stand above the fold of a laptop.
+    with st.expander(sweep_outcome.headline(job, record), expanded=not (job or record), icon=":material/tune:"):
+        st.caption("Measures every configuration of a grid: its error, and the bytes that an export writes.")
         configs, refusals = widgets.grid_form(channel_axes(session.checkpoint))
         tensors = sweep_form.tensor_form(session)
         estimate = st.container()
         possible = sweep_form.check(session, configs, refusals, tensors)
         runner = sweep_cluster.choose()
-        running = job is not None and job.active
         label = "Run again" if job and not running else "Run"
         ready = possible and runner is not None and not running
         if st.button(label, type="primary", icon=":material/play_arrow:", disabled=not ready) and runner:
             state.choose_job(sweep_job.start(session, configs, tensors, runner).id)
             st.rerun()
-sweep_earlier.earlier(session)
 
 results = None
 if job is not None and job.active:
     jobs.progress_fragment(job, lambda partial: sweep_views.filling(session, partial))
 elif job is not None:
-    results = sweep_views.outcome(job)
+    results = sweep_outcome.ended(session, job, runner)
 elif record is not None:
-    st.caption(f"{sweep_earlier.described(record)}, from the store")
-    results = sweep_store.results(session, record)
+    results = sweep_outcome.kept(session, record)
 elif session.job:
     st.info(
         "The server no longer keeps the sweep of this link: look among the earlier ones.", icon=":material/history:"
@@ -53,9 +53,9 @@ elif session.opened is not None and possible:
     st.info("Run the sweep to see error, size and compression of every configuration here.", icon=":material/grid_on:")
 
 if results:
-    file = sweep_views.provenance(session, results)
-    sweep_views.refused(results)
+    file = sweep_outcome.provenance(session, results)
     sweep_views.views(file, results, *sweep_views.choose_view(file, results))
+    sweep_outcome.refused(results)
 
 if session.opened is not None and possible:
     # Last, so that nothing waits for it: on a new installation it waits for kernels to be compiled.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from ..core.config import QuantConfig
 from ..core.dtypes import DTYPES
+from .labels import name_points
 from .scales import (
     FIGURED,
     best_first,
@@ -30,9 +31,9 @@ from .style import BLUE, GREY, PALETTE, faded, figure
 CELL = 34  # pixels: height of a row of a heatmap whose cells show their figure
 LABELLED = 160  # a heatmap of more cells shows figures on hover only
 BARS = 40
+PARETO = 400  # pixels: with what stands above it, a screen of 768
 OWN = "format’s own"  # granularity of formats that leave no choice
 TOOLBAR = 34  # pixels kept free for the toolbar, which would take the clicks on what lies under it
-LABELS = 12  # names written beside points of the Pareto front
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 
 
@@ -83,11 +84,11 @@ def scheme_order(frame: pd.DataFrame) -> list[str]:
 
 
 def heatmap(frame: pd.DataFrame, metric: str) -> go.Figure:
-    """Scheme x granularity, each cell with its best calibration by `metric`; strong colours are good."""
+    """Scheme x granularity, each cell with its best calibration by `metric`; the stronger the colour, the worse."""
     cells = best_cells(frame, metric)
     schemes, columns = scheme_order(cells), list(cells["column"].cat.categories)
     table = cells.pivot(index="scheme", columns="column", values=metric).reindex(index=schemes, columns=columns)
-    fig = _cells(table, metric, reverse=not FIGURED[metric].higher_is_better, labelled=table.size <= LABELLED)
+    fig = _cells(table, metric, reverse=FIGURED[metric].higher_is_better, labelled=table.size <= LABELLED)
     fig.add_trace(_targets(cells["column"].astype(str), cells["scheme"], cells, metric, CELL))
     fig.update_xaxes(title_text="one scale per")
     return fig.update_layout(height=CELL * len(schemes) + 100 + TOOLBAR)
@@ -106,7 +107,11 @@ def _cells(table: pd.DataFrame, metric: str, reverse: bool, labelled: bool) -> g
         reversescale=reverse,
         xgap=1,
         ygap=1,
-        colorbar={"title": {"text": title(metric), "side": "right"}, "thickness": 10, "outlinewidth": 0}
+        colorbar={
+            "title": {"text": f"{title(metric)}: stronger is worse", "side": "right"},
+            "thickness": 10,
+            "outlinewidth": 0,
+        }
         | ticks(metric, at),
     )
     fig = figure([trace], "", "", hoverdistance=-1)
@@ -154,7 +159,7 @@ def _hover(rows: pd.DataFrame, metric: str) -> list[str]:
 
 
 def error_against_size(frame: pd.DataFrame, metric: str, color: str = "granularity") -> go.Figure:
-    """A metric against bits per weight: the Pareto front stepped and named, dominated points faded.
+    """A metric against bits per weight: the Pareto front filled, stepped and named, dominated points as rings.
 
     `color` is the column that colours the points.
     """
@@ -170,8 +175,8 @@ def error_against_size(frame: pd.DataFrame, metric: str, color: str = "granulari
         legend = {"name": _name(color, value), "legendgroup": value}
         traces.append(go.Scatter(x=[None], y=[None], mode="markers", marker=look | {"size": 9}, **legend))
         traces.append(_points(rows[here], at[here], front[here], metric, look).update(showlegend=False, **legend))
-    fig = figure(traces, "Bits per weight, scales included", f"{title(metric)}, {better(metric)}", height=480)
-    _label_front(fig, rows[front].assign(at=at[front]), metric)
+    fig = figure(traces, "Bits per weight, scales included", f"{title(metric)}, {better(metric)}", height=PARETO)
+    name_points(fig, rows["bits_per_weight"].to_numpy(), at, rows["config"].where(front, "").tolist())
     return fig.update_yaxes(**ticks(metric, at))
 
 
@@ -190,7 +195,9 @@ def _front_line(bits: np.ndarray, at: np.ndarray) -> go.Scatter:
 
 def _points(rows: pd.DataFrame, at: np.ndarray, front: np.ndarray, metric: str, look: dict) -> go.Scatter:
     place = np.where(front, "on the Pareto front", "dominated")
-    sizes = {"size": np.where(front, 11, 8), "opacity": np.where(front, 1.0, 0.28), "line": {"width": 0}}
+    # Rings, not faded dots: on a dark page these would be almost black on black.
+    symbols = [look["symbol"] if best else f"{look['symbol']}-open" for best in front]
+    sizes = {"size": np.where(front, 11, 8), "symbol": symbols, "line": {"width": 1.2}}
     return go.Scatter(
         x=rows["bits_per_weight"],
         y=at,
@@ -202,31 +209,13 @@ def _points(rows: pd.DataFrame, at: np.ndarray, front: np.ndarray, metric: str, 
     )
 
 
-def _label_front(fig: go.Figure, front: pd.DataFrame, metric: str) -> None:
-    """Write names beside points of the front, towards the middle, and leave out those that would overlap."""
-    if len(front) > LABELS:
-        return
-    middle = (front["bits_per_weight"].min() + front["bits_per_weight"].max()) / 2
-    apart = 0.05 * (front["at"].max() - front["at"].min())
-    written: list[tuple[bool, float]] = []
-    best = front.sort_values("at", ascending=not FIGURED[metric].higher_is_better)
-    for bits, at, slug in zip(best["bits_per_weight"], best["at"], best["config"], strict=True):
-        right = bool(bits > middle)
-        if all(side != right or abs(at - other) >= apart for side, other in written):
-            written.append((right, at))
-            fig.add_annotation(
-                x=bits, y=at, text=slug, showarrow=False, font={"size": 11}, xanchor="right" if right else "left",
-                # Above: beside a point lie its neighbours on the front, and the line leaves there.
-                xshift=-6 if right else 8, yshift=11,
-            )  # fmt: skip
-
-
 def compression_bars(frame: pd.DataFrame, source: str) -> go.Figure:
     """How many times smaller each configuration is than its source, and than fp32; the smallest on top.
 
-    `source` names the source's dtype ("bfloat16"). Of more than BARS configurations, the smallest are drawn.
+    Configurations that differ in their calibration alone have equal bytes, and one bar; a click on it means the best of
+    them. `source` names the source's dtype ("bfloat16"). Of more than BARS bars, the smallest are drawn.
     """
-    rows = frame.sort_values("bits_per_weight", kind="stable").head(BARS)
+    rows = by_bytes(frame).head(BARS)
     # In the order of the axis, from the bottom: the smallest comes last.
     rows = rows.iloc[::-1]
     against_fp32 = 32 / rows["bits_per_weight"]
@@ -242,10 +231,32 @@ def compression_bars(frame: pd.DataFrame, source: str) -> go.Figure:
     return fig.add_vline(x=1, line={"color": GREY, "width": 1})
 
 
+def by_bytes(frame: pd.DataFrame) -> pd.DataFrame:
+    """The best row by SQNR of those that differ in their calibration alone, the smallest first; `label` names them."""
+    best = best_first(frame, "sqnr_db")
+    best = best.assign(label=[_without_calibration(slug) for slug in best["config"]])
+    alone = ~best["label"].duplicated(keep=False)
+    return (
+        best.assign(label=best["label"].where(~alone, best["config"]))
+        .drop_duplicates("label")
+        .sort_values("bits_per_weight", kind="stable")
+    )
+
+
+def _without_calibration(slug: str) -> str:
+    """A configuration's slug without its calibration, which changes no bytes.
+
+    >>> _without_calibration("int4-aff-g32-mse-sfp16"), _without_calibration("fp16")
+    ('int4-aff-g32-sfp16', 'fp16')
+    """
+    own = QuantConfig.parse(slug).calibration.slug
+    return "-".join(part for part in slug.split("-") if part != own)
+
+
 def _bars(rows: pd.DataFrame, ratio: pd.Series, name: str, color: str) -> go.Bar:
     return go.Bar(
         x=ratio,
-        y=rows["config"],
+        y=rows["label"],
         orientation="h",
         name=name,
         marker={"color": color},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from quantlab.ui import sidebar, state, text, widgets
+from quantlab.ui import sidebar, state, widgets
 
 HERE = Path(__file__).parent
 TITLES = {  # page -> title, icon
@@ -27,13 +27,17 @@ pages = {
 }
 page = st.navigation(list(pages.values()), position="hidden")
 session = state.restore()
-sidebar.draw(session, list(pages.values()))
-if page is not pages["open"]:
+sidebar.draw(session, pages)
+name = next(name for name, known in pages.items() if known is page)
+if name != "open":
     session.refusal = None  # what was refused there is history here
-for notice in session.notices:
-    st.warning(text.sentence(notice), icon=":material/link_off:")
+above = st.container()
+state.tell_notices(above)
 view = state.link()
+state.recall(name)
 with widgets.boundary():
     page.run()
+state.remember(name)
+state.tell_notices(above)  # those of the page's own widgets
 if state.link() != view:
     st.rerun()  # the page chose something: the links around it follow

@@ -3,7 +3,7 @@
 A phone shows the links above the page instead: following a link leaves its sidebar open over the page.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Literal
 
 import streamlit as st
@@ -24,7 +24,7 @@ _STYLE = """<style>
 </style>"""
 
 
-def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
+def draw(session: state.Session, pages: Mapping[str, StreamlitPage]) -> None:
     """Links to the pages, each carrying the present view; below them the open file and the current tensor."""
     st.html(_STYLE)
     with st.container(key="links-above", horizontal=True, gap="xxsmall"):
@@ -42,9 +42,9 @@ def draw(session: state.Session, pages: Iterable[StreamlitPage]) -> None:
             _tensor(session)
 
 
-def _links(pages: Iterable[StreamlitPage], width: Literal["content", "stretch"]) -> None:
-    for page in pages:
-        st.page_link(page, query_params=state.link(), width=width)
+def _links(pages: Mapping[str, StreamlitPage], width: Literal["content", "stretch"]) -> None:
+    for name, page in pages.items():
+        st.page_link(page, query_params=state.remembered(name) | state.link(), width=width)
 
 
 def _tensor(session: state.Session) -> None:

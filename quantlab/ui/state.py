@@ -10,13 +10,15 @@ URL            Session                  changed with
 ``?tensor=``   ``chosen``               `choose_tensor(name)`
 ``?config=``   ``config``               `choose_config(config)`: the one configuration under consideration
 ``?compare=``  ``compare`` (repeated)   `choose_compare(configs)`: the two to four set side by side
+``?over=``     ``over``                 `choose_over(tensors)`: compare over all tensors or a glob; None: over one
 ``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs, has run or is kept; None forgets it
 ``?rule=``     ``rules`` (repeated)     `choose_rules(rules)`: what an export does otherwise than `config`, `GLOB=SLUG`
 ``?export=``   ``export``               `choose_export(job_id)`: an export that runs or has run; None forgets it
 =============  =======================  ==========================================================================
 
 Anything else a page wants in the URL (its tab, a log switch) is a widget with ``bind="query-params"`` and a key that is
-none of the names above.
+none of the names above. `recall` and `remember` keep what those say, so that Back and the links return to the view that
+was left: Streamlit leaves them out of the entry that it makes in the browser's history when it switches pages.
 
 For pages::
 
@@ -27,7 +29,7 @@ For pages::
     session.key                         # (path, size, mtime_ns): what caches are keyed by, with tensor and slug
     session.title                       # "Silero VAD (sample)", "model.safetensors"
 
-    go_to("compare", tensor=..., config=..., compare=[...], job=...)   # changes what is given, then opens the page
+    go_to("compare", tensor=..., config=..., compare=[...], over=..., job=...)   # changes what is given, opens the page
     st.page_link(page_path("export"), query_params=link(config=...))   # the same as a link, for the browser's own tab
 
 `restore()` is called once per run, by `main.py`, before the page. What the URL says wins over what the session
@@ -39,7 +41,7 @@ sentence (`Session.notices`) and the view goes on without it. Every function tha
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import streamlit as st
 
@@ -50,8 +52,12 @@ from quantlab.shipping.recipe import Rule
 from quantlab.ui import cache, sources, text
 
 Parsed = TypeVar("Parsed")
+# The file and the job that a page was about, and what its widgets said: name in the URL -> values.
+View = tuple[str, str | None, dict[str, str | list[str]]]
 
 PAGES = ("open", "inspect", "sweep", "compare", "export")
+# The names in the URL that are no page's own.
+OWN = ("file", "tensor", "config", "compare", "over", "job", "rule", "export")
 COMPARED = 4  # most configurations side by side
 FIRST_CONFIG = PRESETS["int8_symmetric"]
 
@@ -68,6 +74,7 @@ class Session:
     chosen: str | None = None  # the current tensor, if there is one
     config: QuantConfig = FIRST_CONFIG
     compare: tuple[QuantConfig, ...] = ()
+    over: str | None = None  # what is compared over in place of the current tensor: all tensors, or those of a glob
     job: str | None = None
     rules: tuple[Rule, ...] = ()
     export: str | None = None
@@ -77,6 +84,10 @@ class Session:
     folder: str | None = None  # the folder whose files are listed
     uploads: int = 0  # files uploaded so far; each gets a fresh uploader
     forms: dict[str, tuple[str, str]] = field(default_factory=dict)  # form -> slugs it was given and said last
+    ticked: tuple[str, ...] = ()  # configurations of the sweep that are kept for Compare, by their slugs
+    clears: int = 0  # times that all of these were let go
+    page: str = ""  # the one that was drawn last
+    views: dict[str, View] = field(default_factory=dict)  # page -> what its widgets said in the URL
 
     @property
     def key(self) -> cache.Key:
@@ -207,10 +218,19 @@ def choose_compare(configs: Iterable[QuantConfig]) -> None:
     _publish(current())
 
 
+def choose_over(tensors: str | None) -> None:
+    """Compare over all tensors, or those of a glob; None for the current tensor."""
+    current().over = tensors
+    _publish(current())
+
+
 def choose_job(job_id: str | None) -> None:
     """Remember a job by its id, or none."""
-    current().job = job_id
-    _publish(current())
+    session = current()
+    if job_id != session.job:
+        session.ticked = ()
+    session.job = job_id
+    _publish(session)
 
 
 def choose_rules(rules: Iterable[Rule]) -> None:
@@ -237,6 +257,7 @@ def link(
     tensor: str | None = None,
     config: QuantConfig | None = None,
     compare: Iterable[QuantConfig] | None = None,
+    over: str | None = None,
     job: str | None = None,
 ) -> dict[str, str | list[str]]:
     """The URL parameters of the present view, with what is given in place of what is current."""
@@ -247,6 +268,8 @@ def link(
     view["config"] = str(config or session.config)
     if compared := list(session.compare if compare is None else compare):
         view["compare"] = [str(config) for config in compared]
+    if over := over or session.over:
+        view["over"] = over
     if job := job or session.job:
         view["job"] = job
     if session.rules:
@@ -262,16 +285,21 @@ def go_to(
     tensor: str | None = None,
     config: QuantConfig | None = None,
     compare: Iterable[QuantConfig] | None = None,
+    over: str | None = None,
     job: str | None = None,
 ) -> NoReturn:
-    """Open another page, on the present view or on what is given instead. Not for callbacks: it ends the run."""
-    view = link(tensor=tensor, config=config, compare=compare, job=job)
+    """Open another page, on the present view or on what is given instead. Not for callbacks: it ends the run.
+
+    Without `over` it is about the one tensor.
+    """
+    current().over = over
+    view = remembered(page) | link(tensor=tensor, config=config, compare=compare, over=over, job=job)
     st.switch_page(page_path(page), query_params=view)
 
 
 def go_to_sweep_of_tensor() -> NoReturn:
     """Open Sweep with the current tensor alone chosen there. Not for callbacks: it ends the run."""
-    st.switch_page(page_path("sweep"), query_params=link() | {"scope": "This one"})
+    st.switch_page(page_path("sweep"), query_params=remembered("sweep") | link() | {"scope": "This one"})
 
 
 def restore() -> Session:
@@ -284,6 +312,7 @@ def restore() -> Session:
     if "tensor" in url:
         _restore_tensor(session, url["tensor"])
     if "config" in url:
+        session.over = url.get("over")  # a link with a configuration is whole: what it leaves out is not there
         session.config = (_parse(session, QuantConfig.parse, [url["config"]]) or [session.config])[0]
     if "compare" in url:
         session.compare = tuple(_parse(session, QuantConfig.parse, url.get_all("compare")))[:COMPARED]
@@ -293,6 +322,44 @@ def restore() -> Session:
     session.export = url.get("export", session.export)
     _publish(session)
     return session
+
+
+def say_of_link(notice: str) -> None:
+    """Have a sentence shown above the page, about what the link asks for and does not get."""
+    current().notices.append(notice)
+
+
+def tell_notices(place: Any) -> None:
+    """Show what the link asked for and did not get, each sentence once."""
+    notices = current().notices
+    while notices:
+        place.warning(text.sentence(notices.pop(0)), icon=":material/link_off:")
+
+
+def remember(page: str) -> None:
+    """Keep what the widgets of a page say in the URL."""
+    session, url = current(), st.query_params
+    said: dict[str, str | list[str]] = {name: url.get_all(name) for name in url if name not in OWN}
+    session.page, session.views[page] = page, (session.source, session.job, said)
+
+
+def remembered(page: str) -> dict[str, str | list[str]]:
+    """What the widgets of a page said in the URL when it was left, unless that was about another file or sweep."""
+    session = current()
+    source, job, said = session.views.get(page, ("", None, {}))
+    return said if (source, job) == (session.source, session.job) else {}
+
+
+def recall(page: str) -> None:
+    """On coming back to a page by the browser's history, go on where it was left.
+
+    Links and `go_to` carry that already. The history's entry does not: `st.switch_page` leaves one without it behind.
+    """
+    missing = {name: values for name, values in remembered(page).items() if name not in st.query_params}
+    if current().page not in ("", page) and missing:
+        current().page = page
+        st.query_params.update(missing)
+        st.rerun()
 
 
 def _restore_tensor(session: Session, name: str) -> None:
@@ -345,7 +412,7 @@ def _set(session: Session, source: str, opened: tuple[cache.Key, Checkpoint]) ->
     """Make a file the open one, with nothing left of the one before."""
     session.source, session.opened, session.problem = source, opened, None
     session.chosen, session.job, session.export = first_tensor(opened[1]), None, None
-    session.rules = ()
+    session.rules, session.ticked, session.over = (), (), None
 
 
 def first_tensor(checkpoint: Checkpoint) -> str | None:
@@ -361,7 +428,7 @@ def _publish(session: Session) -> None:
     missing = {name: value for name, value in view.items() if url.get_all(name) != _as_list(value)}
     if missing:
         url.update(missing)
-    for name in ("tensor", "compare", "job", "rule", "export"):
+    for name in OWN:
         if name in url and name not in view:
             del url[name]
 

@@ -11,7 +11,7 @@ import streamlit as st
 from quantlab.errors import QuantlabError
 from quantlab.sweeping.cluster import ClusterRunner
 from quantlab.sweeping.sweep import Runner, stream
-from quantlab.ui import text
+from quantlab.ui import text, widgets
 
 VARIABLE = "QUANTLAB_CLUSTER"
 HERE, CLUSTER = "This computer", "Cluster"
@@ -26,6 +26,7 @@ def choose() -> Runner | None:
     """What measures; asked where there is a cluster. None if that cannot be used, under a sentence that says why."""
     if not address():
         return stream
+    widgets.heed("on", (HERE, CLUSTER))
     where = st.segmented_control(
         "Measure on", (HERE, CLUSTER), default=HERE, required=True, key="on", bind="query-params",
         help="A cluster's workers read the file themselves, by the same path or URL, and send back the rows. The time "

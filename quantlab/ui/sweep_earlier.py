@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 
 from quantlab.core.config import QuantConfig
+from quantlab.core.dtypes import DTYPES
 from quantlab.errors import QuantlabError
 from quantlab.sweeping.store import ResultStore, SweepRecord
 from quantlab.ui import state, sweep_job, sweep_store, text, widgets
@@ -15,13 +16,13 @@ from quantlab.wording import counted
 LISTED = 8  # sweeps on a page of the list
 
 
-def earlier(session: state.Session) -> None:
-    """The list of kept sweeps: open one, resume one that is not complete, delete one."""
-    box = st.expander(
-        "Earlier sweeps", icon=":material/history:", key="earlier", on_change="rerun", bind="query-params"
-    )
-    if box.open:
-        with box, widgets.boundary():
+def head(session: state.Session) -> None:
+    """The page's title, with a switch beside it that shows the list of kept sweeps below."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title("Sweep", anchor=False, width="stretch")
+        wanted = st.toggle("Earlier sweeps", key="earlier", bind="query-params")
+    if wanted:
+        with st.container(border=True), widgets.boundary():
             _list(session)
 
 
@@ -44,7 +45,10 @@ def _list(session: state.Session) -> None:
 
 def _entry(session: state.Session, store: ResultStore, record: SweepRecord) -> None:
     shown = session.job == sweep_store.word(record)
-    st.markdown(f"**{text.plain(record.title)}** · {described(record)}", width="stretch")
+    st.markdown(
+        f"**{text.plain(record.title)}** · {described(record)}  \n:small[{_grid(record)} · {_place(record)}]",
+        width="stretch",
+    )
     with st.container(horizontal=True, width="content"):
         if not record.complete or not record.current:
             again = "Resume" if record.current else "Run again"
@@ -70,6 +74,25 @@ def described(record: SweepRecord) -> str:
         f"{_when(record.updated)} · {counted(len(record.configs), 'configuration')} × "
         f"{counted(record.tensors, 'tensor')} · {state_}"
     )
+
+
+def _grid(record: SweepRecord) -> str:
+    """What was tried, each choice once: `int4, int8 · symmetric · tensor, g128 · minmax`."""
+    configs = [QuantConfig.parse(slug) for slug in record.configs]
+    parts = (
+        (config.dtype, config.mapping, config.granularity.slug, config.calibration.slug, f"{config.scale_dtype} scales")
+        for config in configs
+        if DTYPES[config.dtype].configurable
+    )
+    columns = [list(dict.fromkeys(column)) for column in zip(*parts, strict=True)]
+    others = [config.dtype for config in configs if not DTYPES[config.dtype].configurable]
+    told = [text.shortened(", ".join(column), 60) for column in (*columns, others) if column]
+    return text.plain(" · ".join(told))
+
+
+def _place(record: SweepRecord) -> str:
+    """Where the file is: sweeps of files of one name are told apart by it."""
+    return text.plain(text.shortened(record.location, 80))
 
 
 def _when(moment: datetime) -> str:

@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 from quantlab.core.config import QuantConfig
 from quantlab.errors import LimitError
 from quantlab.sweeping.weights import DEFINITION, can_be_taken, weights_of, why_none
-from quantlab.ui import state, sweep_plan, text
+from quantlab.ui import state, sweep_plan, text, widgets
 from quantlab.wording import counted
 
 LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
@@ -22,6 +22,7 @@ def tensor_form(session: state.Session) -> list[str]:
     checkpoint = session.checkpoint
     usable = [name for name in checkpoint.names if can_be_taken(checkpoint.spec(name))]
     left, right = st.columns([1, 2], vertical_alignment="top")
+    widgets.heed("scope", SCOPES)
     scope = left.segmented_control(
         "Tensors", SCOPES, default=WEIGHTS, required=True, key="scope", bind="query-params", persist_state="session",
         help=f"Weights: {DEFINITION}; an export takes the same. All: whatever holds floats. Each tensor is read once, "

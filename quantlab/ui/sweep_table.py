@@ -1,5 +1,6 @@
 """The results of a sweep as a table: to sort, search and download, and to open rows of it in Compare."""
 
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,8 +13,8 @@ from quantlab.core.metrics import METRICS
 from quantlab.plots import sweep as plots
 from quantlab.plots.scales import FIGURED, best_first, better, title
 from quantlab.sweeping import tables
-from quantlab.sweeping.tables import OVER_TENSORS, TOTAL
-from quantlab.ui import state, sweep_data
+from quantlab.sweeping.tables import OVER_TENSORS
+from quantlab.ui import state, sweep_data, text
 from quantlab.ui.help import about, about_metric
 from quantlab.wording import counted
 
@@ -23,30 +24,27 @@ FORMATS = {"dB": "%.2f", "bits": "%.3f", "x": "%.2f", "bytes": "localized", "sha
 OWN_FORMATS = {"cosine": "%.6f", "mse": "%.3e"}  # squares of small errors are smaller still
 
 
-def open_in_compare(session: state.Session | None, slugs: Sequence[str], tensor: str) -> None:
-    """Go to Compare with these configurations; one alone joins those compared last, or the current one.
+def open_in_compare(session: state.Session | None, slugs: Sequence[str], where: str) -> None:
+    """Go to Compare with these configurations and, behind them, the ticked ones; with no other.
 
-    Without a session, that is of a file that is not open, say so.
+    `where` is a tensor's name, or TOTAL or a glob, over whose tensors they are compared. Without a session, that is of
+    a file that is not open, say so.
     """
     if session is None:
         st.toast("Compare looks at the weights: open the file of these results first.", icon=":material/folder_open:")
         return
-    chosen = [QuantConfig.parse(slug) for slug in slugs]
-    if len(chosen) == 1:
-        before = [config for config in session.compare or (session.config,) if config != chosen[0]]
-        chosen = [*before[-(state.COMPARED - 1) :], *chosen]
-    state.go_to("compare", tensor=None if tensor == TOTAL else tensor, compare=chosen)
+    chosen = [QuantConfig.parse(slug) for slug in dict.fromkeys([*slugs, *session.ticked])]
+    one = where in session.checkpoint.names
+    state.go_to("compare", tensor=where if one else None, over=None if one else where, compare=chosen[: state.COMPARED])
 
 
-def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame) -> None:
+def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame, where: str) -> None:
     """The rows, to sort, search and download; a click on a cell opens its configuration, ticked rows open together."""
     everything = frame["tensor"].nunique() > 1 and st.toggle(
         "One row per tensor", key="every-tensor", bind="query-params", help="Instead of the tensor chosen above."
     )
     ordered = best_first(tables.measured(frame) if everything else rows, "sqnr_db")
     shown = ordered.head(SHOWN).reset_index(drop=True)
-    if len(shown) < len(ordered):
-        st.caption(f"The best {SHOWN:,} of {len(ordered):,} rows; a download has all.")
     front = plots.pareto_front(shown["bits_per_weight"], shown["sqnr_db"], True)
     # The table has a download button of its own, so its text must be safe for spreadsheets too.
     told = tables.without_formulas(shown)
@@ -54,34 +52,60 @@ def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame
     told["shape"] = told["shape"].str.replace("x", " × ")
     if not everything:
         told.insert(1, "front", ["★" if best else "" for best in front])
-    st.caption("A click on a cell opens its configuration in Compare. Tick two to four rows to open them together.")
+    slugs = shown["config"].tolist()
+    # Selected rows are kept by their place: in another order, or once they are cleared, it is another table.
+    key = f"table-{zlib.crc32(' '.join(slugs).encode())}-{session.clears if session else 0}"
     event = st.dataframe(
-        told, key="table", column_config=columns(shown), column_order=_order(told, everything), hide_index=True,
-        on_select="rerun", selection_mode=["multi-row", "single-cell"], height=min(38 + 35 * len(shown), 560),
-        alt=f"{len(shown)} results of the sweep",
+        told, key=key, column_config=columns(shown), column_order=_order(told, everything), hide_index=True,
+        on_select=lambda: _tick(session, slugs, key), selection_mode=["multi-row", "single-cell"],
+        selection_default={"selection": {"rows": _ticked_rows(session, slugs)}},
+        height=min(38 + 35 * len(shown), 560), alt=f"{len(shown)} results of the sweep",
     )  # fmt: skip
-    selection = event.selection
-    if selection.get("cells"):
-        row = shown.iloc[selection["cells"][0][0]]
-        open_in_compare(session, [row["config"]], row["tensor"])
-    _actions(session, frame, shown, selection["rows"])
-
-
-def _actions(session: state.Session | None, frame: pd.DataFrame, shown: pd.DataFrame, ticked: list[int]) -> None:
-    """Compare the ticked rows; download everything that passes the filter."""
-    slugs = list(shown.iloc[ticked]["config"].unique())
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = f"Compare {len(slugs)} configurations" if len(slugs) > 1 else "Compare"
-        if st.button(
-            label, type="primary", icon=":material/compare_arrows:", disabled=not 2 <= len(slugs) <= state.COMPARED,
-            help=f"Tick two to {state.COMPARED} rows of different configurations.",
-        ):  # fmt: skip
-            open_in_compare(session, slugs, shown.iloc[ticked[0]]["tensor"])
+    if cells := event.selection.get("cells"):
+        row = shown.iloc[cells[0][0]]
+        open_in_compare(session, [row["config"]], row["tensor"] if everything else where)
+    st.caption(
+        "A click on a cell opens its configuration in Compare. A tick keeps it: what is ticked is opened beside it."
+        + (f" The best {SHOWN:,} of {len(ordered):,} rows are shown; a download has all." * (len(shown) < len(ordered)))
+    )
+    ticks(session, where)
+    with st.container(horizontal=True):
         for label, (suffix, mime, write) in sweep_data.DOWNLOADS.items():
             st.download_button(
                 label, partial(write, frame), f"sweep.{suffix}", mime, icon=":material/download:",
                 on_click="ignore", help=f"Every row that passes the filter, {counted(len(frame), 'row')}, as {label}.",
             )  # fmt: skip
+
+
+def _tick(session: state.Session | None, slugs: Sequence[str], key: str) -> None:
+    """Keep which configurations are ticked now."""
+    if session is not None:
+        session.ticked = tuple(dict.fromkeys(slugs[row] for row in st.session_state[key]["selection"]["rows"]))
+
+
+def _ticked_rows(session: state.Session | None, slugs: Sequence[str]) -> list[int]:
+    """Where the ticked configurations stand first."""
+    return [slugs.index(slug) for slug in (session.ticked if session else ()) if slug in slugs]
+
+
+def ticks(session: state.Session | None, where: str) -> None:
+    """What is ticked: to compare, or to let go."""
+    if session is None or not session.ticked:
+        return
+    count = len(session.ticked)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**Ticked** {', '.join(map(text.plain, session.ticked))}", width="content")
+        if st.button(
+            f"Compare {count} configurations" if count > 1 else "Compare", type="primary",
+            icon=":material/compare_arrows:", disabled=not 2 <= count <= state.COMPARED,
+            help=f"Tick two to {state.COMPARED} rows of different configurations.",
+        ):  # fmt: skip
+            open_in_compare(session, [], where)
+        st.button("Clear the ticks", icon=":material/close:", on_click=_clear, args=(session,))
+
+
+def _clear(session: state.Session) -> None:
+    session.ticked, session.clears = (), session.clears + 1
 
 
 def columns(frame: pd.DataFrame) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from quantlab.errors import ConfigError, QuantlabError
 from quantlab.plots.style import CONFIG
 from quantlab.ui import jobs, state, text
 from quantlab.ui.help import about, about_each
+from quantlab.wording import shown
 
 TOKENS = ("tensor", "ch0", "ch-1", "g32", "g64", "g128", "g256")  # granularities that a grid offers unasked
 FIELD, NUMBER_FIELD = 140, 120  # pixels
@@ -123,10 +124,32 @@ def grid_form(axes: Sequence[int] = (0,)) -> tuple[list[QuantConfig], list[str]]
         return [], []
 
 
+def heed(key: str, options: Iterable[str]) -> None:
+    """Say which values of the link a widget does not offer. To be called before it is drawn: it drops them unasked."""
+    known = list(options)
+    for value in st.query_params.get_all(key):
+        if value and value not in known:
+            state.say_of_link(
+                f"The link asks for {key}={shown(value)}, which there is not: here it may be {listed(known)}"
+            )
+
+
+def listed(words: Sequence[str], most: int = 12) -> str:
+    """Words to choose from, as a sentence has them.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=2)
+    ('a, b or c', 'a, b or one of 1 more')
+    """
+    words = [*words[:most], f"one of {len(words) - most} more"] if len(words) > most else list(words)
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part) if words else "nothing"
+
+
 def _choice(place: Any, name: str, label: str, term: str, options: Iterable[str], default: list[str]) -> list[str]:
     """A multiselect whose choice is in the URL as `name`, and is remembered between visits to its page."""
+    options = list(options)
+    heed(name, options)
     return place.multiselect(
-        label, list(options), default, key=name, help=about(term), bind="query-params", persist_state="session",
+        label, options, default, key=name, help=about(term), bind="query-params", persist_state="session",
         wrap=True,
     )  # fmt: skip
 

@@ -34,8 +34,9 @@ def messages(at: AppTest) -> str:
 
 
 def said(at: AppTest) -> str:
-    """Every message and every text on the page."""
-    return _plain(at.error, at.warning, at.info, at.success, at.caption, at.markdown)
+    """Every message, every text and every heading of a fold on the page."""
+    folds = " ".join(fold.label for fold in at.expander).replace("\\", "")
+    return f"{_plain(at.error, at.warning, at.info, at.success, at.caption, at.markdown)} {folds}"
 
 
 def _plain(*kinds: Any) -> str:

@@ -14,7 +14,7 @@ from quantlab.errors import Cancelled, CheckpointError
 from quantlab.plots.damage import Figures
 from quantlab.sweeping.sweep import check_grid, sweep
 from quantlab.sweeping.tables import total
-from quantlab.ui import cache, jobs, sweep_form, sweep_job, sweep_map, sweep_plan
+from quantlab.ui import cache, jobs, state, sweep_form, sweep_job, sweep_map, sweep_plan, sweep_table
 from quantlab.ui.sweep_results import Results
 from tests.pages.app import job_of, page, said
 from tests.pages.sweeping import CONFIGS, HOSTILE, SMALL, TABS, run_button, swept
@@ -276,19 +276,81 @@ def test_names_match_exactly_or_as_patterns():
     assert sweep_form.matching(names, []) == []
 
 
-def test_a_click_adds_to_what_was_compared_before(monkeypatch):
-    from quantlab.ui import state, sweep_table
-
+def test_a_click_opens_what_was_clicked_and_what_is_ticked_and_nothing_else(monkeypatch):
     opened = []
     monkeypatch.setattr(state, "go_to", lambda name, **view: opened.append((name, view)))
     session = state.Session(compare=tuple(grid(["int2", "int3", "int4", "int5"])))
+    session.opened = cache.checkpoint("sample")
     sweep_table.open_in_compare(session, ["int8-sym-tensor-minmax"], "conv1.weight")
     name, view = opened[0]
-    assert name == "compare" and view["tensor"] == "conv1.weight"
-    assert [config.dtype for config in view["compare"]] == ["int3", "int4", "int5", "int8"]
-    sweep_table.open_in_compare(state.Session(), ["fp16"], "all tensors")
-    assert opened[1][1]["tensor"] is None
-    assert opened[1][1]["compare"] == [QuantConfig(), QuantConfig(dtype="fp16")]
+    assert name == "compare" and view["tensor"] == "conv1.weight" and view["over"] is None
+    assert view["compare"] == [QuantConfig()]
+    session.ticked = ("int8-sym-tensor-minmax", "fp16")
+    sweep_table.open_in_compare(session, ["bf16"], "all tensors")
+    assert opened[1][1]["tensor"] is None and opened[1][1]["over"] == "all tensors"
+    assert opened[1][1]["compare"] == [QuantConfig(dtype="bf16"), QuantConfig(), QuantConfig(dtype="fp16")]
+
+
+def test_what_is_ticked_is_said_in_every_view_and_can_be_let_go():
+    at = swept(view="Heatmap")
+    at.session_state["quantlab"].ticked = ("fp16", "int4-sym-ch0-minmax")
+    at.run()
+    assert "Ticked fp16, int4-sym-ch0-minmax" in said(at)
+    next(button for button in at.button if button.label == "Clear the ticks").click().run()
+    assert not at.exception and "Ticked" not in said(at)
+
+
+def test_results_of_a_glob_are_the_total_of_its_tensors(model):
+    at = swept(file=model, of="encoder.*")
+    frame = job_of(at).result.frame
+    expected = total(frame[frame["tensor"].str.startswith("encoder.")]).set_index("config")
+    shown = at.dataframe[0].value.set_index("config")
+    assert not at.exception and shown["nbytes"].to_dict() == expected["nbytes"].to_dict()
+    at = page("sweep", **(dict(at.query_params) | {"of": "decoder.*"}))
+    assert "no tensor is called like decoder.*" in said(at) and not at.dataframe
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [("dtypes", "int4"), ("steps", "powers of two"), ("scope", "This one"), ("view", "Heatmap"), ("metric", "mse")],
+)
+def test_what_a_link_asks_for_and_is_not_there_is_said(name, legal):
+    at = swept(**{name: "int99"})
+    assert not at.exception
+    at = page("sweep", **(dict(at.query_params) | {name: "int99"}))
+    assert f"asks for {name}='int99', which there is not" in said(at) and legal in said(at)
+    assert "int99" not in str(at.query_params.get(name))
+
+
+def test_a_filter_that_is_active_says_what_it_leaves():
+    at = swept(**{"only-dtype": "int4"})
+    assert set(at.dataframe[0].value["config"]) == {"int4-sym-tensor-minmax", "int4-sym-ch0-minmax"}
+    [popover] = [
+        block.proto.popover for block in at.get("popover") if block.proto.popover.icon.endswith("filter_list:")
+    ]
+    assert popover.label == "Only int4" and popover.type == "primary"
+    next(button for button in at.button if button.label == "Show everything").click().run()
+    assert "fp16" in set(at.dataframe[0].value["config"])
+
+
+def test_a_cancelled_sweep_is_resumed_by_a_button_beside_its_end():
+    whole = results()
+    job = held_up(whole)
+    job.cancel()
+    assert job.finished.wait(5)
+    at = linked(job)
+    next(button for button in at.button if button.label == "Resume").click().run()
+    again = job_of(at)
+    assert again.id != job.id and again.finished.wait(60)
+    at.run()
+    assert not at.exception and len(again.result.frame) == len(whole.frame)
+
+
+def test_the_view_that_was_left_is_in_the_links_to_the_page():
+    at = swept(view="Heatmap")
+    at.switch_page("../../pages/compare.py").run()
+    links = {link.proto.label: link.proto.query_string for link in at.get("page_link")}
+    assert "view=Heatmap" in links["Sweep"] and "view=" not in links["Export"]
 
 
 def test_what_was_chosen_is_still_chosen_after_a_look_at_another_page():

@@ -105,15 +105,15 @@ def test_a_click_names_configuration_and_tensor(rows, draw):
         assert len(trace.customdata) == len(trace.x) == len(trace.y)
 
 
-def test_points_of_the_front_are_strong_and_dominated_ones_faded(rows):
+def test_points_of_the_front_are_filled_and_dominated_ones_are_rings(rows):
     fig = plots.error_against_size(rows, "sqnr_db", "mapping")
     front = plots.pareto_front(rows["bits_per_weight"], rows["sqnr_db"], True)
     expected = dict(zip(rows["config"], front, strict=True))
     drawn = {
-        slug: opacity == 1
+        slug: not symbol.endswith("-open")
         for trace in fig.data
         if trace.customdata is not None
-        for (slug, _), opacity in zip(trace.customdata, trace.marker.opacity, strict=True)
+        for (slug, _), symbol in zip(trace.customdata, trace.marker.symbol, strict=True)
     }
     assert drawn == expected
     line = next(trace for trace in fig.data if trace.name == "Pareto front")
@@ -138,11 +138,34 @@ def test_compression_is_measured_against_the_source_and_against_fp32(rows):
     assert "bfloat16" in source.name and "fp32" in fp32.name
     np.testing.assert_allclose(np.array(fp32.x), 2 * np.array(source.x))
     order = dict(zip(halves["config"], halves["compression_ratio"], strict=True))
-    assert [order[slug] for slug in source.y] == list(source.x)
+    assert [order[slug] for slug, _ in source.customdata] == list(source.x)
     assert (np.diff(source.x) >= 0).all()  # Plotly draws from the bottom
 
 
-def test_a_float32_source_needs_one_bar_only_and_the_smallest_are_drawn(rows):
+def test_configurations_that_differ_in_their_calibration_alone_share_a_bar_of_the_best_of_them(rows):
+    shown = plots.by_bytes(rows)
+    by_slug = rows.set_index("config")
+    labels = [part for part in shown["label"] if part != "fp16"]
+    assert len(labels) == len(rows[rows["dtype"] != "fp16"]) / 2 and not any("mse" in label for label in labels)
+    for label, slug, sqnr in zip(shown["label"], shown["config"], shown["sqnr_db"], strict=True):
+        dtype, *rest = label.split("-", 1)
+        of = [other for other in by_slug.index if other in {label, *_calibrated(label)}]
+        assert slug in of and sqnr == by_slug.loc[of, "sqnr_db"].max(), (dtype, rest)
+        assert by_slug.loc[of, "nbytes"].nunique() == 1
+
+
+def _calibrated(label):
+    stored = "-sfp16" if label.endswith("-sfp16") else ""
+    return [f"{label.removesuffix(stored)}-{calibration}{stored}" for calibration in ("minmax", "mse")]
+
+
+def test_one_calibration_keeps_its_name(rows):
+    one = rows[rows["calibration"].isin(["mse", "-"])]
+    assert list(plots.by_bytes(one)["label"]) == list(plots.by_bytes(one)["config"])
+
+
+def test_a_float32_source_needs_one_bar_only_and_the_smallest_are_drawn(rows, monkeypatch):
+    monkeypatch.setattr(plots, "BARS", 7)
     fig = plots.compression_bars(rows, "float32")
     assert len(fig.data) == 1
     assert len(fig.data[0].y) == plots.BARS < len(rows)
