@@ -11,8 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 
+from quantlab.ui.edge import Edge
 from quantlab.ui.exports import forget_exports
+from quantlab.ui.leaving import give_back
 from quantlab.ui.routes import ROUTES
 from quantlab.ui.sources import forget_uploads
 from quantlab.ui.warm import warm_up
@@ -22,14 +25,21 @@ HEAD_START = 1.0  # seconds: enough to load compiled kernels, or to find their c
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """Warm the kernels while the server already answers; forget uploads and downloads when it stops."""
+    """Warm the kernels while the server already answers; give back what visitors leave, all of it when it stops."""
     # A daemon: Ctrl-C ends the server at once, warm or not.
     warming = threading.Thread(target=warm_up, name="warm-up", daemon=True)
     warming.start()
     await asyncio.to_thread(warming.join, HEAD_START)
+    giving_back = asyncio.create_task(give_back())
     yield
+    giving_back.cancel()
     forget_uploads()
     forget_exports()
 
 
-app = st.App(Path(__file__).resolve().parent / "quantlab" / "ui" / "main.py", routes=ROUTES, lifespan=lifespan)
+app = st.App(
+    Path(__file__).resolve().parent / "quantlab" / "ui" / "main.py",
+    routes=ROUTES,
+    middleware=[Middleware(Edge)],
+    lifespan=lifespan,
+)
