@@ -14,10 +14,10 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from quantlab.ui.edge import Edge
-from quantlab.ui.exports import forget_exports
+from quantlab.ui.exports import forget_exports, sweep_exports
 from quantlab.ui.leaving import give_back
 from quantlab.ui.routes import ROUTES
-from quantlab.ui.sources import forget_uploads
+from quantlab.ui.sources import forget_uploads, sweep_uploads
 from quantlab.ui.warm import warm_up
 
 HEAD_START = 1.0  # seconds: enough to load compiled kernels, or to find their cache damaged; compiling takes longer
@@ -30,6 +30,8 @@ async def lifespan(app: st.App) -> AsyncIterator[None]:
     warming = threading.Thread(target=warm_up, name="warm-up", daemon=True)
     warming.start()
     await asyncio.to_thread(warming.join, HEAD_START)
+    await asyncio.to_thread(sweep_uploads)
+    await asyncio.to_thread(sweep_exports)
     giving_back = asyncio.create_task(give_back())
     yield
     giving_back.cancel()

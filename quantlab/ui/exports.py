@@ -21,6 +21,7 @@ import streamlit as st
 
 from quantlab.errors import Cancelled, ExportError
 from quantlab.formats import FORMATS, Checkpoint
+from quantlab.formats.output.orphans import Claim, machine, sweep_folders, sweep_parts
 from quantlab.shipping.recipe import Assignment
 from quantlab.shipping.shipping import Shipment, same_figures, ship
 from quantlab.ui import jobs, sources
@@ -31,6 +32,8 @@ KEPT = 16  # downloads
 BUDGET = 16 * 2**30  # bytes of them; the newest is kept whatever its size
 ROUTE = "exports"  # the first part of a download's address
 NAME_LENGTH = 100  # characters of a file's name before its suffix
+EXPORTS = "quantlab-exports-"  # how the names of servers' own folders of downloads begin
+_claim = Claim()
 _UNSAFE, _RUNS = re.compile(r"[^A-Za-z0-9._-]"), re.compile(r"-{2,}")
 
 
@@ -98,7 +101,9 @@ def store() -> Store:
     """The one store of this server process. ExportError if the folder that is configured cannot be used."""
     configured = os.environ.get("QUANTLAB_EXPORTS", "").strip()
     if not configured:
-        return Store(Path(tempfile.mkdtemp(prefix="quantlab-exports-")))
+        folder = Path(tempfile.mkdtemp(prefix=f"{EXPORTS}{machine()}-"))
+        _claim.hold(folder)
+        return Store(folder)
     folder = Path(configured).expanduser().resolve()
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         raise ExportError(f"QUANTLAB_EXPORTS names {folder}, which is no folder that can be written to")
@@ -109,7 +114,16 @@ def forget_exports() -> None:
     """Remove the server's own folder of downloads; called when it stops. A configured folder is left as it is."""
     if not os.environ.get("QUANTLAB_EXPORTS", "").strip():
         shutil.rmtree(store().folder, ignore_errors=True)
+        _claim.release()
     store.clear()
+
+
+def sweep_exports() -> None:
+    """Remove what servers that were killed have left, and the exports that they had begun; called when one starts."""
+    sweep_folders(Path(tempfile.gettempdir()), EXPORTS)
+    if configured := os.environ.get("QUANTLAB_EXPORTS", "").strip():
+        for folder in Path(configured).expanduser().glob("*/"):
+            sweep_parts(folder)
 
 
 def safe_name(name: str) -> str:

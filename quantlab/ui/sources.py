@@ -24,6 +24,7 @@ from pathlib import Path
 
 from quantlab.errors import CheckpointError, LimitError
 from quantlab.formats import FORMATS
+from quantlab.formats.output.orphans import Claim, machine, sweep_folders
 from quantlab.samples import SAMPLE_NAME, sample_path
 from quantlab.ui import audience
 from quantlab.wording import called
@@ -32,6 +33,8 @@ SAMPLE = "sample"
 SUFFIXES = tuple(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
 UPLOAD_BUDGET = 4 * 2**30  # bytes of uploads kept on disk; the oldest go first
 LISTED, VISITED = 500, 2000  # files shown of one folder, and folders looked into for them
+UPLOADS = "quantlab-uploads-"  # how the names of servers' folders of uploads begin
+_claim = Claim()
 _UPLOAD = re.compile(r"upload-[0-9a-f]{32}\Z")
 
 
@@ -151,7 +154,9 @@ def keep_upload(name: str, data: bytes | memoryview) -> str:
 @cache
 def _folder() -> tempfile.TemporaryDirectory:
     """This server's own folder for uploads, readable by its user alone; it goes when the server does."""
-    return tempfile.TemporaryDirectory(prefix="quantlab-uploads-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=f"{UPLOADS}{machine()}-", ignore_cleanup_errors=True)
+    _claim.hold(Path(folder.name))
+    return folder
 
 
 def _uploads() -> Path:
@@ -163,6 +168,12 @@ def forget_uploads() -> None:
     if _folder.cache_info().currsize:
         _folder().cleanup()
         _folder.cache_clear()
+        _claim.release()
+
+
+def sweep_uploads() -> None:
+    """Remove what servers that were killed have left; called when one starts."""
+    sweep_folders(Path(tempfile.gettempdir()), UPLOADS)
 
 
 def _make_room(size: int) -> None:

@@ -7,7 +7,6 @@ takes the final name, in one step. Whatever happens before leaves the final name
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from ...errors import ExportError
+from ...errors import ExportError, LimitError
 from ...wording import shown
 from ..input.files import CHUNK, as_bytes, reason
+from .orphans import Claim, part_beside, sweep_parts
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "it would be too large"}
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -29,21 +29,27 @@ def write_whole(
     """Let `write` fill a new file, `verify` look at it where it lies, and then move it to `path`.
 
     An error in either, or a stop, removes the new file and leaves `path` as it was. ExportError for what the system
-    refuses: no such folder, no permission, no space.
+    refuses: no such folder, no permission, no space; LimitError where memory is not enough.
     """
     with system_errors(path):
         final = final_place(Path(path))
-        temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
+        sweep_parts(final.parent)
+        temporary, claim = part_beside(final), Claim()
         try:  # from here on: a stop can come between any two steps
             with os.fdopen(os.open(temporary, _FLAGS, 0o666), "wb") as target:
+                claim.hold(target.fileno())
                 write(target)
                 target.flush()
                 os.fsync(target.fileno())
             verify(temporary)
+            if os.name == "nt":
+                claim.release()  # Windows moves no file that is open
             os.replace(temporary, final)
         except BaseException:  # a stop from the keyboard as well
+            claim.release()
             temporary.unlink(missing_ok=True)
             raise
+        claim.release()
         sync_folder(final.parent)
 
 
@@ -76,9 +82,13 @@ def final_place(path: Path) -> Path:
 
 @contextlib.contextmanager
 def system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """ExportError, in one sentence, for what the system refuses while `path` is written."""
+    """ExportError, in one sentence, for what the system refuses while `path` is written; LimitError for memory."""
     try:
         yield
+    except MemoryError as error:
+        raise LimitError(
+            f"cannot write {shown(Path(path).name)}: there is not enough memory for its largest tensor"
+        ) from error
     except OSError as error:
         place, why = Path(path), _FULL.get(error.errno or 0, reason(error))
         raise ExportError(f"cannot write {shown(place.name)} in {shown(str(place.parent), 200)}: {why}") from error

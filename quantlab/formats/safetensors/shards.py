@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from ..checkpoint import Checkpoint, StoredCheckpoint
 from ..input.files import InputFile, OnBytes
 from ..output.atomic import sync_folder, system_errors
 from ..output.layout import Layout, arrays_of, check_restored
+from ..output.orphans import Claim, part_beside, sweep_parts
 from ..output.outgoing import Outgoing
 from ..output.packed import same_bits
 from .beside import companions, read_config
@@ -101,9 +101,11 @@ def write_folder(
             raise ExportError(f"{shown(final.name)} exists already: a folder is never replaced, choose another name")
         beside = companions(source)
         config = read_config(beside.get("config.json"))
-        temporary = final.with_name(f".quantlab-{secrets.token_hex(8)}.part")
+        sweep_parts(final.parent)
+        temporary, claim = part_beside(final), Claim()
         try:  # from here on: a stop can come between any two steps
             temporary.mkdir()
+            claim.hold(temporary)
             files = _write_shards(temporary, tensors, layout, on_bytes, shard_bytes)
             _write_settings(temporary, tensors, layout, beside, config)
             sync_folder(temporary)
@@ -113,7 +115,9 @@ def write_folder(
             os.rename(temporary, final)
         except BaseException:  # a stop from the keyboard as well
             shutil.rmtree(temporary, ignore_errors=True)
+            claim.release()
             raise
+        claim.release()
         sync_folder(final.parent)
 
 
@@ -155,15 +159,20 @@ def _write_settings(
 ) -> None:
     """config.json, the source's own with the quantization added, and the other companions as they are."""
     for name, content in beside.items():
-        (folder / name).write_bytes(content)
+        write_synced(folder / name, content)
     if layout.settings is not None:
         write_json(folder / "config.json", {**config, **layout.settings(tensors, config)})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write and sync a small JSON file."""
+    write_synced(path, _json(content))
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a small file, and have it last: a folder that is renamed says nothing about what lies in it."""
     with open(path, "wb") as target:
-        target.write(_json(content))
+        target.write(content)
         target.flush()
         os.fsync(target.fileno())
 
