@@ -21,4 +21,4 @@ with widgets.boundary():
         with channels_tab:
             inspecting.channels_tab(session, ranges)
     if st.button("Sweep this tensor", icon=":material/grid_on:"):
-        state.go_to_sweep_of_tensor()
+        state.go_to_sweep(scope="This one")

@@ -1,30 +1,24 @@
-"""Open: a file becomes a table of tensors; selecting one goes on to Inspect."""
+"""Open: a file becomes a table of tensors; a click on one goes on to Inspect."""
 
 import streamlit as st
 
-from quantlab.ui import opening, state, text
+from quantlab.ui import open_table, opening, state, text
 
 session = state.current()
 
 st.title("Open", anchor=False)
-st.caption("Choose a file and see its tensors.")
+st.caption(
+    "quantlab shows what a model's weights lose and save in fewer bits: open a model, sweep ways to quantize it, "
+    "compare the best, and export one for the program that is to load it."
+)
 opening.choose_source(session)
 
 if session.opened is None:
     st.error(text.sentence(session.problem), icon=":material/folder_off:")
     st.stop()
 
-left, right = st.columns([3, 2], vertical_alignment="bottom")
-with left:
-    opening.summary(session)
-query = right.text_input(
-    "Find tensors",
-    key="find",
-    placeholder="part of a name, or a pattern such as *.weight",
-    type="search",
-    bind="query-params",
-)
+opening.summary(session)
 if not session.checkpoint.names:
     st.info("This file holds no tensor.", icon=":material/inbox:")
 else:
-    opening.tensor_table(session, query)
+    open_table.tensor_table(session)

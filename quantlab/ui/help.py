@@ -66,6 +66,10 @@ TERMS: dict[str, str] = {
     ),
     "zeros": "Share of values that are exactly 0.",
     "outliers": "Share of values more than 6 standard deviations from the mean. A Gaussian has 2 in a billion.",
+    "odd": (
+        "What stands out. **dead**: a matrix of zeros. **extreme**: values so far out that int8 with one scale rounds "
+        "a quarter of the others, or more, to 0. **NaN/inf**: it cannot be quantized; the note says where."
+    ),
     "crest": (
         "Crest factor: largest magnitude over root mean square. 1 is a square wave, 4 is typical of weights; the "
         "larger, the more of the codes lie where hardly any value does."

@@ -32,10 +32,12 @@ def values_tab(session: state.Session, found: TensorStatistics) -> None:
         st.info("Every value is 0: there is nothing to draw, and whatever the scale, nothing is lost.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        show = st.segmented_control(
-            "Values", RANGES, default=RANGES[0], required=True, key="range", bind="query-params"
-        )
         group = _group_choice(config, shape)
+        show = RANGES[0]
+        if group is None:
+            show = st.segmented_control(
+                "Values", RANGES, default=RANGES[0], required=True, key="range", bind="query-params"
+            )
         log = st.toggle("Logarithmic counts", value=True, key="log", bind="query-params")
     levels, histogram = _levels(session, config, group)
     if histogram is None:

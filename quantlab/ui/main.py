@@ -7,6 +7,7 @@ import streamlit as st
 from quantlab.ui import sidebar, state, widgets
 
 HERE = Path(__file__).parent
+SIDEBAR = 256  # pixels
 TITLES = {  # page -> title, icon
     "open": ("Open", ":material/folder_open:"),
     "inspect": ("Inspect", ":material/query_stats:"),
@@ -16,7 +17,10 @@ TITLES = {  # page -> title, icon
 }
 
 # A file of ours: the browser would fetch one of Streamlit's icons from Google, at every page.
-st.set_page_config(page_title="quantlab", page_icon=str(HERE / "icon.svg"), layout="wide")
+# A narrow sidebar leaves a laptop's screen to the tables.
+st.set_page_config(
+    page_title="quantlab", page_icon=str(HERE / "icon.svg"), layout="wide", initial_sidebar_state=SIDEBAR
+)
 st.logo(HERE / "logo.svg", size="large")
 
 # The links carry the whole view, so one can be copied, or opened in another tab; Streamlit's own menu would drop it.
@@ -27,6 +31,7 @@ pages = {
 }
 page = st.navigation(list(pages.values()), position="hidden")
 session = state.restore()
+st.set_page_config(page_title=f"{page.title} · {session.title} · quantlab")
 sidebar.draw(session, pages)
 name = next(name for name, known in pages.items() if known is page)
 if name != "open":

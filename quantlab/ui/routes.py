@@ -1,15 +1,19 @@
-"""HTTP routes beside the pages, for what is too big to pass through a widget.
+"""HTTP routes: the frame of every page, and what is too big to pass through a widget.
 
 `app.py` mounts `ROUTES`. A path must not start with `/_stcore`, which belongs to Streamlit.
 """
 
 import os
+from functools import cache
+from pathlib import Path
 
+import streamlit as st
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from quantlab.ui import exports
+from quantlab.ui.state import PAGES
 
 HEADERS = {
     # Streamlit compresses every response that has no encoding yet: half a gigabyte of codes, for a percent.
@@ -17,6 +21,22 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+# Without it, Streamlit's script looks for the server below each page first: two errors 404 in the console.
+BASE = "<script>window.__streamlit = { BACKEND_BASE_URL: new URL('.', location).href };</script>"
+
+
+@cache
+def frame() -> str:
+    """Streamlit's own page, which says where its server is."""
+    html = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+    return html.replace("<head>", "<head>" + BASE, 1)
+
+
+async def page(request: Request) -> Response:
+    """A page opened by its own address; Streamlit itself serves the first one."""
+    return HTMLResponse(frame(), headers={"Cache-Control": "no-cache"})
 
 
 async def download(request: Request) -> Response:
@@ -33,4 +53,7 @@ async def download(request: Request) -> Response:
     )
 
 
-ROUTES: list[BaseRoute] = [Route(f"/{exports.ROUTE}/{{id}}", download, methods=["GET"])]
+ROUTES: list[BaseRoute] = [
+    Route(f"/{exports.ROUTE}/{{id}}", download, methods=["GET"]),
+    *(Route(f"/{name}", page, methods=["GET"]) for name in PAGES if name != "open"),
+]

@@ -14,13 +14,23 @@ from quantlab.wording import counted
 
 _CHOICES = 2000  # names that a drop-down still handles; beyond, the Open page's search is the way
 _STYLE = """<style>
-[data-testid="stMainBlockContainer"] { padding-inline: clamp(1rem, 3vw, 4rem); }
+[data-testid="stMainBlockContainer"] { padding-inline: clamp(1rem, 2vw, 4rem); }
+@media (min-width: 769px) {
+    /* The header is empty beside a sidebar but for the menu at its right end, and lies over the top of the page. */
+    [data-testid="stMainBlockContainer"] { padding-block-start: 2rem; }
+    [data-testid="stHeader"] { background: transparent; pointer-events: none; }
+    [data-testid="stHeader"] button { pointer-events: auto; }
+}
 :has(> .st-key-links-above) { display: none; }
 @media (max-width: 768px) {
     :has(> .st-key-links-above) { display: flex; }
     .st-key-links-beside { display: none; }
 }
 @media (max-width: 480px) { .st-key-links-above :has(> [data-testid="stIconMaterial"]) { display: none; } }
+/* The end of a tensor's name says more than its beginning: what does not fit is left out there. */
+[class*="st-key-sidebar-tensor"] input { font-size: 0.8125rem; }
+[class*="st-key-sidebar-tensor"] input:not(:focus) { direction: rtl; text-align: left; text-overflow: ellipsis; }
+[data-testid="stSidebarContent"] { padding-inline: 0.5rem; }
 </style>"""
 
 

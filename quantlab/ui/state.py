@@ -297,9 +297,10 @@ def go_to(
     st.switch_page(page_path(page), query_params=view)
 
 
-def go_to_sweep_of_tensor() -> NoReturn:
-    """Open Sweep with the current tensor alone chosen there. Not for callbacks: it ends the run."""
-    st.switch_page(page_path("sweep"), query_params=remembered("sweep") | link() | {"scope": "This one"})
+def go_to_sweep(scope: str, names: Iterable[str] = ()) -> NoReturn:
+    """Open Sweep with these tensors chosen there, by one of its scopes. Not for callbacks: it ends the run."""
+    chosen: dict[str, str | list[str]] = {"scope": scope} | ({"names": list(names)} if names else {})
+    st.switch_page(page_path("sweep"), query_params=remembered("sweep") | link() | chosen)
 
 
 def restore() -> Session:

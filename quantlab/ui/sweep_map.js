@@ -79,7 +79,7 @@ class TensorMap {
     columns.append(element("col"), ...configs.map(() => element("col")));
     columns.firstChild.style.width = `${this.names}px`;
     const head = document.createElement("thead");
-    head.append(this.formats(configs), this.slugs(configs));
+    head.append(this.formats(configs), this.slugs());
     this.body = document.createElement("tbody");
     this.table.replaceChildren(columns, head, this.body);
   }
@@ -95,26 +95,27 @@ class TensorMap {
     return row;
   }
 
-  slugs(configs) {
+  slugs() {
     const row = element("tr");
     row.append(element("th", "name"));
-    for (const slug of configs) {
+    for (const head of this.data.heads) {
       const cell = element("th", "slug");
-      cell.append(element("span", "", shortened(slug.split("-").slice(1).join(" "), 30)));
+      cell.append(element("span", "", head));
       row.append(cell);
     }
     return row;
   }
 
   drawBody() {
-    const { tensors, configs, cells, texts } = this.data;
+    const { tensors, labels, configs, cells, texts } = this.data;
+    const names = labels[Math.max(...Object.keys(labels).filter((letters) => letters <= this.letters))];
     while (this.body.rows.length > tensors.length) this.body.lastChild.remove();
     while (this.body.rows.length < tensors.length) this.body.append(this.emptyRow(configs.length));
     const height = this.labelled ? 24 : ROW;
-    tensors.forEach((name, i) => {
+    tensors.forEach((_, i) => {
       const row = this.body.rows[i];
       row.style.height = `${height}px`;
-      write(row.cells[0], shortened(name, this.letters));
+      write(row.cells[0], names[i]);
       cells[i].forEach((cell, j) => this.paint(row.cells[j + 1], cell, texts[i][j]));
     });
   }
@@ -216,19 +217,6 @@ function element(tag, className = "", text = "") {
 
 function write(place, text) {
   if (place.textContent !== text) place.textContent = text;
-}
-
-// The parts of a path give up all but a letter, from the left, until it fits: encoder.layer.0.output -> e.l.0.output.
-// What is still too long loses its middle.
-function shortened(text, limit) {
-  const parts = text.split(/(?<=[./])/);
-  for (let k = 0; k < parts.length - 2 && parts.join("").length > limit; k++) {
-    if (!/^\d+[./]$/.test(parts[k])) parts[k] = parts[k][0] + parts[k].slice(-1);
-  }
-  const short = parts.join("");
-  if (short.length <= limit) return short;
-  const end = Math.ceil((limit - 1) * 0.55); // the end of a name says more than its beginning
-  return `${short.slice(0, limit - 1 - end)}…${short.slice(-end)}`;
 }
 
 // Shade (0 to 100) -> colour: away from the background, on light and on dark; told apart by colour-blind readers.

@@ -19,6 +19,7 @@ from quantlab.wording import counted
 
 ROWS = 60  # tensors on a page of the map: more than a screen, and few enough to be sent twice a second
 COLUMNS = 150
+LETTERS = (26, 30, 37, 44)  # of a name, as there is room: sweep_map.js takes the longest that fits
 
 _HERE = Path(__file__).parent
 _FRAME = (
@@ -68,6 +69,8 @@ def data(shown: damage.DamageMap) -> dict[str, Any]:
     return {
         "title": title(shown.metric),
         "tensors": shown.tensors,
+        "labels": {limit: text.labels(shown.tensors, limit) for limit in LETTERS},
+        "heads": [text.shortened(slug.partition("-")[2].replace("-", " "), 30) for slug in shown.configs],
         "configs": shown.configs,
         "cells": shown.cells,
         "texts": shown.texts,

@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$:&-])")
+_PARTS = re.compile(r"(?<=[./])")
 _MINUS = re.compile(r"(?<!\S)-(?=\d)|(?<=\de)-(?=\d)")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -34,9 +36,66 @@ def sentence(text: object) -> str:
 
 
 def shortened(text: str, limit: int = 48) -> str:
-    """A long name with its middle left out: both ends of a tensor's name say something."""
-    keep = (limit - 1) // 2
-    return text if len(text) <= limit else f"{text[:keep]}…{text[-keep:]}"
+    """A long name in at most `limit` letters: its parts are left out from the left, but for numbers and the last two.
+
+    What is still too long loses its middle.
+
+    >>> shortened("encoder.layer.0.attention.self.value.weight", 32)
+    '…0.attention.self.value.weight'
+    >>> shortened("encoder.layer.0.attention.self.value.weight", 24), shortened("one_long_name_without_parts", 16)
+    ('…0.…self.value.weight', 'one_lo…out_parts')
+    """
+    parts: list[str] = _PARTS.split(text)
+    for at in range(len(parts) - 2):
+        if len("".join(parts)) <= limit:
+            break
+        if not parts[at][:-1].isdigit():
+            parts[at] = "" if at and parts[at - 1] in ("", "…") else "…"
+    short = "".join(parts)
+    if len(short) <= limit:
+        return short
+    end = -(-(limit - 1) * 11 // 20)  # the end of a name says more than its beginning
+    return f"{short[: limit - 1 - end]}…{short[-end:]}"
+
+
+def labels(names: Sequence[str], limit: int) -> list[str]:
+    """Names in short, no two different ones alike: those that would be begin with where they differ.
+
+    >>> labels(["If_0_then_branch.rnn.weight", "If_0_else_branch.rnn.weight", "conv"], 20)
+    ['then…anch.rnn.weight', 'else…anch.rnn.weight', 'conv']
+    """
+    short = [shortened(name, limit) for name in names]
+    alike: dict[str, list[str]] = {}
+    for name, label in zip(names, short, strict=True):
+        alike.setdefault(label, []).append(name)
+    found = {name: label for label, group in alike.items() for name in group}
+    for group in alike.values():
+        if len(different := list(dict.fromkeys(group))) > 1:
+            found |= zip(different, _apart(different, limit), strict=True)
+    if len(set(found.values())) < len(found):  # a label that was made to differ is that of a third name
+        found = dict(zip(found, _numbered(list(found), limit), strict=True))
+    return [found[name] for name in names]
+
+
+def _apart(names: Sequence[str], limit: int) -> list[str]:
+    """Labels of names that differ somewhere: the piece in which they do, and the end that they share."""
+    start = _common(names)
+    end = _common([name[start:][::-1] for name in names])
+    pieces = [name[start : len(name) - end] for name in names]
+    pieces = [piece[: limit // 2] for piece in pieces]
+    if len(set(pieces)) < len(names):  # too long to tell apart by their beginnings
+        return _numbered(names, limit)
+    return [f"{piece}…{name[-(limit - 1 - len(piece)) :]}" for piece, name in zip(pieces, names, strict=True)]
+
+
+def _common(names: Sequence[str]) -> int:
+    """How many letters all of the names begin with: those that the first and the last in the alphabet share."""
+    pairs = zip(min(names), max(names), strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(map(len, names)))
+
+
+def _numbered(names: Sequence[str], limit: int) -> list[str]:
+    return [f"({number})…{name[-(limit - 9) :]}" for number, name in enumerate(names, 1)]
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -55,6 +114,18 @@ def number(value: float, digits: int = 4) -> str:
     else:
         written = f"{value:.{digits}g}"
     return written.replace("-", "\N{MINUS SIGN}")
+
+
+def figure(value: float) -> str:
+    """A figure in at most nine letters: three digits that count, and an exponent where that is shorter than zeros.
+
+    >>> figure(-0.00004103), figure(0.04103), figure(-123456.0), figure(-3.402e38), figure(59904.0)
+    ('−4.1e−05', '0.041', '−1.2e+05', '−3.4e+38', '59,904')
+    """
+    large, small = abs(value) >= 1e5, 0 < abs(value) < 1e-3
+    if math.isfinite(value) and (large or small):
+        return f"{value:.1e}".replace("-", "−")
+    return number(value, 3)
 
 
 def minus(text: str) -> str:
@@ -79,6 +150,15 @@ def percent(share: float) -> str:
     if 0.9999 < share < 1:
         return "> 99.99 %"
     return f"{100 * share:.3g} %"
+
+
+def share(value: float) -> str:
+    """As `percent`, in at most nine letters.
+
+    >>> share(0.00137), share(1e-9), share(0.99999), share(1)
+    ('0.137 %', '< 1e−4 %', '> 99.99 %', '100 %')
+    """
+    return percent(value).replace("0.0001", "1e−4")
 
 
 def size(nbytes: int) -> str:

@@ -16,8 +16,11 @@ CHART = "[data-testid=stPlotlyChart] .main-svg"
 
 
 def test_a_deep_link_on_a_fresh_server_is_served_with_navigation_and_the_sample(server: str, page: Page):
+    missing: list[str] = []
+    page.on("response", lambda response: missing.append(response.url) if response.status >= 400 else None)
     page.goto(f"{server}/sweep")
     expect(page.get_by_role("heading", name="Sweep", exact=True)).to_be_visible()
+    expect(page).to_have_title("Sweep · Silero VAD 16 kHz (sample) · quantlab")
     expect(page.get_by_test_id("stSidebar").get_by_role("link", name="Inspect")).to_be_visible()
     expect(page.get_by_text("Silero VAD").first).to_be_visible()
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
@@ -26,6 +29,25 @@ def test_a_deep_link_on_a_fresh_server_is_served_with_navigation_and_the_sample(
     page.wait_for_timeout(500)  # whatever appears beside a link that is pointed at must not cover the others
     links.get_by_text("Inspect").click(timeout=10_000)
     expect(page.get_by_role("heading", name="stft_conv.weight")).to_be_visible()
+    expect(page).to_have_title(re.compile("^Inspect · "))
+    assert not missing
+
+
+def test_a_click_on_a_row_opens_the_tensor_and_a_tick_does_not(server: str, page: Page):
+    page.goto(server)
+    table = page.get_by_test_id("stDataFrameResizable")
+    expect(table).to_be_visible()
+    expect(page.get_by_text("15 tensors").first).to_be_visible()
+    table.scroll_into_view_if_needed()
+    at = table.bounding_box()
+    assert at
+    page.mouse.click(at["x"] + 18, at["y"] + 36 + 17 + 35)  # the box of the second row
+    page.get_by_role("button", name="Sweep this tensor").wait_for()
+    expect(page.get_by_role("heading", name="Open", exact=True)).to_be_visible()
+    at = table.bounding_box()  # the button has moved it
+    assert at
+    page.mouse.click(at["x"] + 120, at["y"] + 36 + 17 + 70)
+    expect(page.get_by_role("heading", name="conv1.bias")).to_be_visible()
 
 
 def test_open_sweep_look_compare_export_and_read_the_file_back(server: str, page: Page, tmp_path):

@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from quantlab.core.statistics import describe
-from quantlab.ui import cache, opening
+from quantlab.ui import cache, open_table, text
 from tests.fuzz.run import CORPUS
-from tests.pages.app import messages, page, started
+from tests.pages.app import messages, page, said, started
 
 
 class Evil:
@@ -64,22 +64,21 @@ def rows(at):
 
 def test_the_sample_shows_every_tensor_with_its_figures(sample_path):
     at = started()
-    assert not at.exception and not messages(at)
+    assert not at.exception
     (_, checkpoint), table = cache.checkpoint("sample"), rows(at)
     assert list(table.index) == checkpoint.names
     for name in checkpoint.names:
         figures, row = describe(checkpoint.load(name)), table.loc[name]
         assert (row["minimum"], row["maximum"], row["std"]) == (figures.minimum, figures.maximum, figures.std)
         assert row["kurtosis"] == figures.kurtosis or np.isnan(figures.kurtosis)
-        assert (row["zeros"], row["outliers"]) == (100 * figures.zeros, 100 * figures.outliers)
+        assert (row["zeros"], row["outliers"]) == (figures.zeros, figures.outliers)
         assert sum(row["histogram"]) == figures.size
         assert row["nbytes"] == checkpoint.spec(name).nbytes
 
 
 def test_tensors_without_figures_say_why_and_keep_nobody_else_from_theirs(folder):
-    at = started(file=str(folder / "model.safetensors"))
+    at = started(file=str(folder / "model.safetensors"), show="All")
     table = rows(at)
-    assert any("3 tensors without figures" in caption.value for caption in at.caption)
     assert "1 NaN and 1 infinite" in table["note"]["broken"]
     assert "int64" in table["note"]["positions"]
     assert "no elements" in table["note"]["nothing"]
@@ -94,7 +93,7 @@ def test_tensors_without_figures_say_why_and_keep_nobody_else_from_theirs(folder
     ],
 )  # fmt: skip
 def test_search_takes_part_of_a_name_or_a_pattern(folder, query, names):
-    at = started(file=str(folder / "model.safetensors"), find=query)
+    at = started(file=str(folder / "model.safetensors"), find=query, show="All")
     assert len(rows(at)) == names
 
 
@@ -105,13 +104,94 @@ def test_a_search_that_finds_nothing_says_so():
     assert "\\<b" in at.info[0].value  # escaped: it is a stranger's text
 
 
-def test_selecting_a_row_goes_on_to_inspect():
-    at = started()
-    at.session_state["tensors"] = {"selection": {"rows": [3], "columns": [], "cells": []}}
-    at.run()
+def select(at, rows=(), cells=()):
+    """Tick rows of the table, or click on cells, (row, column) each."""
+    at.session_state["tensors"] = {"selection": {"rows": list(rows), "columns": [], "cells": list(cells)}}
+    return at.run()
+
+
+def test_a_click_on_a_row_opens_the_tensor_in_inspect():
+    at = select(started(), cells=[(3, "shape")])
     assert not at.exception
     assert at.query_params["tensor"] == "conv2.weight"
     assert at.title[0].value.replace("\\", "") == "conv2.weight"
+
+
+def test_ticks_choose_tensors_for_a_sweep_and_lead_nowhere_by_themselves():
+    at = select(started(), rows=[0, 3])
+    assert not at.exception and at.title[0].value == "Open"
+    next(button for button in at.button if button.label == "Sweep these 2 tensors").click().run()
+    assert at.title[0].value == "Sweep"
+    assert at.segmented_control(key="scope").value == "Some"
+    names = cache.checkpoint("sample")[1].names
+    assert at.multiselect(key="names").value == [names[0], names[3]]
+
+
+def test_more_ticks_than_a_link_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(open_table, "SWEPT", 1)
+    at = select(started(), rows=[0, 3])
+    assert next(button for button in at.button if button.label == "Sweep these 2 tensors").disabled
+
+
+def test_the_first_page_says_what_quantlab_is_for_and_what_comes_next():
+    at = started()
+    assert "quantlab shows what a model's weights lose and save in fewer bits" in said(at)
+    next(button for button in at.button if button.label == "Sweep this model").click().run()
+    assert at.title[0].value == "Sweep" and at.segmented_control(key="scope").value == "Weights"
+
+
+def test_what_is_odd_is_named_above_the_table_and_can_be_listed_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(3)
+    plain = rng.standard_normal((64, 64), dtype=np.float32)
+    tensors = {f"layers.{i}.weight": plain.copy() for i in range(6)} | {"ids": np.arange(4)}
+    tensors["layers.1.weight"][3, 4] = np.nan
+    tensors["layers.2.weight"][:] = 0
+    tensors["layers.3.weight"][5, 6] = 59904
+    tensors["layers.4.weight"][:, 7] *= 50
+    save_file(tensors, tmp_path / "model.safetensors")
+    at = started(file=str(tmp_path / "model.safetensors"))
+    assert "4 tensors look odd: 2 extreme, 1 NaN/inf, 1 dead." in messages(at)
+    assert "layers.1.weight holds 1 NaN and 0 infinite values of 4,096, the first at index (3, 4)" in messages(at)
+    assert "layers.2.weight (dead), layers.3.weight (extreme), layers.4.weight (extreme)" in messages(at)
+    assert "1 tensor without float values is not listed" in said(at)
+    assert rows(at)["odd"].dropna().to_dict() == {
+        "layers.1.weight": "NaN/inf", "layers.2.weight": "dead", "layers.3.weight": "extreme",
+        "layers.4.weight": "extreme",
+    }  # fmt: skip
+    at.segmented_control(key="show").set_value("Odd").run()
+    assert list(rows(at).index) == [f"layers.{i}.weight" for i in range(1, 5)]
+
+
+def test_a_file_without_weights_lists_what_it_has(folder):
+    np.savez(folder / "ids.npz", a=np.arange(3), b=np.arange(4))
+    at = started(file=str(folder / "ids.npz"))
+    assert not at.exception and list(rows(at).index) == ["a", "b"]
+    assert not any(button.label == "Sweep this model" for button in at.button)
+
+
+@pytest.mark.parametrize(
+    "value", [-4.103e-5, 0.04103, -0.99951, -123456.7, 3.4028e38, -1.17e-38, 59904, 1.5, 0, 99999.5, -99999.4, 12050]
+)
+def test_no_figure_is_wider_than_its_column(value):
+    """A cut minus sign, or a cut percent sign, makes another figure of it."""
+    narrowest = min(open_table.WIDTHS[name] for name in ("minimum", "maximum", "std", "kurtosis"))
+    assert len(text.figure(value)) * open_table.LETTER <= narrowest
+    assert float(text.figure(value).replace("\N{MINUS SIGN}", "-").replace(",", "")) == pytest.approx(value, rel=0.05)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1e-9, 0.99999, 0.000326, 0.0137, 0.137])
+def test_no_share_is_wider_than_its_column(value):
+    narrowest = min(open_table.WIDTHS[name] for name in ("zeros", "outliers"))
+    assert len(text.share(value)) * open_table.LETTER <= narrowest
+
+
+def test_the_columns_fit_beside_the_sidebar_of_a_laptop(folder):
+    at = started(file=str(folder / "model.safetensors"), show="All")
+    frame = at.dataframe[0].value
+    columns = open_table._column_config(frame)
+    width = sum(columns[name]["width"] for name in frame if name != "note")
+    assert width + open_table.TICK <= open_table.ROOM
 
 
 def test_an_upload_is_opened_and_its_name_only_shown():
@@ -250,7 +330,7 @@ def test_figures_come_while_the_table_is_already_there(folder, monkeypatch):
     """A big checkpoint: the page does not wait for the figures."""
     release, described = threading.Event(), cache._describe
     monkeypatch.setattr(cache, "_describe", lambda *args: (release.wait(30), described(*args))[1])
-    monkeypatch.setattr(opening, "FIRST_LOOK", 0.05)
+    monkeypatch.setattr(open_table, "FIRST_LOOK", 0.05)
     os.utime(folder / "model.safetensors", ns=(1, 1))  # a file of its own in every cache
     try:
         at = started(file=str(folder / "model.safetensors"))
@@ -266,6 +346,6 @@ def test_figures_come_while_the_table_is_already_there(folder, monkeypatch):
 
 
 def test_a_very_long_table_has_no_small_histograms(folder, monkeypatch):
-    monkeypatch.setattr(opening, "CHARTED", 5)
-    at = started(file=str(folder / "model.safetensors"))
+    monkeypatch.setattr(open_table, "CHARTED", 5)
+    at = started(file=str(folder / "model.safetensors"), show="All")
     assert "histogram" not in rows(at) and len(rows(at)) == 6

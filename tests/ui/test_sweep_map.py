@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantlab.core.config import grid
 from quantlab.plots.damage import Figures, damage_map
 from quantlab.sweeping.sweep import sweep
-from quantlab.ui import sweep_map
+from quantlab.ui import sweep_map, text
 
 CONFIGS = grid(["int4", "int8"], ["symmetric"], ["tensor"], ["minmax"])
 
@@ -45,3 +47,25 @@ def test_the_browser_gets_every_cell_of_every_tensor(shown):
     assert told["tensors"] == ["a", "<b>b</b>"]
     for part in ("cells", "texts", "details"):
         assert [len(row) for row in told[part]] == [len(CONFIGS)] * 2
+
+
+def test_no_two_rows_have_one_label():
+    """The branches of an If in ONNX have the same tensors, and names that differ at their beginning alone."""
+    names = [
+        f"If_0_{branch}_branch__Inlined_0__model.{name}" for branch in ("then", "else") for name in ("rnn.w", "a.b")
+    ]
+    names += [f"encoder.layer.{i}.attention.self.value.weight" for i in range(12)]
+    found = Figures(names, ["int4-sym-tensor-minmax"])
+    told = sweep_map.data(damage_map(found, "mse", names, found.configs))["labels"]
+    for letters, labels in told.items():
+        assert len(set(labels)) == len(names) and max(map(len, labels)) <= letters
+    assert all(f"{i}." in label for i, label in enumerate(told[26][4:]))
+
+
+@given(
+    st.lists(st.text("ab./_1", min_size=1, max_size=80), unique=True, max_size=12), st.sampled_from(sweep_map.LETTERS)
+)
+def test_labels_of_any_names_are_apart_and_fit(names, letters):
+    found = text.labels(names, letters)
+    assert len(set(found)) == len(names)
+    assert all(len(label) <= letters for label in found)
