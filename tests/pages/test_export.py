@@ -1,6 +1,7 @@
 """The Export page: which tensor gets what, the file, the proof, and every way an export can end."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_the_file_holds_what_was_chosen_and_the_page_proves_it(model, format):
     assert figures["Equal"].tolist() == ["✓"] * 3
     for name in ("SQNR", "Max error", "Bytes"):
         assert figures[f"{name}, sweep"].tolist() == pytest.approx(figures[f"{name}, file"].tolist(), rel=1e-12)
-    assert "ql.load_packed('model-int4-sym-g32-mse" in at.code[0].value
+    assert f"ql.load_packed('{Path(model).parent.name}-int4-sym-g32-mse" in at.code[0].value
 
 
 def test_the_figures_are_compared_with_the_visitors_own_sweep(model):
