@@ -16,7 +16,6 @@ from quantlab.ui.help import about
 from quantlab.ui.sweep_views import metrics_help
 
 SUGGESTED = ("int8_per_channel", "w4_g128", "w4_g32")
-DOTS = (":blue[●]", ":orange[●]", ":green[●]", ":violet[●]")
 
 
 def tensor_line(session: state.Session) -> None:
@@ -31,7 +30,7 @@ def choose_configs(session: state.Session) -> tuple[QuantConfig, ...]:
     now = [str(config) for config in session.compare]
     asked = st.multiselect(
         "Configurations", _offered(session), now, max_selections=state.COMPARED, accept_new_options=True,
-        key=f"compared-{'+'.join(now)}", help=about("configuration"),
+        key=f"compared-{'+'.join(now)}", help=about("configuration"), wrap=True,
         placeholder="Choose, or type one such as int4-sym-g64-mse or w4_g128",
     )  # fmt: skip
     chosen = _parsed(asked)
@@ -95,37 +94,42 @@ def figures_table(compared: Sequence[Side]) -> None:
     reports = [side.report for side in compared]
     lines = {"Levels used": [_used(side) for side in compared]}
     for key, metric in METRICS.items():
-        values = [_figure(key, getattr(report, key)) for report in reports]
+        values = [figure_text(key, getattr(report, key)) for report in reports]
         won = compare_data.winners(reports, key)
         lines[metric.label] = [f"**{v}** :material/trophy:" if w else v for v, w in zip(values, won, strict=True)]
-    _table(lines, [name(i, side) for i, side in enumerate(compared)], "Every metric of every configuration")
+    table_of_text(lines, [name(i, side) for i, side in enumerate(compared)], "Every metric of every configuration")
     st.caption(
         "**Bold with :material/trophy:**: the best of these configurations. Nothing is marked where all are equal.",
         help=metrics_help(),
     )
 
 
-def export_links(compared: Sequence[Side]) -> None:
+def export_links(configs: Sequence[QuantConfig]) -> None:
     """On to Export, with one of the configurations."""
     with st.container(horizontal=True):
-        for side in compared:
+        for config in configs:
             st.page_link(
-                state.page_path("export"), label=f"Export {text.plain(side.config)}", icon=":material/save_alt:",
-                query_params=state.link(config=side.config),
+                state.page_path("export"), label=f"Export {text.plain(config)}", icon=":material/save_alt:",
+                query_params=state.link(config=config),
             )  # fmt: skip
 
 
-def _table(lines: dict[str, list[str]], head: list[str], alt: str) -> None:
+def table_of_text(lines: dict[str, list[str]], head: list[str], alt: str) -> None:
     """A small table of text, which scrolls sideways where it does not fit."""
     st.table(pd.DataFrame.from_dict(lines, orient="index", columns=head), border="horizontal", width="content", alt=alt)
 
 
 def name(index: int, side: Side) -> str:
     """A configuration as the head of a column, with the colour that it has in the figures."""
-    return f"{DOTS[index % len(DOTS)]} {text.plain(side.config)}"
+    return f"{dot(index)} {text.plain(side.config)}"
 
 
-def _figure(key: str, value: float | None) -> str:
+def dot(index: int) -> str:
+    """A dot in the colour that the configuration at a place has in the figures."""
+    return f':color[●]{{foreground="{plots.color(index)}"}}'
+
+
+def figure_text(key: str, value: float | None) -> str:
     # Four digits of a cosine are 1 for every configuration that is any good.
     return f"{value:.7f}" if key == "cosine" else widgets.metric_text(key, value)
 
@@ -144,6 +148,7 @@ def tabs(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
         "Values": lambda: values(compared),
         "Bytes": lambda: bytes_split(session, tensor, compared),
     }
+    widgets.heed("side", drawn)
     for tab, draw in zip(
         st.tabs(list(drawn), key="side", on_change="rerun", bind="query-params"), drawn.values(), strict=True
     ):
@@ -225,7 +230,7 @@ def bytes_split(session: state.Session, tensor: str, compared: Sequence[Side]) -
     for i, side in enumerate(compared):
         counts = [f"{side.parts[part]:,}" if part in side.parts else "–" for part in parts]
         lines[name(i, side)] = [*counts, f"{sum(side.parts.values()):,}"]
-    _table(lines, head, "Bytes of every part")
+    table_of_text(lines, head, "Bytes of every part")
     formulas = dict.fromkeys(formula for side in compared if (formula := _formula(side.config)))
     decoded = f" A value is {' or '.join(formulas)}, q being its code." if formulas else ""
     source = session.checkpoint.spec(tensor).nbytes
