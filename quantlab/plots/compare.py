@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from ..core.tensor import QuantizedTensor
 from .style import GREY, OCHRE, PALETTE, faded, figure
 
-DRAWN_CHANNELS = 1024
+DRAWN_CHANNELS = 128  # more, in the tensor's order, would be a band in which no line is seen
+SORTED_CHANNELS = 1024
 DRAWN_CODES = 256
 PIECE = 1 << 20  # codes counted at a time
 PART_NAMES = {"packed": "codes", "scale": "scales", "zero_point": "zero points", "offset": "offsets"}
@@ -83,40 +84,108 @@ def code_entropy(counts: np.ndarray) -> float:
     return float(-(share * np.log2(share)).sum()) + 0.0
 
 
-def channel_errors(errors: Mapping[str, np.ndarray], axis: int) -> go.Figure:
+def channel_errors(errors: Mapping[str, np.ndarray], axis: int, ordered: bool = False) -> go.Figure:
     """Root mean squared error of every channel along an axis, by configuration (float64 [channels] each).
 
-    Of more than DRAWN_CHANNELS channels, the worst of every few neighbours is drawn.
+    In the tensor's order the worst of every few neighbours is drawn where there are more than DRAWN_CHANNELS. `ordered`
+    puts each configuration's worst channels first instead, so that its line falls and lines can be told apart.
     """
-    count = max((len(values) for values in errors.values()), default=0)
-    step = max(1, -(-count // DRAWN_CHANNELS))
-    traces = [
-        go.Scatter(
-            x=np.arange(0, count, step),
-            y=np.maximum.reduceat(values, np.arange(0, count, step)),
-            name=slug,
-            mode="lines" if count > 1 else "markers",
-            line={"shape": "hvh", "width": 1.2, "color": color(i)},
-            hovertemplate=f"<b>{slug}</b><br>channel %{{x}}: %{{y:.3g}}<extra></extra>",
-        )
-        for i, (slug, values) in enumerate(errors.items())
-    ]
-    of = f" (the worst of every {step})" if step > 1 else ""
-    fig = figure(traces, f"Channel along axis {axis}{of}", "RMS error, in units of the weights", height=400)
+    draw = _sorted_errors if ordered else _errors_in_place
+    fig = figure(
+        [draw(slug, values, color(i)) for i, (slug, values) in enumerate(errors.items())],
+        _channels_title(max((len(values) for values in errors.values()), default=0), axis, ordered),
+        "RMS error, in units of the weights", height=400,
+    )  # fmt: skip
     return fig.update_yaxes(rangemode="tozero")
 
 
-def original_and_decoded(x: np.ndarray, decoded: np.ndarray, index: int = 0) -> go.Figure:
-    """Decoded values over original ones (float32 [n] each, a sample), with the diagonal on which nothing is lost."""
-    ends = [float(min(x.min(), decoded.min())), float(max(x.max(), decoded.max()))]
-    traces = [
-        go.Scatter(x=ends, y=ends, mode="lines", line={"color": GREY, "width": 1}, showlegend=False, hoverinfo="skip"),
-        go.Scattergl(
-            x=x, y=decoded, mode="markers", marker={"size": 4, "color": faded(color(index), 0.65)}, showlegend=False,
-            hovertemplate="original %{x:.4g}<br>decoded %{y:.4g}<extra></extra>",
-        ),
-    ]  # fmt: skip
-    return figure(traces, "Original", "Decoded", height=300)
+def _channels_title(count: int, axis: int, ordered: bool) -> str:
+    if ordered:
+        return f"Channels along axis {axis}, each configuration’s worst first"
+    step = -(-count // DRAWN_CHANNELS)
+    return f"Channel along axis {axis}{f' (the worst of every {step})' if step > 1 else ''}"
+
+
+def _sorted_errors(slug: str, values: np.ndarray, line: str) -> go.Scatter:
+    order = np.argsort(-values, kind="stable")
+    # All of the worst, where the line is steep, and evenly many of the others.
+    drawn = np.unique(
+        np.append(np.arange(min(64, order.size)), np.linspace(0, order.size - 1, SORTED_CHANNELS).astype(int))
+    )
+    return go.Scatter(
+        x=drawn + 1,
+        y=values[order[drawn]],
+        name=slug,
+        mode="lines" if order.size > 1 else "markers",
+        line={"width": 1.8, "color": line},
+        customdata=order[drawn],
+        hovertemplate=f"<b>{slug}</b><br>channel %{{customdata}}: %{{y:.3g}}<extra></extra>",
+    )
+
+
+def _errors_in_place(slug: str, values: np.ndarray, line: str) -> go.Scatter:
+    places = np.arange(0, values.size, max(1, -(-values.size // DRAWN_CHANNELS)))
+    return go.Scatter(
+        x=places,
+        y=np.maximum.reduceat(values, places),
+        name=slug,
+        mode="lines" if values.size > 1 else "markers",
+        line={"shape": "hv", "width": 1.5, "color": line},
+        hovertemplate=f"<b>{slug}</b><br>channel %{{x}}: %{{y:.3g}}<extra></extra>",
+    )
+
+
+def original_and_decoded(
+    x: np.ndarray, decoded: np.ndarray, index: int = 0, within: tuple[float, float] | None = None
+) -> go.Figure:
+    """Decoded values over original ones (float32 [n] each, a sample), with the diagonal on which nothing is lost.
+
+    `within` are the original values that the axes show at first; None for all.
+    """
+    low, high = within or (float(min(x.min(), decoded.min())), float(max(x.max(), decoded.max())))
+    fig = figure(
+        [_line([low, high], [low, high]), _sample(x, decoded, "decoded", index)], "Original", "Decoded", height=300
+    )
+    if within:
+        margin = 0.05 * (high - low)
+        fig.update_xaxes(range=[low - margin, high + margin]).update_yaxes(range=[low - margin, high + margin])
+    return fig
+
+
+def error_over_original(
+    x: np.ndarray, decoded: np.ndarray, index: int = 0, within: tuple[float, float] | None = None, limit: float = 0.0
+) -> go.Figure:
+    """Errors, original - decoded, over original values (float32 [n] each, a sample), with the line of none.
+
+    `within` are the original values that the axis shows at first; None for all. `limit` is where the errors' axis ends,
+    so that several figures can be compared; 0 for the largest error shown.
+    """
+    low, high = within or (float(x.min()), float(x.max()))
+    error = x.astype(np.float64) - decoded
+    fig = figure(
+        [_line([low, high], [0, 0]), _sample(x, error, "error", index)], "Original", "Original − decoded", height=300
+    )
+    reach = 1.08 * (limit or largest_error(x, decoded, within)) or 1.0
+    margin = 0.05 * (high - low) or 1.0
+    return fig.update_xaxes(range=[low - margin, high + margin]).update_yaxes(range=[-reach, reach])
+
+
+def largest_error(x: np.ndarray, decoded: np.ndarray, within: tuple[float, float] | None = None) -> float:
+    """The largest error of a sample's values that lie `within`."""
+    low, high = within or (-np.inf, np.inf)
+    here = (x >= low) & (x <= high)
+    return float(np.abs(x[here].astype(np.float64) - decoded[here]).max()) if here.any() else 0.0
+
+
+def _line(x: list[float], y: list[float]) -> go.Scatter:
+    return go.Scatter(x=x, y=y, mode="lines", line={"color": GREY, "width": 1}, showlegend=False, hoverinfo="skip")
+
+
+def _sample(x: np.ndarray, y: np.ndarray, word: str, index: int) -> go.Scattergl:
+    return go.Scattergl(
+        x=x, y=y, mode="markers", marker={"size": 4, "color": faded(color(index), 0.65)}, showlegend=False,
+        hovertemplate=f"original %{{x:.4g}}<br>{word} %{{y:.4g}}<extra></extra>",
+    )  # fmt: skip
 
 
 def byte_split(parts: Mapping[str, Mapping[str, int]]) -> go.Figure:

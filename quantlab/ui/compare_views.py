@@ -15,6 +15,8 @@ from quantlab.ui.compare_data import Side
 from quantlab.ui.help import about
 from quantlab.ui.sweep_views import metrics_help
 
+ORDERS = ("Worst first", "As in the tensor")
+SHOWN, RANGES = ("Errors", "Decoded values"), ("Central 99 %", "All values")
 SUGGESTED = ("int8_per_channel", "w4_g128", "w4_g32")
 
 
@@ -130,6 +132,7 @@ def dot(index: int) -> str:
 
 
 def figure_text(key: str, value: float | None) -> str:
+    """A figure with its unit, with as many digits as tell configurations apart."""
     # Four digits of a cosine are 1 for every configuration that is any good.
     return f"{value:.7f}" if key == "cosine" else widgets.metric_text(key, value)
 
@@ -145,7 +148,7 @@ def tabs(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
         "Error histograms": lambda: histograms(session, tensor, compared),
         "Codes": lambda: code_usage(session, tensor, compared),
         "Channels": lambda: channels(session, tensor, compared),
-        "Values": lambda: values(compared),
+        "Values": lambda: values(session, tensor, compared),
         "Bytes": lambda: bytes_split(session, tensor, compared),
     }
     widgets.heed("side", drawn)
@@ -198,26 +201,43 @@ def channels(session: state.Session, tensor: str, compared: Sequence[Side]) -> N
             "Axis", list(axes), default=list(axes)[spec.channel_axis], required=True, help=about("axis")
         )
     ]
+    widgets.heed("channel-order", ORDERS)
+    order = st.segmented_control(
+        "Order", ORDERS, default=ORDERS[0], required=True, key="channel-order", bind="query-params"
+    )
     errors = compare_data.channel_errors(session, tensor, [side.config for side in compared], axis)
-    widgets.chart(plots.channel_errors(errors, axis), "channels", f"Error of every channel of {tensor}")
+    figure = plots.channel_errors(errors, axis, ordered=order == ORDERS[0])
+    widgets.chart(figure, "channels", f"Error of every channel of {tensor}")
     worst = {slug: int(found.argmax()) for slug, found in errors.items()}
     told = (f"channel {at} of {text.plain(slug)} ({text.number(errors[slug][at])})" for slug, at in worst.items())
     st.caption(f"Largest: {', '.join(told)}.")
 
 
-def values(compared: Sequence[Side]) -> None:
-    """Decoded over original values, one figure per configuration."""
+def values(session: state.Session, tensor: str, compared: Sequence[Side]) -> None:
+    """Errors, or decoded values, over original values, one figure per configuration; of most values, or of all."""
+    with st.container(horizontal=True):
+        for key, choices in (("shown", SHOWN), ("range", RANGES)):
+            widgets.heed(key, choices)
+        what = st.segmented_control("Show", SHOWN, default=SHOWN[0], required=True, key="shown", bind="query-params")
+        span = st.segmented_control("Range", RANGES, default=RANGES[0], required=True, key="range", bind="query-params")
+    within = None
+    if span == RANGES[0]:
+        edges = cache.value_histogram(session.key, session.checkpoint, tensor, True).edges
+        within = (float(edges[0]), float(edges[-1])) if edges[0] < edges[-1] else None
+    limit = max(plots.largest_error(*side.sample, within) for side in compared)
     for (i, side), place in zip(enumerate(compared), _grid(len(compared)), strict=True):
         with place:
             st.markdown(name(i, side))
-            widgets.chart(
-                plots.original_and_decoded(*side.sample, i),
-                f"values-{i}",
-                f"Decoded over original values, {side.config}",
+            figure = (
+                plots.error_over_original(*side.sample, i, within, limit)
+                if what == SHOWN[0]
+                else plots.original_and_decoded(*side.sample, i, within)
             )
+            widgets.chart(figure, f"values-{i}", f"{what} over original values, {side.config}")
     st.caption(
         f"A sample of at most {compare_data.SAMPLED:,} weights, the {compare_data.EXTREMES} largest always among them. "
-        "On the grey line nothing is lost; flat ends are clipped values, steps are levels."
+        "On the grey line nothing is lost. Errors run from half a step below it to half a step above; slopes at the "
+        "ends are clipped values. Drag over a part to enlarge it; a double click goes back."
     )
 
 

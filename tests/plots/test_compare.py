@@ -69,10 +69,30 @@ def test_a_configuration_has_one_colour_in_every_figure(x):
 
 def test_channels_beyond_what_can_be_drawn_show_the_worst_of_their_neighbours():
     errors = np.zeros(5 * plots.DRAWN_CHANNELS + 1)
-    errors[4321] = 7.0
+    errors[432] = 7.0
     trace = plots.channel_errors({"int8": errors}, 1).data[0]
     assert len(trace.x) <= plots.DRAWN_CHANNELS
     assert max(trace.y) == 7.0
+
+
+def test_sorted_channels_fall_from_the_worst_and_say_which_they_are():
+    errors = np.random.default_rng(2).random(5 * plots.SORTED_CHANNELS)
+    trace = plots.channel_errors({"int8": errors}, 1, ordered=True).data[0]
+    assert trace.y[0] == errors.max() and (np.diff(trace.y) <= 0).all()
+    np.testing.assert_array_equal(errors[trace.customdata], trace.y)
+    assert trace.x[-1] == errors.size and len(trace.x) <= plots.SORTED_CHANNELS + 64
+
+
+@pytest.mark.parametrize("within", [None, (-1.0, 1.0)])
+def test_errors_are_drawn_over_original_values_and_those_within_are_in_sight(x, within):
+    decoded = quantize(x, QuantConfig.parse("int4-sym-tensor-minmax")).dequantize().reshape(-1)
+    flat = x.reshape(-1)
+    fig = plots.error_over_original(flat, decoded, within=within)
+    np.testing.assert_allclose(fig.data[1].y, flat.astype(np.float64) - decoded)
+    low, high = fig.layout.yaxis.range
+    seen = fig.data[1].y if within is None else fig.data[1].y[(flat >= -1) & (flat <= 1)]
+    assert low < seen.min() and seen.max() < high
+    assert plots.largest_error(flat, decoded, within) == np.abs(seen).max()
 
 
 def test_the_bytes_drawn_are_those_of_the_parts(x):
