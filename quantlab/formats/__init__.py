@@ -19,6 +19,7 @@ from .onnx import described as onnx_described
 from .onnx import read as onnx_read
 from .onnx import rewrite as onnx_rewrite
 from .onnx import write as onnx_write
+from .output.atomic import system_errors
 from .output.exporting import check_tensors, write_verified
 from .output.fileformat import FileFormat
 from .output.layout import Layout
@@ -309,5 +310,6 @@ def export_outgoing(
     if not isinstance(path, (str, os.PathLike)) or path == "":
         raise ExportError(f"cannot write to {path!r}: give a path as text or as a pathlib.Path")
     write = export_layout if FORMATS[format].layout else write_verified
-    write(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
+    with system_errors(path):
+        write(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
     return Path(path)

@@ -14,7 +14,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from ...errors import ExportError, LimitError
+from ...errors import Cancelled, ExportError, LimitError, QuantlabError
 from ...wording import shown
 from ..input.files import CHUNK, as_bytes, reason
 from .orphans import Claim, part_beside, sweep_parts
@@ -41,7 +41,8 @@ def write_whole(
                 write(target)
                 target.flush()
                 os.fsync(target.fileno())
-            verify(temporary)
+            with reading_back(final):
+                verify(temporary)
             if os.name == "nt":
                 claim.release()  # Windows moves no file that is open
             os.replace(temporary, final)
@@ -92,6 +93,17 @@ def system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         place, why = Path(path), _FULL.get(error.errno or 0, reason(error))
         raise ExportError(f"cannot write {shown(place.name)} in {shown(str(place.parent), 200)}: {why}") from error
+
+
+@contextlib.contextmanager
+def reading_back(path: Path) -> Iterator[None]:
+    """ExportError for a file of ours that cannot be read."""
+    try:
+        yield
+    except (ExportError, LimitError, Cancelled):
+        raise
+    except QuantlabError as error:
+        raise ExportError(f"{shown(path.name)} was written, but cannot be read back: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,13 +1,13 @@
 """Exporting: check, write, read back, compare, and only then let the file appear."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 from ...core.tensor import QuantizedTensor
-from ...errors import Cancelled, ExportError, QuantlabError
+from ...errors import Cancelled, ExportError
 from ...wording import shown
 from ..checkpoint import Checkpoint
 from ..input.files import MAX_NAME, InputFile
@@ -69,20 +69,10 @@ def write_verified(
     def verify(temporary: Path) -> None:
         progress.phase(f"checking {shown(path.name)}")
         # Nobody is called after this: an error or a stop would come too late to keep the file from appearing.
-        with closing(InputFile(temporary, path.name)) as file, _reading_back(file):
+        with closing(InputFile(temporary, path.name)) as file:
             do_verify(file, tensors, progress)
 
     write_whole(path, write, verify)
-
-
-@contextmanager
-def _reading_back(file: InputFile) -> Iterator[None]:
-    try:
-        yield
-    except (ExportError, Cancelled):
-        raise
-    except QuantlabError as error:
-        raise ExportError(f"{file} was written, but cannot be read back: {error}") from error
 
 
 def check_tensors(tensors: Mapping[str, QuantizedTensor]) -> None:

@@ -12,7 +12,7 @@ from ...errors import ExportError
 from ...wording import shown
 from ..checkpoint import Checkpoint, StoredCheckpoint
 from ..input.files import InputFile, OnBytes
-from ..output.atomic import sync_folder, system_errors
+from ..output.atomic import reading_back, sync_folder, system_errors
 from ..output.layout import Layout, arrays_of, check_restored
 from ..output.orphans import Claim, part_beside, sweep_parts
 from ..output.outgoing import Outgoing
@@ -109,8 +109,9 @@ def write_folder(
             files = _write_shards(temporary, tensors, layout, on_bytes, shard_bytes)
             _write_settings(temporary, tensors, layout, beside, config)
             sync_folder(temporary)
-            for name, run in files.items():
-                verify_arrays(temporary / name, run, layout, on_bytes)
+            with reading_back(final):
+                for name, run in files.items():
+                    verify_arrays(temporary / name, run, layout, on_bytes)
             # rename would replace an empty folder that appeared meanwhile, and nothing else.
             os.rename(temporary, final)
         except BaseException:  # a stop from the keyboard as well

@@ -1,7 +1,5 @@
 """Layouts of other programs, read by those programs: the values they compute are ours, bit for bit."""
 
-import errno
-import itertools
 import json
 import os
 import signal
@@ -15,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 import quantlab as ql
 from quantlab.formats import FORMATS
 from quantlab.formats.output.outgoing import Outgoing, outgoing
-from quantlab.formats.safetensors import shards as shards_module
 from quantlab.formats.safetensors.shards import shards, write_folder
 from quantlab.formats.writing import export_layout
+
+from ...faults import Fault
 
 compressors = pytest.importorskip("compressed_tensors.compressors")
 torch = pytest.importorskip("torch")
@@ -264,29 +263,16 @@ def test_a_killed_export_leaves_nothing_under_the_final_name_or_all_of_it(format
     assert (tmp_path / "out" / "config.json").exists()
 
 
-def full_at(function, moment, monkeypatch):
-    """Let a function of the system find the disk full at its nth call."""
-    calls = itertools.count(1)
-    real = getattr(shards_module.os, function)
-
-    def refuse(*args, **kwargs):
-        if next(calls) == moment:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(shards_module.os, function, refuse)
-
-
 @pytest.mark.parametrize("format", ["compressed-tensors", "mlx"])
 @pytest.mark.parametrize(
-    ("function", "moment"), [("mkdir", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("fsync", 4), ("rename", 1)]
+    ("kind", "moment"), [("open", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("fsync", 4), ("rename", 1)]
 )
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(function, moment, format, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(kind, moment, format, tmp_path):
     slug = "int4-uni-g32-minmax" if format == "mlx" else "w4_g32"
     q = ql.quantize(weights((64, 128)), ql.QuantConfig.parse(slug))
-    full_at(function, moment, monkeypatch)
     # Two shards, their index and the settings are synced, in this order.
-    with pytest.raises(ql.ExportError, match=r"cannot write 'out' in .*: the disk is full$"):
+    refused = pytest.raises(ql.ExportError, match=r"cannot write 'out' in .*: the disk is full$")
+    with refused, Fault(kind, moment, tmp_path):
         export_layout(tmp_path / "out", outgoing({"a.weight": q, "b.weight": q}), FORMATS[format], shard_bytes=q.nbytes)
     assert not list(tmp_path.iterdir())
 
