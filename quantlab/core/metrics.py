@@ -343,7 +343,8 @@ def error_histogram(
 
     Returns (edges float64 [bins + 1], counts int64 [bins]); errors beyond the limit count in the end bins.
     """
-    error = as_float32(x) - q.dequantize()
+    error = q.dequantize()
+    np.subtract(as_float32(x), error, out=error)  # in its place: the tensor is large
     if limit is None:
         limit = float(np.abs(error).max())
     limit = limit or float(np.finfo(np.float32).tiny)

@@ -258,7 +258,11 @@ def _check_coverage(infos: dict[str, Info], size: int, file: InputFile) -> None:
                 f"one before it ends, at {position}: overlaps and holes are not allowed"
             )
         position = info.offsets[1]
-    if position != size:
+    if position > size:
+        raise CheckpointError(
+            f"{file} is cut short: its tensors need {position} bytes of data, and it has {size}: copy it again"
+        )
+    if position < size:
         raise CheckpointError(f"{file} has {size} bytes of data, and its tensors cover {position}")
 
 

@@ -178,3 +178,15 @@ def test_we_accept_nothing_that_the_reference_implementation_refuses(header, siz
     assert {name: list(checkpoint.spec(name).shape) for name in checkpoint.names} == {
         name: info["shape"] for name, info in theirs.items()
     }
+
+
+@pytest.mark.parametrize(
+    "data, words", [(-1, "is cut short: its tensors need 800"), (1, "801 bytes of data, and its tens")]
+)
+def test_a_file_of_another_length_says_what_is_wrong_with_it(tmp_path, data, words):
+    path = tmp_path / "w.safetensors"
+    safetensors.numpy.save_file({"w": np.ones(200, np.float32)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:data] if data < 0 else whole + b"\0")
+    with pytest.raises(CheckpointError, match=words):
+        open_checkpoint(path)
