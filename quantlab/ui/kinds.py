@@ -23,3 +23,13 @@ def repeated(names: Sequence[str], most: int = 40) -> list[str]:
     ['h.*.up', 'h.*.down']
     """
     return [glob for glob, count in Counter(map(kind, names)).items() if count > 1][:most]
+
+
+def by_depth(names: Sequence[str]) -> list[str]:
+    """Names with those of a kind together, in the order in which kinds come first, by the numbers of their layers.
+
+    >>> by_depth(["h.10.up", "h.2.up", "head", "h.2.down", "h.10.down"])
+    ['h.2.up', 'h.10.up', 'head', 'h.2.down', 'h.10.down']
+    """
+    first = {glob: place for place, glob in reversed(list(enumerate(map(kind, names))))}
+    return sorted(names, key=lambda name: (first[kind(name)], [int(number) for number in _NUMBER.findall(name)]))

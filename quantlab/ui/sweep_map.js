@@ -27,6 +27,9 @@ class TensorMap {
     this.tip = root.querySelector(".tip");
     this.here = null; // [row, column] under the pointer or the keyboard
     this.drawn = 0; // width of the last drawing
+    this.more = element("button", "more");
+    this.more.onclick = () => this.scroll.scrollBy({ left: 0.8 * this.scroll.clientWidth, behavior: "smooth" });
+    this.scroll.onscroll = () => this.hint();
     this.watch = new ResizeObserver(() => this.scroll.clientWidth !== this.drawn && this.data && this.draw(this.data));
     this.table.onpointermove = (event) => this.point(event.target.closest("td"));
     this.table.onpointerleave = () => this.point(null);
@@ -52,7 +55,17 @@ class TensorMap {
     this.drawLegend();
     this.drawHead();
     this.drawBody();
+    this.hint();
     this.show();
+  }
+
+  // The bar that scrolls sideways lies under all rows, mostly below the screen: what is cut is said on top.
+  hint() {
+    const hidden = this.scroll.scrollWidth - this.scroll.scrollLeft - this.scroll.clientWidth;
+    const count = Math.round(hidden / (this.column + 1));
+    this.more.hidden = count < 1;
+    write(this.more, `${count} more →`);
+    this.scroll.classList.toggle("cut", count > 0);
   }
 
   drawLegend() {
@@ -66,7 +79,7 @@ class TensorMap {
       entry.append(element("span", `swatch ${state}`), WORDS[state]);
       return entry;
     });
-    this.legend.replaceChildren(scale, ...others);
+    this.legend.replaceChildren(scale, ...others, this.more);
   }
 
   drawHead() {
@@ -178,12 +191,18 @@ class TensorMap {
 
   click(event) {
     const td = event.target.closest("td");
-    if (!td) return;
+    if (!td) return this.chooseHead(event.target.closest("th"));
     // A finger cannot hover: its first tap shows what the second one opens.
     const first = event.pointerType === "touch" && this.tapped !== td;
     this.tapped = td;
     this.point(td);
     if (!first) this.choose();
+  }
+
+  // A tensor's name opens the tensor, a configuration's all tensors under it.
+  chooseHead(th) {
+    if (th?.className.includes("slug")) this.open(null, this.data.configs[th.cellIndex - 1]);
+    else if (th && this.body.contains(th)) this.open(this.data.tensors[th.parentNode.sectionRowIndex], null);
   }
 
   choose() {

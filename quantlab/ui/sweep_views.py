@@ -155,7 +155,10 @@ def _say_no_total(frame: pd.DataFrame) -> None:
             st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in reasons[:REASONS]))
 
 
-def _open(session: state.Session | None, cell: tuple[str, str] | None) -> None:
-    """Open the cell of the map that was clicked, (configuration, tensor)."""
-    if cell:
-        sweep_table.open_in_compare(session, [cell[0]], cell[1])
+def _open(session: state.Session | None, clicked: sweep_map.Clicked | None) -> None:
+    """Open what of the map was clicked: a cell, a configuration over all tensors, or a tensor."""
+    config, tensor = clicked or (None, None)
+    if config:
+        sweep_table.open_in_compare(session, [config], tensor or TOTAL)
+    elif tensor and session:
+        state.go_to("inspect", tensor=tensor)

@@ -14,7 +14,7 @@ from quantlab.errors import Cancelled, CheckpointError
 from quantlab.plots.damage import Figures
 from quantlab.sweeping.sweep import check_grid, sweep
 from quantlab.sweeping.tables import total
-from quantlab.ui import cache, jobs, state, sweep_form, sweep_job, sweep_map, sweep_plan, sweep_table
+from quantlab.ui import cache, jobs, state, sweep_form, sweep_job, sweep_map, sweep_plan, sweep_table, sweep_views
 from quantlab.ui.sweep_results import Results
 from tests.pages.app import job_of, page, said
 from tests.pages.sweeping import CONFIGS, HOSTILE, SMALL, TABS, run_button, swept
@@ -241,6 +241,34 @@ def test_the_map_is_narrowed_by_a_pattern_and_ordered_by_a_configuration(model):
     assert "2 tensors of 4" in said(at) and "by int4-sym-tensor-minmax" in said(at)
     next(field for field in at.text_input if field.key == "like").set_value("decoder").run()
     assert "No tensor is called like decoder" in said(at) and not at.get("bidi_component")
+
+
+def test_layers_of_a_kind_stand_together_from_the_first_to_the_last(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    names = [f"layer.{i}.{part}.weight" for i in (10, 2, 1) for part in ("up", "down")]
+    save_file({name: np.eye(4, dtype=np.float32) for name in names}, tmp_path / "deep.safetensors")
+    at = swept(file=str(tmp_path / "deep.safetensors"), view="Tensors", **{"worst-by": "kind of layer, then depth"})
+    shown = drawn_map(at)["tensors"]
+    assert [name.split(".")[1] for name in shown] == ["1", "2", "10"] * 2
+    assert len({name.split(".")[2] for name in shown[:3]}) == 1 and "layers of a kind together" in said(at)
+
+
+@pytest.mark.parametrize(
+    ("clicked", "opened"),
+    [
+        (("fp16", "conv1.weight"), ("compare", {"tensor": "conv1.weight", "over": None, "compare": ["fp16"]})),
+        (("fp16", None), ("compare", {"tensor": None, "over": "all tensors", "compare": ["fp16"]})),
+        ((None, "conv1.weight"), ("inspect", {"tensor": "conv1.weight"})),
+    ],
+)
+def test_a_click_on_the_map_opens_a_cell_a_configuration_or_a_tensor(monkeypatch, clicked, opened):
+    found = []
+    monkeypatch.setattr(state, "go_to", lambda name, **view: found.append((name, view)))
+    session = state.Session(opened=cache.checkpoint("sample"))
+    sweep_views._open(session, clicked)
+    [(name, view)] = found
+    view |= {"compare": list(map(str, view["compare"]))} if "compare" in view else {}
+    assert (name, view) == opened
 
 
 def test_of_very_many_tensors_a_page_is_drawn_and_what_is_not_is_said(tmp_path, monkeypatch):

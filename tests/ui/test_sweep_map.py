@@ -26,7 +26,9 @@ def shown():
 def test_a_click_opens_what_is_drawn_and_nothing_else(shown):
     slug = CONFIGS[0].slug
     assert sweep_map._clicked(shown, {"tensor": "a", "config": slug}) == (slug, "a")
-    for forged in (None, "a", [], {}, {"tensor": "a"}, {"tensor": "c", "config": slug}, {"tensor": [1], "config": {}}):
+    assert sweep_map._clicked(shown, {"tensor": "a", "config": None}) == (None, "a")
+    assert sweep_map._clicked(shown, {"tensor": None, "config": slug}) == (slug, None)
+    for forged in (None, "a", [], {}, {"tensor": "c"}, {"tensor": "c", "config": slug}, {"tensor": [1], "config": {}}):
         assert sweep_map._clicked(shown, forged) is None
 
 
