@@ -1,6 +1,7 @@
 """What may be quantized: the one place where a caller's array is checked."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +25,8 @@ NARROW_FLOATS = frozenset(
 )
 
 FLOATS = frozenset(dtype.name for dtype in NARROW_FLOATS) | {"float64"}  # all that can be quantized, by NumPy's name
+# Of a cast to float32. "invalid" is a signalling NaN, which is refused in words of our own.
+QUIETLY: dict[str, Literal["ignore"]] = {"over": "ignore", "under": "ignore", "invalid": "ignore"}
 
 
 def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
@@ -34,7 +37,7 @@ def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
 
 def _narrow(bits: np.ndarray, out: np.ndarray) -> None:
     """Round the bit patterns (uint64) of float64 to float32; what is beyond its range becomes infinite."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(**QUIETLY):
         out[...] = bits.view(np.float64)
 
 
@@ -99,7 +102,7 @@ def as_float32(x: object, what: str = "the tensor") -> np.ndarray:
     Raises what `check_array` raises, and NonFiniteError for float64 values beyond the range of float32.
     """
     x = check_array(x, what)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(**QUIETLY):
         # order="C" keeps 0-d arrays 0-d, which np.ascontiguousarray does not.
         single = x.astype(np.float32, order="C", copy=False)
     if not single.flags.aligned:
@@ -146,7 +149,7 @@ def _raise_overflow(flat: np.ndarray, shape: tuple[int, ...], what: str) -> None
     count, first = 0, -1
     for start in range(0, flat.size, STEP):
         part = flat[start : start + STEP]
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(**QUIETLY):
             overflowed = np.isinf(part.astype(np.float32)) & np.isfinite(part)
         if overflowed.any():
             first = start + int(overflowed.argmax()) if first < 0 else first
@@ -171,7 +174,8 @@ def raise_non_finite(x: np.ndarray, what: str = "the tensor") -> None:
     first = -1
     for start in range(0, flat.size, STEP):
         part = flat[start : start + STEP]
-        bad = ~np.isfinite(part)
+        with np.errstate(invalid="ignore"):  # a signalling NaN of a type that NumPy widens to look at
+            bad = ~np.isfinite(part)
         if bad.any():
             first = start + int(bad.argmax()) if first < 0 else first
             nans += int(np.isnan(part).sum())

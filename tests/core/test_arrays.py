@@ -137,3 +137,24 @@ def test_every_8_bit_float_is_widened_as_its_type_says(dtype):
     x = np.arange(256, dtype=np.uint8).view(dtype).reshape(8, 32)
     for matrix in (x, x.T, x[1:3, ::2]):
         np.testing.assert_array_equal(widened(matrix), matrix.astype(np.float32))
+
+
+SIGNALLING = {
+    np.dtype(np.float64): np.uint64(0x7FF0000000000001),
+    np.dtype(np.float32): np.uint32(0x7F800001),
+    np.dtype(np.float16): np.uint16(0x7C01),
+    np.dtype(ml_dtypes.bfloat16): np.uint16(0x7F81),
+}
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["as it lies", "copied"])
+@pytest.mark.parametrize("dtype", SIGNALLING, ids=str)
+def test_a_signalling_nan_is_refused_without_a_warning(dtype, step):
+    x = np.ones((3, 2 * step), dtype)[:, ::step]
+    x[2, 1] = SIGNALLING[dtype].view(dtype)
+    for slug in ("int8-sym-tensor-minmax", "int4-aff-ch0-mse", "fp16", "q8_0"):
+        for call in (ql.quantize, ql.evaluate):
+            with warnings.catch_warnings(action="error"), pytest.raises(ql.NonFiniteError, match=r"1 NaN.*\(2, 1\)"):
+                call(x, ql.QuantConfig.parse(slug))
+    with warnings.catch_warnings(action="error"), pytest.raises(ql.NonFiniteError, match=r"1 NaN.*\(2, 1\)"):
+        ql.measure(np.ones((3, 2)), x)
