@@ -52,7 +52,10 @@ TERMS: dict[str, str] = {
     # Calibrations
     "minmax": "From the smallest to the largest value: nothing is clipped, and one outlier sets everyone's step.",
     "percentile": "From one percentile to another, exactly: the rarest values on both ends are clipped.",
-    "entropy": "The range whose histogram loses the least information (KL divergence), after TensorRT.",
+    "entropy": (
+        "The range whose histogram loses the least information (KL divergence), after TensorRT. A group for which that "
+        "is more than 10 dB worse than minmax keeps its full range."
+    ),
     "mse": "The range of least squared error, found by search. Never worse than minmax.",
     "octav": "The range that balances rounding and clipping (OCTAV): nearly as good as mse, several times as fast.",
     "exact": "The least squared error of any scale, negative ones too, and zero point. For small groups, not uniform.",
@@ -94,7 +97,12 @@ METRIC_TERMS: dict[str, str] = {  # where there is more to say than the metric's
     ),
     "bits_per_weight": "Everything stored (codes, scales, zero points) in bits, divided by the number of weights.",
     "compression_ratio": "Bytes of the source, in its own number format, over bytes of the result.",
+    "worst_channel_sqnr_db": (
+        "The SQNR of the output channel that lost most. Where it is near 0 dB nothing is left of that channel, however "
+        "good the figure of the whole tensor. Channels of zeros do not count."
+    ),
     "clipped_fraction": "Share of the values beyond the outermost level, which are moved to it.",
+    "zeroed_fraction": "Share of the values that were not 0 and became 0: what one outlier does to all the others.",
 }
 
 

@@ -217,3 +217,42 @@ def best_windows(counts, levels, two_sided, left, right):
     for r in range(counts.shape[0]):
         for j in range(counts.shape[1]):
             left[r, j], right[r, j] = best_window(counts[r, j], levels, two_sided)
+
+
+@jit
+def window_cost(counts, left, right, origin, levels):
+    """About the squared error of a histogram, in squared bins, under codes spread over a window.
+
+    As if every value lay in the middle of its bin, with what bins are wide on top. One code lies on the origin, which
+    the codes reach to wherever it is.
+    """
+    low, high = min(left, origin), max(right, origin)
+    step = (high - low) / (levels - 1.0)
+    spread, cost = min(step * step, 1.0) / 12.0, 0.0
+    for i in range(counts.shape[0]):
+        center = i + 0.5
+        decoded = min(max(origin + np.rint((center - origin) / step) * step, low), high)
+        cost += counts[i] * ((center - decoded) * (center - decoded) + spread)
+    return cost
+
+
+@jit
+def doubtful_windows(counts, left, right, origins, levels, doubtful):
+    """Whether each window may cost many times what the full one does: bool [rows, groups], as of `best_windows`.
+
+    By twice its cost in the histogram; and where no more bins are filled than there are levels, since values on a grid
+    may cost nothing under the full range. Origins, where 0 lies: float64 [rows, groups], in bins; infinite where a code
+    lies on the lower end instead.
+    """
+    bins = counts.shape[2]
+    for r in range(counts.shape[0]):
+        for j in range(counts.shape[1]):
+            histogram, start, end, origin = counts[r, j], left[r, j], right[r, j], origins[r, j]
+            if start == 0 and end == bins:
+                doubtful[r, j] = False
+            elif np.count_nonzero(histogram) <= levels:
+                doubtful[r, j] = True
+            else:
+                cost = window_cost(histogram, start, end, start if origin == np.inf else origin, levels)
+                full = window_cost(histogram, 0, bins, 0.0 if origin == np.inf else origin, levels)
+                doubtful[r, j] = cost > 2.0 * full

@@ -51,3 +51,22 @@ def log_histogram(values, center, first, bins):
         side = 1 if value < np.float32(0) else 0
         bins[side, place, 0] += 1.0
         bins[side, place, 1] += np.float64(value)
+
+
+@jit
+def level_zero(lo, hi, counts):
+    """Give the bin of 0 the count of its neighbour, or the mean of two: counts of `histogram` over lo, hi, changed.
+
+    Not where nothing would be left, or 0 is not within.
+    """
+    last = counts.shape[2] - 1
+    for r in range(counts.shape[0]):
+        for j in range(counts.shape[1]):
+            width, bins = hi[r, j] - lo[r, j], counts[r, j]
+            if lo[r, j] > 0.0 or hi[r, j] < 0.0 or width <= 0.0:
+                continue
+            zero = np.int64(min(max(-lo[r, j] * ((last + 1) / width), 0.0), np.float64(last)))
+            below, above = bins[zero - 1 if zero > 0 else 1], bins[zero + 1 if zero < last else last - 1]
+            level = (below + above) // 2
+            if level > 0 or bins.sum() > bins[zero]:
+                bins[zero] = level
