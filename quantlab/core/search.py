@@ -46,7 +46,7 @@ class MSE(Calibration):
     def fit(self, groups: Groups, codec: IntegerCodec) -> Fitted:
         """Scale, zero point and offset for the best range of each group."""
         if self._sweeps(groups, codec):
-            return swept(groups, codec, either_sign=False)
+            return swept(groups, codec, exact=False)
         return super().fit(groups, codec)
 
     def _sweeps(self, groups: Groups, codec: IntegerCodec) -> bool:
@@ -347,6 +347,10 @@ class Exact(Calibration):
 
     Of all scales that the scale's type can store (of powers of two, with `pow2_scale`), in every group. For symmetric
     codes the scale may be negative, so that the one code more below 0 serves the side that needs it.
+
+    A code times a float32 scale is rounded once more, by chance better for one scale than for its neighbour. No scale
+    up to three float32 steps away is better; one hundreds of steps away may be, in the last digits (1e-5 of the error
+    at 8 bits and 16 Gaussian values). Narrower scales have no such rounding.
     """
 
     token = "exact"
@@ -389,20 +393,23 @@ class Exact(Calibration):
                 f"exact calibration of {codec.bits}-bit {codec.mapping.name} codes takes groups of up to {limit:,} "
                 f"values, and a group here has {groups.size:,}: use octav or mse, or smaller groups"
             )
-        return swept(groups, codec, either_sign=True)
+        return swept(groups, codec, exact=True)
 
 
-def swept(groups: Groups, codec: IntegerCodec, either_sign: bool) -> Fitted:
-    """The best scale and zero point of every group, by following every change of a code."""
+def swept(groups: Groups, codec: IntegerCodec, exact: bool) -> Fitted:
+    """The best scale and zero point of every group, by following every change of a code.
+
+    `exact` ones are of either sign, and settled among their neighbours in float32.
+    """
 
     def search(part: Groups, piece: Piece) -> Fitted:
         lo, hi = part.extents
         fitted = codec.fit(part, lo, hi)
-        sides = sides_of(codec, either_sign, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
+        sides = sides_of(codec, exact, max(hi.max(), -lo.min()) > FLOAT32_MAX / 2)
         work = work_for(max(Exact.ROOM, part.size), part.size, len(sides.up))
         grid, storage, pow2 = codec.grid, codec.scale_type.storage, float(codec.pow2_scale)
         kernels.exact.exact_scales(
-            part.matrix, part.size, sides, grid, storage, pow2, work, fitted.scale, fitted.zero_point
+            part.matrix, part.size, sides, grid, storage, pow2, exact, work, fitted.scale, fitted.zero_point
         )
         return fitted
 

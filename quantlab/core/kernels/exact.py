@@ -8,9 +8,12 @@ from .changes import follow_all
 from .codes import group
 from .compiling import fast, inlined, jit
 from .errors import projection, squared_error
-from .fitting import bounds
+from .fitting import FLOAT32_MAX, bounds
 from .order import extent
 from .sides import best_storable, least_of
+
+FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
+NEAR = 3  # neighbours of a scale, on either side, that it is compared with
 
 
 @fast
@@ -61,14 +64,30 @@ def most_scale(values, amax, error):
     return scale
 
 
-@inlined
-def settle(values, sides, k, scale, grid, found):
-    """found = (error, scale, zero point) for a scale of sides k, if encoding and decoding says that it is better."""
-    step = np.float32(sides.sign[k] * scale)
-    lowest, highest = bounds(step, sides.zero_point[k], np.float32(0), grid)
-    error = squared_error(values, step, np.float32(0), lowest, highest)
+@jit
+def try_scale(values, scale, zero_point, grid, found):
+    """found = (error, scale, zero point) for these parameters, if encoding and decoding says that they are better."""
+    lowest, highest = bounds(scale, zero_point, np.float32(0), grid)
+    error = squared_error(values, scale, np.float32(0), lowest, highest)
     if error < found[0]:
-        found[0], found[1], found[2] = error, step, sides.zero_point[k]
+        found[0], found[1], found[2] = error, scale, zero_point
+        return True
+    return False
+
+
+@jit
+def settle(values, grid, found):
+    """Move the scale found to its neighbours in float32 until no one up to NEAR steps off is better.
+
+    What its codes are multiplied to is rounded to float32, of which the sums that have found it know nothing.
+    """
+    moved = True
+    while moved:
+        moved, middle = False, np.int64(np.float32(found[1]).view(np.int32))
+        for step in range(-NEAR, NEAR + 1):
+            scale = np.int32(middle + step).view(np.float32)
+            if 0.0 < abs(scale) <= FLOAT32_MAX and (scale > 0.0) == (found[1] > 0.0):
+                moved |= try_scale(values, scale, np.float32(found[2]), grid, found)
 
 
 @inlined
@@ -97,7 +116,7 @@ def first_guess(values, up, down, power, sides, storage, pow2, zero_point, gain)
 
 
 @inlined
-def exact_group(values, sides, grid, storage, pow2, found, work):
+def exact_group(values, sides, grid, storage, pow2, settled, found, work):
     """found = (error, scale, zero point) of least squared error for one group, over all storable scales.
 
     For codes held, the error is sum x^2 - 2 s a + s^2 b with a = sum x q, b = sum q^2. As t = 1 / s grows, codes change
@@ -122,12 +141,18 @@ def exact_group(values, sides, grid, storage, pow2, found, work):
     if better >= 0:
         side, scale = better, better_scale
     if side >= 0:
-        settle(values, sides, side, scale, grid, found)
+        try_scale(values, np.float32(sides.sign[side] * scale), np.float32(sides.zero_point[side]), grid, found)
+    # A code times a narrower scale is a float32 as it is.
+    if settled and storage.epsilon == FLOAT32_EPSILON and pow2 == 0.0:
+        settle(values, grid, found)
 
 
 @jit
-def exact_scales(x, size, sides, grid, storage, pow2, work, scale, zero_point):
-    """Scales (of either sign) and zero points of least squared error; those given are where the search starts."""
+def exact_scales(x, size, sides, grid, storage, pow2, settled, work, scale, zero_point):
+    """Scales (of either sign) and zero points of least squared error; those given are where the search starts.
+
+    `settled` says whether they are to be the best of their neighbours to the last bit.
+    """
     found = np.empty(3)
     for r in range(x.shape[0]):
         for j in range(scale.shape[1]):
@@ -136,5 +161,5 @@ def exact_scales(x, size, sides, grid, storage, pow2, work, scale, zero_point):
             found[0] = squared_error(values, scale[r, j], np.float32(0), lowest, highest)
             found[1], found[2] = scale[r, j], zero_point[r, j]
             if found[0] > 0.0:
-                exact_group(values, sides, grid, storage, pow2, found, work)
+                exact_group(values, sides, grid, storage, pow2, settled, found, work)
                 scale[r, j], zero_point[r, j] = found[1], found[2]
