@@ -22,8 +22,8 @@ CALLS = {
     "grid": "dtypes mappings granularities calibrations",
     "quantize": "x config",
     "fake_quantize": "x config",
-    "evaluate": "x config",
-    "measure": "x x_hat",
+    "evaluate": "x config channel_axis",
+    "measure": "x x_hat channel_axis",
     "Observer": "config",
     "DynamicQuantizer": "config",
     "open_checkpoint": "path",
@@ -35,15 +35,18 @@ CALLS = {
     "unpack": "data bits count signed order",
 }
 COLUMNS = (
-    "tensor shape config dtype mapping granularity calibration sqnr_db mse rmse mae max_abs_error cosine "
-    "clipped_fraction nbytes bits_per_weight compression_ratio"
+    "tensor shape config dtype mapping granularity calibration sqnr_db worst_channel_sqnr_db mse rmse mae "
+    "max_abs_error cosine clipped_fraction zeroed_fraction nbytes bits_per_weight compression_ratio"
 )
 ERRORS = (
     "QuantlabError ConfigError ShapeError EmptyTensorError NonFiniteError DTypeError CalibrationRequiredError "
     "PackingError CheckpointError LimitError ExportError"
 )
 QUANTIZED = "packed codes scale zero_point offset shape config dequantize nbytes bits_per_weight compression_ratio"
-REPORT = "mse rmse mae max_abs_error sqnr_db psnr_db cosine clipped_fraction nbytes bits_per_weight compression_ratio"
+REPORT = (
+    "mse rmse mae max_abs_error sqnr_db psnr_db cosine worst_channel_sqnr_db zeroed_fraction clipped_fraction nbytes "
+    "bits_per_weight compression_ratio"
+)
 
 
 def test_what_is_written_down_is_exported_and_what_is_exported_is_there():

@@ -16,7 +16,7 @@ from .output import checked_out, write_file, write_stdout
 from .terminal import figure, note, show_table
 
 HEADERS = ["SQNR dB", "bits/wt", "ratio"]
-MORE = ["max error", "clipped %"]  # where there is room for them
+MORE = ["worst ch. dB", "max error", "clipped %", "zeroed %"]  # where there is room for them
 SHOWN_REASONS = 5
 COLUMNS_HELP = """\
 On the screen there is one line per configuration, over all tensors together, smallest first;
@@ -90,8 +90,10 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
         [
             *(row[column] for column in lead),
             *cells(row),
+            figure(row["worst_channel_sqnr_db"], ".2f"),
             figure(row["max_abs_error"], ".3g"),
             figure(100 * row["clipped_fraction"], ".3g"),
+            figure(100 * row["zeroed_fraction"], ".3g"),
         ]
         for row in rows.to_dict("records")
     ]

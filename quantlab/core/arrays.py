@@ -1,7 +1,6 @@
 """What may be quantized: the one place where a caller's array is checked."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -25,8 +24,6 @@ NARROW_FLOATS = frozenset(
 )
 
 FLOATS = frozenset(dtype.name for dtype in NARROW_FLOATS) | {"float64"}  # all that can be quantized, by NumPy's name
-# Of a cast to float32. "invalid" is a signalling NaN, which is refused in words of our own.
-QUIETLY: dict[str, Literal["ignore"]] = {"over": "ignore", "under": "ignore", "invalid": "ignore"}
 
 
 def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
@@ -37,7 +34,7 @@ def _from_table(dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], object]:
 
 def _narrow(bits: np.ndarray, out: np.ndarray) -> None:
     """Round the bit patterns (uint64) of float64 to float32; what is beyond its range becomes infinite."""
-    with np.errstate(**QUIETLY):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # invalid: a signalling NaN
         out[...] = bits.view(np.float64)
 
 
@@ -102,7 +99,7 @@ def as_float32(x: object, what: str = "the tensor") -> np.ndarray:
     Raises what `check_array` raises, and NonFiniteError for float64 values beyond the range of float32.
     """
     x = check_array(x, what)
-    with np.errstate(**QUIETLY):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # as above
         # order="C" keeps 0-d arrays 0-d, which np.ascontiguousarray does not.
         single = x.astype(np.float32, order="C", copy=False)
     if not single.flags.aligned:
@@ -149,7 +146,7 @@ def _raise_overflow(flat: np.ndarray, shape: tuple[int, ...], what: str) -> None
     count, first = 0, -1
     for start in range(0, flat.size, STEP):
         part = flat[start : start + STEP]
-        with np.errstate(**QUIETLY):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # as above
             overflowed = np.isinf(part.astype(np.float32)) & np.isfinite(part)
         if overflowed.any():
             first = start + int(overflowed.argmax()) if first < 0 else first
@@ -175,11 +172,11 @@ def raise_non_finite(x: np.ndarray, what: str = "the tensor") -> None:
     for start in range(0, flat.size, STEP):
         part = flat[start : start + STEP]
         with np.errstate(invalid="ignore"):  # a signalling NaN of a type that NumPy widens to look at
-            bad = ~np.isfinite(part)
+            bad, missing = ~np.isfinite(part), np.isnan(part)
         if bad.any():
             first = start + int(bad.argmax()) if first < 0 else first
-            nans += int(np.isnan(part).sum())
-            infinities += int(np.isinf(part).sum())
+            nans += int(missing.sum())
+            infinities += int((bad & ~missing).sum())
     where = index_text(np.unravel_index(first, x.shape))
     raise NonFiniteError(
         f"{what} holds {nans:,} NaN and {infinities:,} infinite values of {x.size:,}, the first at index {where}: "

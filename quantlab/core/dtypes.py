@@ -2,7 +2,7 @@
 
 `DTYPES` names the formats, `MAPPINGS` how integer codes are laid over a range, `SCALE_DTYPES` what scales are stored
 in. A `Codec` is one combination of the three, and the only thing that the layers above need: `fit` a range, `encode`,
-`decode`, and the fused `error_sums` of both.
+`decode`, and the error of both.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ import numpy as np
 
 from ..errors import ConfigError, ShapeError
 from . import kernels
-from .kernels.records import Fitted, Grid, Storage
+from .kernels.records import Fitted, Grid, Place, Storage
 
-SUMS = 5  # sum e^2, sum |e|, sum decoded^2, max |e|, clipped values
+SUMS = 7  # sum e^2, sum |e|, sum decoded^2, max |e|, clipped values, sum x * decoded, values that became 0
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,8 @@ class IntegerCodec:
 
     def squared_errors(self, groups: Any, fitted: Fitted) -> np.ndarray:
         """Squared error of every group: float64 [rows, groups]."""
-        out = np.zeros((*fitted.scale.shape, SUMS))
-        groups.combine(lambda x, size, at: self.error_sums(x, size, cut(fitted, at)), np.add, out)
-        return out[..., 0]
+        out = np.zeros(fitted.scale.shape)
+        return groups.combine(lambda x, size, at: self.group_errors(x, size, cut(fitted, at)), np.add, out)
 
     def encode(self, x: np.ndarray, size: int, fitted: Fitted, codes: np.ndarray, check: bool = False) -> bool:
         """Write the codes of x (float32 [rows, cols]) into `codes` (same shape, `code_dtype`).
@@ -152,11 +151,11 @@ class IntegerCodec:
         """Write the values of `codes` into x (float32)."""
         kernels.codes.decode(codes, size, fitted, x)
 
-    def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """Error sums of every group: float64 [rows, groups, SUMS], as `kernels.errors.error_sums` defines them."""
-        sums = np.empty((*fitted.scale.shape, SUMS))
-        kernels.errors.error_sums(x, size, fitted, self.grid, sums)
-        return sums
+    def group_errors(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """Squared error of every group of x (float32 [rows, cols]): float64 [rows, groups]."""
+        errors = np.empty(fitted.scale.shape)
+        kernels.errors.group_errors(x, size, fitted, self.grid, errors)
+        return errors
 
 
 @dataclass(frozen=True)
@@ -198,15 +197,15 @@ class CastCodec:
         """Write the values of the bit patterns into x (float32)."""
         x[...] = codes.view(self.dtype)
 
-    def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """As `IntegerCodec.error_sums`, for x as one group per row: float64 [rows, 1, SUMS]."""
+    def decoded(self, x: np.ndarray, size: int, fitted: Fitted) -> tuple[np.ndarray, int]:
+        """What x (float32) becomes, float32 of the same shape, and how many of its values are clipped."""
         with np.errstate(under="ignore"):
             decoded = np.clip(x, -self.limit, self.limit).astype(self.dtype).astype(np.float32)
-        sums = np.zeros((x.shape[0], 1, SUMS))
-        for r in range(x.shape[0]):
-            kernels.errors.difference_sums(x[r], decoded[r], sums[r, 0])
-            sums[r, 0, 4] = np.count_nonzero(np.abs(x[r]) >= self.overflow)
-        return sums
+        return decoded, int(np.count_nonzero(np.abs(x) >= self.overflow))
+
+    def group_errors(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """As `IntegerCodec.group_errors`."""
+        return distances(x, self.decoded(x, size, fitted)[0], size, fitted)
 
 
 @dataclass(frozen=True)
@@ -253,13 +252,22 @@ class BlockCodec(IntegerCodec):
         codes[...] = self._choose(x, size)[0]
         return not check or bool(np.isfinite(x).all())
 
-    def error_sums(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-        """As `IntegerCodec.error_sums`. Nothing is clipped: the rules use the whole range of codes."""
+    def decoded(self, x: np.ndarray, size: int, fitted: Fitted) -> tuple[np.ndarray, int]:
+        """As `CastCodec.decoded`. Nothing is clipped: the rules use the whole range of codes."""
         decoded = np.empty_like(x)
         self.decode(self._choose(x, size)[0], size, fitted, decoded)
-        sums = np.zeros((*fitted.scale.shape, SUMS))
-        kernels.errors.group_difference_sums(x, decoded, size, sums)
-        return sums
+        return decoded, 0
+
+    def group_errors(self, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+        """As `IntegerCodec.group_errors`."""
+        return distances(x, self.decoded(x, size, fitted)[0], size, fitted)
+
+
+def distances(x: np.ndarray, decoded: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+    """Squared distance of every group of two matrices (float32): float64 [rows, groups]."""
+    errors = np.empty(fitted.scale.shape)
+    kernels.errors.group_distances(x, decoded, size, errors)
+    return errors
 
 
 Codec = IntegerCodec | CastCodec
@@ -355,19 +363,25 @@ def fit_ranges(codecs: Sequence[IntegerCodec], lo: np.ndarray, hi: np.ndarray) -
     return fitted
 
 
-def total_error_sums(codecs: Sequence[Codec], x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-    """Error sums of x (float32 [rows, cols]) under every codec, of all groups together: float64 [codecs, SUMS].
+def total_error_sums(
+    codecs: Sequence[Codec], x: np.ndarray, size: int, fitted: Fitted, place: Place
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the error of x (float32 [rows, cols]) under every codec, of all groups together.
 
-    fitted : float32 [codecs, rows, groups] each.
+    Returns (float64 [codecs, SUMS], sum e^2 of its channels: float64 [codecs, place.slots]).
+
+    fitted : float32 [codecs, rows, groups] each. place : of `channels.Channels.place`.
     """
-    totals = np.zeros((len(codecs), SUMS))
+    totals, channels = np.zeros((len(codecs), SUMS)), np.zeros((len(codecs), int(place.slots)))
     grids = [c.grid for c in codecs if isinstance(c, IntegerCodec) and not isinstance(c, BlockCodec)]
     if len(grids) == len(codecs):
-        kernels.errors.all_error_sums(x, size, fitted, np.array(grids), totals)
-        return totals
-    for codec, total, *one in zip(codecs, totals, *fitted, strict=True):
-        kernels.errors.fold_sums(codec.error_sums(x, size, Fitted(*one)), total)
-    return totals
+        kernels.totals.all_error_sums(x, size, fitted, np.array(grids), place, totals, channels)
+        return totals, channels
+    for codec, total, sums, *one in zip(codecs, totals, channels, *fitted, strict=True):
+        assert isinstance(codec, CastCodec | BlockCodec)  # whose ranges no others share
+        decoded, total[4] = codec.decoded(x, size, Fitted(*one))
+        kernels.totals.difference_sums(x.reshape(-1), decoded.reshape(-1), place, total, sums)
+    return totals, channels
 
 
 def cut(fitted: Fitted, at: tuple[slice, slice]) -> Fitted:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, QuantlabError, ShapeError
-from . import kernels, pool
-from .arrays import as_float32, as_values, raise_non_finite, widened
+from . import channels, kernels, pool
+from .arrays import as_float32, as_values, check_array, raise_non_finite, widened
+from .channels import Channels, ChannelSums, ChannelTotals, first_of, powers_of
 from .config import QuantConfig, check_config
 from .dtypes import SUMS, cut, total_error_sums
 from .granularity import PIECE, Groups, PerTensor, Piece
-from .kernels.records import Fitted
+from .kernels.records import Fitted, Place
 from .tensor import QuantizedTensor, fit, fit_together, packed_nbytes, shares_ranges
 
 
@@ -30,6 +31,13 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "sqnr_db": Metric("sqnr_db", "SQNR", "dB", True, "Signal power over error power; about 6 dB more per bit."),
+    "worst_channel_sqnr_db": Metric(
+        "worst_channel_sqnr_db",
+        "Worst channel",
+        "dB",
+        True,
+        "SQNR of the output channel that lost most; 0 dB is a channel of which nothing is left.",
+    ),
     "mse": Metric("mse", "MSE", "", False, "Mean squared error, in squared units of the weights."),
     "rmse": Metric("rmse", "RMSE", "", False, "Root of the mean squared error, in units of the weights."),
     "mae": Metric("mae", "MAE", "", False, "Mean absolute error, in units of the weights."),
@@ -42,6 +50,9 @@ METRICS: dict[str, Metric] = {
         "share",
         False,
         "Share of values whose nearest code would lie beyond the last one.",
+    ),
+    "zeroed_fraction": Metric(
+        "zeroed_fraction", "Zeroed", "share", False, "Share of values that were not 0 and became 0."
     ),
     "nbytes": Metric("nbytes", "Size", "bytes", False, "Packed codes, scales and zero points or offsets."),
     "bits_per_weight": Metric(
@@ -61,6 +72,9 @@ class ErrorReport:
     sqnr_db : 10 log10(sum x^2 / sum e^2); inf if nothing was lost.
     psnr_db : 10 log10(max|x|^2 / mse); inf if nothing was lost.
     cosine : of the flattened tensors; 1 for two zero tensors.
+    worst_channel_sqnr_db : the lowest SQNR of any output channel that is not all zeros; that of the tensor where no
+        channels are told apart: of fewer than two dimensions, or all zeros. None where they are too many to sum up.
+    zeroed_fraction : share of all values that were not 0 and became 0.
     clipped_fraction : share of values whose nearest code lies beyond the last one. None where only values are known,
         as are nbytes, bits_per_weight (8 * nbytes / elements) and compression_ratio (source bytes / nbytes).
     """
@@ -72,6 +86,8 @@ class ErrorReport:
     sqnr_db: float
     psnr_db: float
     cosine: float
+    worst_channel_sqnr_db: float | None
+    zeroed_fraction: float
     clipped_fraction: float | None = None
     nbytes: int | None = None
     bits_per_weight: float | None = None
@@ -95,31 +111,39 @@ def decibels(signal: float, noise: float) -> float:
     return 10 * (math.log10(signal) - math.log10(noise)) if signal > 0 else -math.inf
 
 
-def error_figures(signal: Signal, sums: np.ndarray) -> dict[str, Any]:
-    """The error half of a report from (sum e^2, sum |e|, sum decoded^2, max |e|)."""
-    squared, absolute, decoded_power, largest = (float(value) for value in sums[:4])
-    mse = squared / signal.size
+def error_figures(signal: Signal, sums: np.ndarray, worst: float | None) -> dict[str, Any]:
+    """The error half of a report from (sum e^2, sum |e|, sum decoded^2, max |e|, clipped, sum x * decoded, zeroed).
+
+    worst : the lowest SQNR of any channel; NaN where there is none to tell.
+    """
+    squared, absolute, decoded_power, largest, _, product, zeroed = (float(value) for value in sums)
+    mse, sqnr = squared / signal.size, decibels(signal.power, squared)
     return {
         "mse": mse,
         "rmse": math.sqrt(mse),
         "mae": absolute / signal.size,
         "max_abs_error": largest,
-        "sqnr_db": decibels(signal.power, squared),
+        "sqnr_db": sqnr,
         "psnr_db": decibels(signal.peak**2, mse),
-        "cosine": cosine_of(math.sqrt(signal.power), math.sqrt(decoded_power), squared),
+        "cosine": cosine_of(math.sqrt(signal.power), math.sqrt(decoded_power), squared, product),
+        "worst_channel_sqnr_db": sqnr if worst is not None and math.isnan(worst) else worst,
+        "zeroed_fraction": zeroed / signal.size,
     }
 
 
-def cosine_of(length: float, other: float, squared: float) -> float:
-    """Cosine of the angle between vectors of these lengths, with this squared distance: the law of cosines.
+def cosine_of(length: float, other: float, squared: float, product: float) -> float:
+    """Cosine of the angle between vectors of these lengths, with this squared distance and this inner product.
 
-    As what is missing to 1, which loses no digits where hardly anything is. Nor does it where the other vector is a
-    millionth of this one, its outliers clipped; a sum of x * e there drowns all that is left in rounding.
+    Near 1 by the law of cosines, as what is missing to 1: that loses no digits where hardly anything is. Elsewhere it
+    would, the more the lengths differ; the inner product does not.
     """
     if not (length and other):
         return float(squared == 0)
-    missing = (squared - (length - other) ** 2) / (2 * length * other)
-    return min(max(1 - missing, -1.0), 1.0)
+    if 0.5 < length / other < 2:
+        missing = (squared - (length - other) ** 2) / (2 * length * other)
+        if missing < 0.1:
+            return min(1 - missing, 1.0)
+    return min(max(product / length / other, -1.0), 1.0)
 
 
 def fold(parts: np.ndarray) -> np.ndarray:
@@ -151,14 +175,14 @@ class Batch:
             self.refusal = refusal.with_traceback(None)
             return None
 
-    def sums(self, part: Groups, piece: Piece) -> np.ndarray:
-        """Error sums of a piece: float64 [configurations, SUMS]; zeros if they cannot serve it."""
+    def sums(self, part: Groups, piece: Piece, place: Place) -> tuple[np.ndarray, np.ndarray]:
+        """`total_error_sums` of a piece; zeros if they cannot serve it."""
         if self.refusal is None:
             fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
             if fitted is not None:
                 codecs = [config.codec for config in self.configs]
-                return total_error_sums(codecs, part.matrix, part.size, fitted)
-        return np.zeros((len(self.configs), SUMS))
+                return total_error_sums(codecs, part.matrix, part.size, fitted, place)
+        return np.zeros((len(self.configs), SUMS)), np.zeros((len(self.configs), int(place.slots)))
 
 
 def batches_of(configs: Iterable[QuantConfig]) -> list[Batch]:
@@ -177,46 +201,59 @@ class PieceSums:
 
     powers, peaks : sum x^2 and max |x| of every piece: float64 [pieces].
     errors : error sums of every piece under every configuration: float64 [pieces, configurations, SUMS].
+    channels : of all pieces together.
     refusals : for every configuration, why it cannot serve the tensor; None if it can.
     """
 
     powers: np.ndarray
     peaks: np.ndarray
     errors: np.ndarray
+    channels: ChannelSums
     refusals: tuple[QuantlabError | None, ...]
 
 
 def joined(parts: Sequence[PieceSums]) -> PieceSums:
-    """The sums of row ranges that were cut where `Groups.pieces` cuts, in the order of the rows."""
+    """The sums of row ranges that were cut where `Groups.pieces` cuts, in the order of the rows.
+
+    Rows must be the channels: of channels that a cut goes through, the sums would depend on it in the last bit.
+    """
     return PieceSums(
         np.concatenate([part.powers for part in parts]),
         np.concatenate([part.peaks for part in parts]),
         np.concatenate([part.errors for part in parts]),
+        channels.joined([part.channels for part in parts]),
         tuple(next(filter(None, each), None) for each in zip(*(part.refusals for part in parts), strict=True)),
     )
 
 
-def run_batches(groups: Groups, batches: Sequence[Batch]) -> PieceSums:
+def run_batches(groups: Groups, batches: Sequence[Batch], layout: Channels) -> PieceSums:
     """The sums of every configuration.
 
     Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
     """
     refused: dict[int, QuantlabError | None] = {}
-    count = sum(len(batch.at) for batch in batches)
+    count, cols = sum(len(batch.at) for batch in batches), groups.matrix.shape[1]
+    totals = ChannelTotals(layout, count)
 
-    def piece_sums(piece: Piece) -> tuple[float, float, np.ndarray]:
+    def piece_sums(numbered: tuple[int, Piece]) -> tuple[float, float, np.ndarray]:
+        number, piece = numbered
         part = groups.part(piece)
         lo, hi = part.extents
-        sums = np.empty((count, SUMS))
+        first = first_of(piece, cols)
+        place = layout.place(first, part.matrix.size)
+        sums, errors = np.empty((count, SUMS)), np.empty((count, int(place.slots)))
         for batch in batches:
             pool.check_cancel()  # ten searches of a piece take a second
-            sums[batch.at] = batch.sums(part, piece)
-        return kernels.errors.sum_of_squares(part.matrix), max(-lo.min(), hi.max()), sums
+            sums[batch.at], errors[batch.at] = batch.sums(part, piece, place)
+        powers = powers_of(part.matrix, place)
+        totals.add(number, layout.base(first), powers, errors)
+        return float(powers.sum()), max(-lo.min(), hi.max()), sums
 
-    powers, peaks, sums = zip(*pool.run(piece_sums, groups.pieces()), strict=True)
+    powers, peaks, sums = zip(*pool.run(piece_sums, enumerate(groups.pieces())), strict=True)
     for batch in batches:
         refused |= dict.fromkeys(batch.at, batch.refusal)
-    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), tuple(refused[i] for i in range(count)))
+    refusals = tuple(refused[i] for i in range(count))
+    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), totals.sums, refusals)
 
 
 def outcomes(
@@ -224,14 +261,22 @@ def outcomes(
 ) -> list[ErrorReport | QuantlabError]:
     """A report for every configuration, or why it cannot serve the tensor, from the sums of all its pieces."""
     signal = Signal(math.prod(shape), sum(sums.powers.tolist()), float(sums.peaks.max()))
+    worst = worst_channels(shape, sums.channels)
     return [
-        refusal or report(shape, config, signal, total, source_nbytes)
-        for config, refusal, total in zip(configs, sums.refusals, fold(sums.errors), strict=True)
+        refusal or report(shape, config, signal, total, least, source_nbytes)
+        for config, refusal, total, least in zip(configs, sums.refusals, fold(sums.errors), worst, strict=True)
     ]
 
 
-def group_sums(groups: Groups, configs: Iterable[QuantConfig]) -> PieceSums:
-    """The sums of configurations that share one layout.
+def worst_channels(shape: tuple[int, ...], sums: ChannelSums) -> list[float | None]:
+    """The lowest SQNR of any channel under every configuration; None where there were too many to sum up."""
+    if len(shape) > 1 and not sums.powers.size:
+        return [None] * len(sums.errors)
+    return sums.worst().tolist()
+
+
+def group_sums(groups: Groups, configs: Iterable[QuantConfig], layout: Channels) -> PieceSums:
+    """The sums of configurations that share one layout of groups, and of the channels of another.
 
     Groups that lie in one piece are fitted with it, so that nothing is held for all groups; larger ones beforehand.
     """
@@ -239,33 +284,42 @@ def group_sums(groups: Groups, configs: Iterable[QuantConfig]) -> PieceSums:
     if groups.size > PIECE:
         for batch in batches:
             batch.fitted = batch.fit(groups)
-    return run_batches(groups, batches)
+    return run_batches(groups, batches, layout)
 
 
 def evaluate_each(
-    x: np.ndarray, groups: Groups, configs: Sequence[QuantConfig], source_nbytes: int
+    x: np.ndarray, configs: Sequence[QuantConfig], source_nbytes: int, channel_axis: int = 0
 ) -> list[ErrorReport | QuantlabError]:
-    """For configurations that share one layout: a report, or why it cannot serve the tensor."""
-    return outcomes(x.shape, configs, group_sums(groups, configs), source_nbytes)
+    """For configurations of one granularity: a report, or why it cannot serve the tensor."""
+    granularity = configs[0].granularity
+    layout = Channels.of(x.shape, channel_axis, granularity)
+    return outcomes(x.shape, configs, group_sums(granularity.to_groups(x), configs, layout), source_nbytes)
 
 
-def evaluate_many(
-    x: np.ndarray, groups: Groups, fitted: list[tuple[QuantConfig, Fitted]], source_nbytes: int
-) -> list[ErrorReport]:
-    """Reports of configurations that share one layout and were fitted before."""
-    batches = [Batch([i], [config], Fitted(*(v[None] for v in f))) for i, (config, f) in enumerate(fitted)]
-    sums = run_batches(groups, batches)
-    found = outcomes(x.shape, [config for config, _ in fitted], sums, source_nbytes)
-    return [outcome for outcome in found if isinstance(outcome, ErrorReport)]
+def evaluate_fitted(
+    x: np.ndarray, groups: Groups, config: QuantConfig, fitted: Fitted, source_nbytes: int, channel_axis: int = 0
+) -> ErrorReport:
+    """The report of a configuration that was fitted before to x, as groups."""
+    batch = Batch([0], [config], Fitted(*(v[None] for v in fitted)))
+    sums = run_batches(groups, [batch], Channels.of(x.shape, channel_axis, config.granularity))
+    (found,) = outcomes(x.shape, [config], sums, source_nbytes)
+    if isinstance(found, QuantlabError):
+        raise found
+    return found
 
 
 def report(
-    shape: tuple[int, ...], config: QuantConfig, signal: Signal, sums: np.ndarray, source_nbytes: int
+    shape: tuple[int, ...],
+    config: QuantConfig,
+    signal: Signal,
+    sums: np.ndarray,
+    worst: float | None,
+    source_nbytes: int,
 ) -> ErrorReport:
     """A whole report: error from the sums, size from the shape."""
     nbytes = packed_nbytes(shape, config)
     return ErrorReport(
-        **error_figures(signal, sums),
+        **error_figures(signal, sums, worst),
         clipped_fraction=float(sums[4]) / signal.size,
         nbytes=nbytes,
         bits_per_weight=8 * nbytes / signal.size,
@@ -273,63 +327,101 @@ def report(
     )
 
 
-def evaluate(x: np.ndarray, config: QuantConfig) -> ErrorReport:
+def evaluate(x: np.ndarray, config: QuantConfig, channel_axis: int = 0) -> ErrorReport:
     """Error and size of `quantize(x, config)`, without making it: encode, decode and sums are one pass.
 
-    Parameters and errors as `quantize`.
+    Parameters and errors as `quantize`. A float64 x is rounded to float32 first, as it is to be quantized, and the
+    error is that of what it was rounded to. `channel_axis` is the one along which output channels lie.
 
     >>> evaluate(np.float32([3, 4]), QuantConfig(dtype="fp16")).sqnr_db  # nothing is lost
     inf
     """
     check_config(config)
     values = as_values(x)
-    groups = config.granularity.to_groups(values)
-    outcome = evaluate_each(values, groups, [config], np.asarray(x).nbytes)[0]
+    outcome = evaluate_each(values, [config], np.asarray(x).nbytes, channel_axis)[0]
     if isinstance(outcome, QuantlabError):
         raise outcome
     return outcome
 
 
-def evaluate_quantized(x: np.ndarray, q: QuantizedTensor, source_nbytes: int) -> ErrorReport:
+def evaluate_quantized(x: np.ndarray, q: QuantizedTensor, source_nbytes: int, channel_axis: int = 0) -> ErrorReport:
     """`evaluate(x, q.config)` of a tensor that was quantized already: its ranges are not searched again.
 
     `source_nbytes` are the bytes of the source, in its own dtype.
     """
     values = as_values(x)
-    return evaluate_many(values, q.config.granularity.to_groups(values), [(q.config, q.fitted)], source_nbytes)[0]
+    groups = q.config.granularity.to_groups(values)
+    return evaluate_fitted(values, groups, q.config, q.fitted, source_nbytes, channel_axis)
 
 
-def measure(x: np.ndarray, x_hat: np.ndarray) -> ErrorReport:
+def measure(x: np.ndarray, x_hat: np.ndarray, channel_axis: int = 0) -> ErrorReport:
     """The error half of a report for any two arrays of the same shape; sizes and clipping are None.
+
+    float64 is measured as it is; `evaluate` of it, and an export, are about its float32 rounding. `channel_axis` as of
+    `evaluate`.
 
     Raises ShapeError if the shapes differ, and what `quantize` raises for arrays that are not finite floats.
     """
-    original, decoded = as_values(x), as_values(x_hat, "the decoded tensor")
+    original, decoded = measurable(x), measurable(x_hat, "the decoded tensor")
     if original.shape != decoded.shape:
         raise ShapeError(
             f"cannot compare shape {original.shape} with shape {decoded.shape}: give two of the same shape"
         )
-    lo, hi = PerTensor().to_groups(original).extents
-    if not np.isfinite(PerTensor().to_groups(decoded).batch_extents(1)).all():
-        raise_non_finite(decoded, "the decoded tensor")
-    flat, flat_hat = original.reshape(-1), decoded.reshape(-1)
+    differences = Differences(original.shape, channel_axis)
+    differences.add(0, original.reshape(-1), decoded.reshape(-1))
+    return differences.report()
 
-    def part(start: int) -> tuple[float, np.ndarray]:
-        values, decoded = (widened(array[None, start : start + PIECE]) for array in (flat, flat_hat))
-        sums = np.zeros(SUMS)
-        kernels.errors.difference_sums(values[0], decoded[0], sums)
-        return kernels.errors.sum_of_squares(values), sums
 
-    parts = pool.run(part, range(0, flat.size, PIECE))
-    signal = Signal(flat.size, sum(power for power, _ in parts), float(max(-lo.min(), hi.max())))
-    return ErrorReport(**error_figures(signal, fold(np.stack([sums for _, sums in parts]))))
+def measurable(x: np.ndarray, what: str = "the tensor") -> np.ndarray:
+    """`as_values` of an array, float64 as it is, whose values are finite in float32. Raises NonFiniteError."""
+    double = check_array(x, what).dtype.itemsize == 8
+    values = np.require(x, np.float64, ["C", "A"]) if double else as_values(x, what)
+    if not np.isfinite(PerTensor().to_groups(values).batch_extents(1)).all():
+        raise_non_finite(values, what)
+    return values
+
+
+class Differences:
+    """The error half of a report for a tensor of `shape` and what it became, which come part by part."""
+
+    def __init__(self, shape: tuple[int, ...], channel_axis: int) -> None:
+        self.shape, self._layout = shape, Channels.of(shape, channel_axis)
+        self._channels, self._parts = ChannelTotals(self._layout, 1), list[tuple[float, float, np.ndarray]]()
+
+    def add(self, first: int, x: np.ndarray, decoded: np.ndarray) -> None:
+        """Add finite floats [n] and what they became; x[0] is value `first` in C order, behind those added before."""
+        wide = np.dtype(np.float64) in (x.dtype, decoded.dtype)
+        before = len(self._parts)
+
+        def part(start: int) -> tuple[float, float, np.ndarray]:
+            values, became = (widest(array[start : start + PIECE], wide) for array in (x, decoded))
+            place = self._layout.place(first + start, values.size)
+            sums, errors = np.zeros(SUMS), np.zeros((1, int(place.slots)))
+            kernels.totals.difference_sums(values, became, place, sums, errors[0])
+            powers = powers_of(values, place)
+            self._channels.add(before + start // PIECE, self._layout.base(first + start), powers, errors)
+            return float(powers.sum()), float(max(-values.min(), values.max())), sums
+
+        self._parts += pool.run(part, range(0, x.size, PIECE))
+
+    def report(self) -> ErrorReport:
+        """The report of all that was added."""
+        powers, peaks, sums = zip(*self._parts, strict=True)
+        signal = Signal(math.prod(self.shape), sum(powers), max(peaks))
+        (worst,) = worst_channels(self.shape, self._channels.sums)
+        return ErrorReport(**error_figures(signal, fold(np.stack(sums)), worst))
+
+
+def widest(part: np.ndarray, wide: bool) -> np.ndarray:
+    """A part of a flat array as float32, or as float64 where it is to be compared with such."""
+    return part.astype(np.float64, order="C", copy=False) if wide else widened(part[None])[0]
 
 
 def group_errors(x: np.ndarray, config: QuantConfig) -> np.ndarray:
     """Squared error of every group: float64 [rows, groups]. One value per channel if `config` is per channel."""
     groups = config.granularity.to_groups(as_values(x))
     fitted = fit(groups, config)
-    parts = groups.each(lambda part, size, piece: config.codec.error_sums(part, size, cut(fitted, piece.at))[..., 0])
+    parts = groups.each(lambda part, size, piece: config.codec.group_errors(part, size, cut(fitted, piece.at)))
     out = np.zeros(fitted.scale.shape)
     for piece, errors in zip(groups.pieces(), parts, strict=True):
         out[piece.at] += errors

@@ -6,16 +6,13 @@ quantized tensor of its own.
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 
 from ..errors import ShapeError
-from . import kernels, pool
 from .arrays import as_float32, check_array, raise_non_finite
-from .dtypes import SUMS
-from .granularity import PIECE, PerGroup, PerTensor
-from .metrics import ErrorReport, Signal, error_figures, fold
+from .granularity import PerGroup, PerTensor
+from .metrics import Differences, ErrorReport
 from .packing import packed_size
 from .tensor import QuantizedTensor
 
@@ -69,39 +66,30 @@ def measure_slices(
     q: QuantizedTensor,
     decode: Callable[[QuantizedTensor], np.ndarray] = QuantizedTensor.dequantize,
     values: int = VALUES,
+    channel_axis: int = 0,
 ) -> ErrorReport:
     """`measure(x, decode(q))`, of which no more than a slice is held; so is x where it is not float32 yet.
 
     Parameters
     ----------
-    x : the original, any float dtype, finite, of the shape of q.
+    x : the original, any float dtype, finite, of the shape of q. float64 is rounded to float32, as it was quantized.
     decode : quantized tensor -> its values, float32; must treat every group on its own.
     values : about as many in a slice.
+    channel_axis : along which output channels lie.
 
     Raises ShapeError if the shapes differ, and what `quantize` raises for an x that is not of finite floats.
     """
-    flat = check_array(x).reshape(-1)
-    if x.shape != q.shape:
+    if check_array(x).shape != q.shape:
         raise ShapeError(f"cannot compare shape {x.shape} with shape {q.shape}: give two of the same shape")
-    return measure_parts(flat, ((at, decode(part).reshape(-1)) for at, part in slices(q, values)))
+    return measure_parts(x, ((at, decode(part).reshape(-1)) for at, part in slices(q, values)), channel_axis)
 
 
-def measure_parts(flat: np.ndarray, parts: Iterator[tuple[slice, np.ndarray]]) -> ErrorReport:
-    """The error half of a report for values [n] and what they became, which comes part by part."""
-    powers, peaks, sums = [], [], []
-    for at, values in parts:
-        x = as_float32(flat[at])
-        peaks.append(float(np.abs(x).max()))
-        if not math.isfinite(peaks[-1]):
+def measure_parts(x: np.ndarray, parts: Iterator[tuple[slice, np.ndarray]], channel_axis: int = 0) -> ErrorReport:
+    """The error half of a report for a tensor and what its values, in C order, became, which comes part by part."""
+    flat, differences = check_array(x).reshape(-1), Differences(x.shape, channel_axis)
+    for at, became in parts:
+        values = as_float32(flat[at])
+        if not np.isfinite(PerTensor().to_groups(values).batch_extents(1)).all():
             raise_non_finite(flat)
-        for power, errors in pool.run(partial(_sums, x, values), range(0, x.size, PIECE)):
-            powers.append(power)
-            sums.append(errors)
-    signal = Signal(flat.size, sum(powers), max(peaks))
-    return ErrorReport(**error_figures(signal, fold(np.stack(sums))))
-
-
-def _sums(x: np.ndarray, decoded: np.ndarray, start: int) -> tuple[float, np.ndarray]:
-    values, sums = x[start : start + PIECE], np.zeros(SUMS)
-    kernels.errors.difference_sums(values, decoded[start : start + PIECE], sums)
-    return kernels.errors.sum_of_squares(values[None]), sums
+        differences.add(at.start, values, became)
+    return differences.report()

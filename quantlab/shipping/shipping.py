@@ -18,7 +18,7 @@ from ..core.arrays import as_values
 from ..core.config import QuantConfig
 from ..core.granularity import Groups
 from ..core.kernels.records import Fitted
-from ..core.metrics import evaluate_many
+from ..core.metrics import evaluate_fitted
 from ..core.slices import measure_slices
 from ..core.tensor import QuantizedTensor, encode, fit
 from ..errors import Cancelled, CheckpointError, QuantlabError
@@ -159,9 +159,10 @@ class Quantizer:
 
     def _row(self, item: Item, x: np.ndarray, groups: Groups, fitted: Fitted, q: QuantizedTensor) -> dict[str, object]:
         assert item.config is not None
-        report = asdict(evaluate_many(x, groups, [(item.config, fitted)], item.source_nbytes)[0])
+        axis = item.spec.channel_axis
+        report = asdict(evaluate_fitted(x, groups, item.config, fitted, item.source_nbytes, axis))
         if self.layout is not None:
-            decoded = asdict(measure_slices(x, q, self.layout.decoded))
+            decoded = asdict(measure_slices(x, q, self.layout.decoded, channel_axis=axis))
             report.update({name: value for name, value in decoded.items() if value is not None})
         return {**labels(item.spec.name, x.shape, item.config), **report}
 
@@ -186,7 +187,8 @@ def remeasure_as(
         for row in expected.to_dict("records"):
             tensor = quantized[row["tensor"]]
             stages.at(done, f"measuring {tensor.name}")
-            errors = asdict(layout.measured(export, tensor, source.raw(tensor.name)))
+            axis = source.spec(tensor.name).channel_axis
+            errors = asdict(layout.measured(export, tensor, source.raw(tensor.name), axis))
             row.update({name: value for name, value in errors.items() if value is not None})
             rows.append(row)
             done += tensor.size
@@ -269,5 +271,7 @@ def _figures(name: str, q: QuantizedTensor, source: Checkpoint | None, source_nb
     """The row of one tensor that was read back; the ratio is to the source's bytes."""
     ratio = source_nbytes / q.nbytes
     sizes = {"nbytes": q.nbytes, "bits_per_weight": q.bits_per_weight, "compression_ratio": ratio}
-    errors = asdict(measure_slices(source.raw(name), q)) if source else {}
+    errors = {}
+    if source:
+        errors = asdict(measure_slices(source.raw(name), q, channel_axis=source.spec(name).channel_axis))
     return {**labels(name, q.shape, q.config), **errors, **sizes}

@@ -17,8 +17,8 @@ LIBRARIES = ("numpy", "ml_dtypes", "numba", "llvmlite")  # they round and compil
 STEP = 16 << 20  # bytes hashed between two looks at Cancel
 
 
-def fingerprint(raw: Any) -> bytes | None:
-    """SHA-256 over dtype, shape and bytes (C order, little-endian) of an array.
+def fingerprint(raw: Any, channel_axis: int = 0) -> bytes | None:
+    """SHA-256 over dtype, shape and bytes (C order, little-endian) of an array, and the axis of its output channels.
 
     None for what cannot be quantized anyway: what is no array of numbers, and views that repeat a value gigabytes of
     times. Raises Cancelled, between two pieces, as the limits of the pool say.
@@ -30,7 +30,8 @@ def fingerprint(raw: Any) -> bytes | None:
         raw = np.asarray(raw)
     if not isinstance(raw, np.ndarray) or raw.dtype.hasobject or is_huge_broadcast(raw):
         return None
-    digest = hashlib.sha256(f"{raw.dtype.newbyteorder('=').name} {raw.shape}".encode())
+    channels = f" channels along {channel_axis}" if channel_axis else ""
+    digest = hashlib.sha256(f"{raw.dtype.newbyteorder('=').name} {raw.shape}{channels}".encode())
     for part in _parts(raw):
         pool.check_cancel()
         little = part.astype(part.dtype.newbyteorder("<"), order="C", copy=False)

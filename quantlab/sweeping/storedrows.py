@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..core.config import QuantConfig
 from .database import WHOLE, Database
-from .sweep import Row, labels, refused_rows
+from .sweep import FIGURES, Row, labels, refused_rows
 
 # The figures of a row, as float64 one after the other. A new one goes to the end: rows of earlier versions have the
 # first of these, and no others. The ratio is not among them: it follows from the bytes that a tensor takes where it is.
@@ -20,6 +20,8 @@ KEPT = (
     "clipped_fraction",
     "nbytes",
     "bits_per_weight",
+    "worst_channel_sqnr_db",
+    "zeroed_fraction",
 )
 FEWEST = 9  # figures of the first rows that there were
 LOST = "what was kept of it is damaged: run the sweep again, and it is measured anew"
@@ -57,14 +59,15 @@ def rows_of(database: Database, id: str, positions: Iterable[int] | None = None)
 def row_of(
     name: str, shape: tuple[int, ...], nbytes: int, config: QuantConfig, figures: bytes | None, why: bytes | None
 ) -> Row:
-    """A row as `tensor_rows` made it, to the last bit."""
+    """A row as `tensor_rows` made it, to the last bit; figures that its engine had not are NaN."""
     if figures is None:
         return refused_rows(name, shape, [config], as_text(why or b""))[0]
     count = max(len(figures) // 8, FEWEST)
     known = struct.unpack(f"<{count}d", figures)[: len(KEPT)]
-    row = {**labels(name, shape, config), **dict.fromkeys(KEPT, float("nan")), **dict(zip(KEPT, known, strict=False))}
-    row["nbytes"] = int(row["nbytes"])
-    return {**row, "compression_ratio": nbytes / row["nbytes"]}
+    found: Row = {**dict.fromkeys(KEPT, float("nan")), **dict(zip(KEPT, known, strict=False))}
+    found["nbytes"] = int(found["nbytes"])
+    found["compression_ratio"] = nbytes / found["nbytes"]
+    return {**labels(name, shape, config), **dict.fromkeys(FIGURES), **found}
 
 
 def kept(row: Row) -> tuple[bytes | None, bytes | None]:

@@ -18,7 +18,7 @@ from .database import SEAL, WHOLE, Database
 from .identity import engine_version, files_stamp, fingerprint
 from .sources import TensorSource
 from .storedrows import as_bytes, as_text, kept, rows_of
-from .sweep import OnRows, Progress, Row, Runner, SweepRequest
+from .sweep import OnRows, Progress, Row, Runner, SweepRequest, channel_axis_of
 
 
 @dataclass
@@ -123,7 +123,7 @@ class StoredRun:
         if name not in self.known:
             try:
                 with pool.limits(cancel=self.cancel):
-                    digest = fingerprint(self.source.raw(name))
+                    digest = fingerprint(self.source.raw(name), channel_axis_of(self.source.spec(name)))
             except Cancelled:
                 raise
             except (QuantlabError, OSError, MemoryError):
@@ -236,7 +236,7 @@ class StoredRun:
     def wanted(self, name: str, raw: Any) -> list[QuantConfig]:
         """The configurations of a tensor that the store does not hold. `raw` is None where the bytes are elsewhere."""
         if name not in self.known and raw is not None:
-            digest = fingerprint(raw)
+            digest = fingerprint(raw, channel_axis_of(self.source.spec(name)))
             if digest is not None:
                 self._learn(name, digest)
         if name not in self.known:

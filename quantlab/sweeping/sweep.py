@@ -34,12 +34,14 @@ COLUMNS = [
     "granularity",
     "calibration",
     "sqnr_db",
+    "worst_channel_sqnr_db",
     "mse",
     "rmse",
     "mae",
     "max_abs_error",
     "cosine",
     "clipped_fraction",
+    "zeroed_fraction",
     "nbytes",
     "bits_per_weight",
     "compression_ratio",
@@ -255,9 +257,16 @@ def _taken_rows(
     spec, skipped = source.spec(name), count - len(loaded.configs)
     if loaded.fault:
         return fault_rows(name, getattr(spec, "shape", ()), loaded.configs, loaded.fault)
-    return tensor_rows(
-        name, loaded.release(), spec.nbytes, loaded.configs, lambda done, label: on_progress(skipped + done, label)
-    )
+
+    def tell(done: int, label: str) -> None:
+        on_progress(skipped + done, label)
+
+    return tensor_rows(name, loaded.release(), spec.nbytes, loaded.configs, tell, channel_axis_of(spec))
+
+
+def channel_axis_of(spec: Any) -> int:
+    """Along which a tensor's output channels lie: 0 where its source does not tell."""
+    return getattr(spec, "channel_axis", 0)
 
 
 def tensor_rows(
@@ -266,6 +275,7 @@ def tensor_rows(
     nbytes: int,
     configs: Sequence[QuantConfig],
     on_progress: Callable[[int, str], None] = lambda done, label: None,
+    channel_axis: int = 0,
 ) -> list[Row]:
     """The rows of one tensor, in the order of `configs`: the unit of work, wherever it is done.
 
@@ -275,6 +285,7 @@ def tensor_rows(
     nbytes : what it takes where it comes from, which compression is measured against. Not the array's: a Q4_0 tensor
         loads as float32, and has 4.5 bits per weight.
     on_progress : called with the number of rows that are done, and what is being done.
+    channel_axis : along which its output channels lie.
     """
     try:
         x = as_values(raw)
@@ -283,11 +294,8 @@ def tensor_rows(
     del raw
     found: dict[QuantConfig, Row] = {}
     for granularity, together in by_granularity(configs):
-        found.update(
-            granularity_rows(
-                x, granularity, together, nbytes, lambda label: on_progress(len(found), f"{name}: {label}")
-            )
-        )
+        on_progress(len(found), f"{name}: evaluating {len(together)} configurations ({granularity.slug})")
+        found.update(granularity_rows(x, together, nbytes, channel_axis))
     return [{**labels(name, x.shape, config), **found[config]} for config in configs]
 
 
@@ -317,16 +325,11 @@ def by_granularity(configs: Iterable[QuantConfig]) -> Iterator[tuple[Granularity
 
 
 def granularity_rows(
-    x: np.ndarray,
-    granularity: Granularity,
-    configs: list[QuantConfig],
-    source_nbytes: int,
-    on_progress: Callable[[str], None],
+    x: np.ndarray, configs: list[QuantConfig], source_nbytes: int, channel_axis: int
 ) -> dict[QuantConfig, dict[str, Any]]:
-    """Figures, or a reason, for every configuration of one layout."""
-    on_progress(f"evaluating {len(configs)} configurations ({granularity.slug})")
+    """Figures, or a reason, for every configuration of one granularity."""
     try:
-        outcomes = evaluate_each(x, granularity.to_groups(x), configs, source_nbytes)
+        outcomes = evaluate_each(x, configs, source_nbytes, channel_axis)
     except Cancelled:
         raise
     except QuantlabError as error:
@@ -339,7 +342,7 @@ def figures(outcome: ErrorReport | QuantlabError) -> Row:
     if isinstance(outcome, QuantlabError):
         return refusal(str(outcome))
     report = asdict(outcome)
-    return {column: report[column] for column in FIGURES}
+    return {column: math.nan if report[column] is None else report[column] for column in FIGURES}
 
 
 def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, Any]:

@@ -165,7 +165,8 @@ def _quantized(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> Qua
 @st.cache_resource(max_entries=1024, show_spinner=False)
 def _report(key: Key, tensor: str, slug: str, _checkpoint: Checkpoint) -> ErrorReport:
     q = _quantized(key, tensor, slug, _checkpoint)
-    return evaluate_quantized(values(key, _checkpoint, tensor), q, _checkpoint.spec(tensor).nbytes)
+    spec = _checkpoint.spec(tensor)
+    return evaluate_quantized(values(key, _checkpoint, tensor), q, spec.nbytes, spec.channel_axis)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

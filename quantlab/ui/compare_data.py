@@ -65,7 +65,8 @@ def channel_errors(session: Session, tensor: str, configs: Sequence[QuantConfig]
 def winners(reports: Sequence[ErrorReport], metric: str) -> list[bool]:
     """Which reports have the best value of a metric; none where all are equal, so nothing is won."""
     values = [getattr(report, metric) for report in reports]
-    best = max(values) if METRICS[metric].higher_is_better else min(values)
+    known = [value for value in values if value is not None]
+    best = max(known, default=None) if METRICS[metric].higher_is_better else min(known, default=None)
     won = [value == best for value in values]
     return [False] * len(won) if all(won) else won
 

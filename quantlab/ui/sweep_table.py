@@ -48,7 +48,7 @@ def table(session: state.Session | None, frame: pd.DataFrame, rows: pd.DataFrame
     front = plots.pareto_front(shown["bits_per_weight"], shown["sqnr_db"], True)
     # The table has a download button of its own, so its text must be safe for spreadsheets too.
     told = tables.without_formulas(shown)
-    told["clipped_fraction"] *= 100  # percent
+    told[["clipped_fraction", "zeroed_fraction"]] *= 100  # percent
     told["shape"] = told["shape"].str.replace("x", " × ")
     if not everything:
         told.insert(1, "front", ["★" if best else "" for best in front])

@@ -146,23 +146,40 @@ def decode(codes: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def error_sums(values: np.ndarray, p: Parameters, codes: Codes) -> np.ndarray:
-    """(sum e^2, sum |e|, sum decoded^2, max |e|, clipped) of encoding and decoding; e = x - decoded."""
+    """`difference_sums` of encoding and decoding, with the count of clipped values."""
     with np.errstate(over="ignore"):
         unclipped = np.rint((values - np.float32(p.offset)) / np.float32(p.scale)).astype(np.float64) + p.zero_point
     q = usable(p, codes)
-    clipped = np.count_nonzero((unclipped < q[0]) | (unclipped > q[-1]))
-    return np.array([*difference_sums(values, decode(encode(values, p, codes), p)), clipped])
+    sums = difference_sums(values, decode(encode(values, p, codes), p))
+    sums[4] = np.count_nonzero((unclipped < q[0]) | (unclipped > q[-1]))
+    return sums
 
 
 def difference_sums(values: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """(sum e^2, sum |e|, sum decoded^2, max |e|), exactly rounded sums of float64 terms."""
-    e = values.astype(np.float64) - decoded
-    return np.array([math.fsum(e * e), math.fsum(np.abs(e)), sum_of_squares(decoded), np.abs(e).max(initial=0)])
+    """(sum e^2, sum |e|, sum decoded^2, max |e|, 0, sum x * decoded, values that were not 0 and became 0).
+
+    Exactly rounded sums of float64 terms; e = x - decoded.
+    """
+    x, y = values.astype(np.float64), decoded.astype(np.float64)
+    sums = [math.fsum(np.square(x - y)), math.fsum(np.abs(x - y)), sum_of_squares(y), np.abs(x - y).max(initial=0)]
+    return np.array([*sums, 0, math.fsum(x * y), np.count_nonzero((x != 0) & (y == 0))])
 
 
 def fold_sums(groups: np.ndarray) -> np.ndarray:
-    """Error sums [groups, 5] in one: added, but for the fourth, of which the largest."""
-    return np.array([math.fsum(groups[:, k]) if k != 3 else groups[:, k].max() for k in range(5)])
+    """Sums [groups, 7] in one: added, but for the fourth, of which the largest."""
+    return np.array([math.fsum(groups[:, k]) if k != 3 else groups[:, k].max() for k in range(groups.shape[1])])
+
+
+def channel_sums(squares: np.ndarray, first: int, run: int, channels: int) -> np.ndarray:
+    """Squares [n] added up by channel: number i belongs to channel (first + i) // run % channels."""
+    found = np.zeros(channels)
+    np.add.at(found, (first + np.arange(len(squares))) // run % channels, squares)
+    return found
+
+
+def count_zeros(values: np.ndarray) -> int:
+    """How many values are 0."""
+    return sum(value == 0 for value in values.tolist())
 
 
 def squared_error(values: np.ndarray, p: Parameters, codes: Codes) -> float:
@@ -346,6 +363,16 @@ def histogram(values: np.ndarray, lo: float, hi: float, bins: int, magnitude: bo
     wide = np.abs(values.astype(np.float64)) if magnitude else values.astype(np.float64)
     place = (wide - lo) * (bins / (hi - lo)) if hi > lo else np.zeros(len(wide))
     return np.bincount(np.clip(np.floor(place), 0, bins - 1).astype(int), minlength=bins)
+
+
+def level_zero(counts: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    """The bin of 0 with the count of its neighbours, or of the only one, as a whole number; NVIDIA's h[0] = h[1]."""
+    found = counts.copy()
+    if lo <= 0 <= hi and lo < hi:
+        zero = min(math.floor(-lo * (len(counts) / (hi - lo))), len(counts) - 1)
+        beside = [counts[i] for i in (zero - 1, zero + 1) if 0 <= i < len(counts)]
+        found[zero] = sum(beside) // len(beside)
+    return found if found.any() else counts
 
 
 def prefix_sums(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -111,10 +111,58 @@ def test_entropy_is_the_threshold_of_tensorrts_algorithm(draw):
     lo, hi = options.calibration.range(options.granularity.to_groups(x), options.codec)
     for values, low, high in zip(x, lo[:, 0], hi[:, 0], strict=True):
         amax = float(np.abs(values).max())
-        right = reference.best_window(reference.histogram(values, 0.0, amax, bins, magnitude=True), levels)[1]
+        counts = reference.level_zero(reference.histogram(values, 0.0, amax, bins, magnitude=True), 0.0, amax)
+        right = reference.best_window(counts, levels)[1]
         assert (low, high) == (0, pytest.approx(amax * right / bins, rel=1e-12))
     scale = ql.quantize(x, options).scale
     np.testing.assert_array_equal(scale, (hi[:, 0] / 7).astype(np.float32))
+
+
+def spiky() -> dict[str, np.ndarray]:
+    """Activations and pruned weights, humps and grids: float32 [1 << 16] of each kind."""
+    rng = np.random.default_rng(0)
+    bell, share = rng.standard_normal(1 << 16), rng.random(1 << 16)
+    return {
+        "relu": np.maximum(bell, 0),
+        "half zeros": np.where(share < 0.5, 0, bell),
+        "pruned": np.where(share < 0.99, 0, bell),
+        "pruned by size": np.where(np.abs(bell) < 1, 0, bell),
+        "two humps": np.where(share < 0.5, -3, 3) + 0.5 * bell,
+        "two humps on one side": np.where(share < 0.5, 0.5, 5) + 0.1 * bell,
+        "on the grid of int8": np.clip(np.rint(30 * bell), -127, 127),
+        "half on a grid": np.where(share < 0.5, np.clip(np.rint(30 * bell), -127, 127), 30 * bell),
+        "heavy tails": np.exp(3 * bell),
+        "sparse and heavy": np.where(share < 0.8, 0, rng.standard_t(2, 1 << 16)),
+        "clipped above": np.clip(3 * bell, 0, 6),
+        "far from 0": np.where(share < 0.3, 100, 100 + bell),
+    }
+
+
+@pytest.mark.parametrize("kind", spiky())
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("size", [1 << 16, 2048])
+def test_entropy_is_never_10_db_worse_than_min_max(kind, mapping, size):
+    x = spiky()[kind].astype(np.float32).reshape(-1, size)
+    for dtype in ("int2", "int4", "int8"):
+        plain, found = (
+            group_errors(x, config(dtype=dtype, mapping=mapping, granularity=ql.PerChannel(0), calibration=calibration))
+            for calibration in (ql.MinMax(), ql.Entropy())
+        )
+        np.testing.assert_array_less(found, 10 * plain * (1 + 1e-12) + 1e-30)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("kind", ["relu", "half zeros", "pruned"])
+def test_entropy_of_8_bits_is_not_lost_beside_a_spike_of_zeros(kind, mapping):
+    x = spiky()[kind].astype(np.float32)
+    plain = ql.evaluate(x, config(mapping=mapping)).sqnr_db
+    assert ql.evaluate(x, config(mapping=mapping, calibration=ql.Entropy())).sqnr_db > plain - 1
+
+
+def test_entropy_levels_the_spike_where_a_group_is_larger_than_a_piece():
+    x = np.where(np.random.default_rng(0).random(1 << 20) < 0.9, 0, np.resize(spiky()["relu"], 1 << 20))
+    report = ql.evaluate(x.astype(np.float32), config(calibration=ql.Entropy()))
+    assert report.sqnr_db > ql.evaluate(x.astype(np.float32), config()).sqnr_db - 1
 
 
 def test_entropy_clips_heavy_tails_and_its_range_is_used_for_the_codes():

@@ -3,6 +3,8 @@
 import itertools
 import math
 from dataclasses import replace
+from fractions import Fraction
+from operator import mul
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quantlab as ql
+from quantlab.core import pool
+from quantlab.core.channels import Channels
 from quantlab.core.granularity import ChannelRows, row_step
 from quantlab.core.metrics import (
     batches_of,
@@ -21,7 +25,10 @@ from quantlab.core.metrics import (
     joined,
     outcomes,
 )
+from quantlab.core.slices import measure_slices
 from quantlab.core.tensor import fit, fit_together, part_specs
+from quantlab.sweeping.sweep import tensor_rows
+from tests.tensors import FLOAT32_MAX
 
 SHAPES = [(), (1,), (7,), (3, 50), (5, 7, 11), (40, 3000), (300_000,)]
 CONFIGS = ql.grid(
@@ -40,6 +47,12 @@ CONFIGS = ql.grid(
 )
 
 
+SAME = (
+    *("mse", "rmse", "mae", "max_abs_error", "sqnr_db", "psnr_db", "cosine"),
+    *("worst_channel_sqnr_db", "zeroed_fraction"),
+)
+
+
 def tensor(shape, dtype=np.float32):
     return np.asarray(np.random.default_rng(9).standard_t(4, shape)).astype(dtype)
 
@@ -55,7 +68,7 @@ def test_evaluate_is_the_measure_of_what_is_shipped(shape):
         except (ql.ShapeError, ql.ConfigError):
             continue
         found, shipped = ql.evaluate(x, config), ql.measure(x, q.dequantize())
-        for name in ("mse", "rmse", "mae", "max_abs_error", "sqnr_db", "psnr_db", "cosine"):
+        for name in SAME:
             assert getattr(found, name) == pytest.approx(getattr(shipped, name), rel=1e-12, abs=1e-300), config
         assert found.nbytes == q.nbytes
         assert found.bits_per_weight == q.bits_per_weight
@@ -97,16 +110,148 @@ def test_figures_are_those_of_the_formulas(shape):
     assert (found.clipped_fraction, found.nbytes, found.compression_ratio) == (None, None, None)
 
 
-@pytest.mark.parametrize("far", [0, 1e6, 1e12])
-@pytest.mark.parametrize("slug", ["int8-sym-tensor-percentile1_99", "int16-sym-tensor-minmax", "int2-sym-tensor-mse"])
-def test_the_cosine_is_right_though_clipped_values_outweigh_all_that_is_left(far, slug):
-    x, config = np.append(tensor((4095,)), np.float32(far)), ql.QuantConfig.parse(slug)
-    decoded = ql.fake_quantize(x, config)
-    a, b = (values.astype(np.float64) / np.linalg.norm(values.astype(np.float64)) for values in (x, decoded))
-    # The law of cosines adds up sums as large as the square of the longer vector.
-    longer = np.linalg.norm(x.astype(np.float64)) / np.linalg.norm(decoded.astype(np.float64))
-    for found in (ql.evaluate(x, config), ql.measure(x, decoded)):
-        assert found.cosine == pytest.approx(a @ b, abs=1e-14 * max(longer, 1))
+def true_cosine(x: np.ndarray, decoded: np.ndarray) -> float:
+    """The cosine of the angle between two arrays, in exact arithmetic up to its roots."""
+    a, b = ([Fraction(float(value)) for value in values.reshape(-1)] for values in (x, decoded))
+    product, powers = sum(map(mul, a, b)), sum(map(mul, a, a)) * sum(map(mul, b, b))
+    if not powers:
+        return float(not any(a) and not any(b))
+    return math.copysign(math.sqrt(product * product / powers), product)
+
+
+FAR = {
+    "percentile": ("int8-sym-tensor-percentile1_99", [0, 1e6, 1e12, 1e18, 1e30]),
+    "minmax": ("int16-sym-tensor-minmax", [0, 1e6, 1e12, 1e30]),
+    "mse": ("int2-sym-tensor-mse", [0, 1e6, 1e12]),
+    "scales that saturate": ("int4-sym-g16-minmax-sfp16", [1e6, 1e12, 1e30]),
+}
+
+
+@pytest.mark.parametrize("slug, far", FAR.values(), ids=FAR)
+def test_the_cosine_is_right_whatever_the_lengths(slug, far):
+    config = ql.QuantConfig.parse(slug)
+    for end in far:
+        for x in (np.append(tensor((255,)), np.float32(end)), np.append(tensor((255,)) * np.float32(end or 1), 0)):
+            x = x.astype(np.float32)
+            decoded = ql.fake_quantize(x, config)
+            exact = true_cosine(x, decoded)
+            for found in (ql.evaluate(x, config), ql.measure(x, decoded), measure_slices(x, ql.quantize(x, config))):
+                assert found.cosine == pytest.approx(exact, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "x, decoded",
+    [
+        ([1e-30, 1e30], [1e-30, 0]),
+        ([FLOAT32_MAX, -FLOAT32_MAX], [FLOAT32_MAX, FLOAT32_MAX]),
+        ([FLOAT32_MAX] * 2, [-FLOAT32_MAX] * 2),
+        ([-1e30] * 3, [-1e10] * 3),
+        ([1e-45, 1], [1, 1e-45]),
+        ([3, 4], [4, 3]),
+        ([1, 0], [0, 1]),
+        ([0, 0], [1, 0]),
+    ],
+)
+def test_the_cosine_of_extremes_is_that_of_exact_arithmetic(x, decoded):
+    x, decoded = np.float32(x), np.float32(decoded)
+    assert ql.measure(x, decoded).cosine == pytest.approx(true_cosine(x, decoded), rel=1e-12)
+
+
+# --- channels -------------------------------------------------------------------------------------------------------
+
+
+def true_worst(x: np.ndarray, decoded: np.ndarray, axis: int) -> float:
+    """The lowest SQNR of the channels along an axis that are not all zeros."""
+    along = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    power = np.square(x.astype(np.float64)).sum(along)
+    error = np.square(x.astype(np.float64) - decoded).sum(along)
+    ratio = (error[power > 0] / power[power > 0]).max()
+    return -10 * math.log10(ratio) if ratio else math.inf
+
+
+CHANNELS = ["int4-sym-tensor-minmax", "int8-uni-tensor-minmax", "int4-sym-ch0-minmax", "int3-aff-g32-minmax",
+            "int4-uni-g7-minmax", "int2-aff-ch-1-minmax", "int4-sym-ch1-percentile", "fp16", "q8_0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("slug", CHANNELS)
+@pytest.mark.parametrize(
+    "shape", [(3, 50), (50, 3), (5, 7, 11), (40, 3000), (4, 9, 64), (1, 30), (30, 1), (9, 100_000), (2, 300, 3, 3)]
+)
+def test_the_worst_channel_and_the_zeroed_share_are_those_of_the_decoded_values(shape, slug):
+    x, config = tensor(shape), ql.QuantConfig.parse(slug)
+    x[np.random.default_rng(0).random(shape) < 0.2] = 0
+    x[0] = 0 if shape[0] > 1 else x[0]  # a channel of zeros along the first axis
+    try:
+        q = ql.quantize(x, config)
+    except ql.ShapeError:
+        assert slug == "q8_0"
+        return
+    decoded = q.dequantize()
+    for axis in range(-1, x.ndim):
+        reports = [ql.evaluate(x, config, axis), ql.measure(x, decoded, axis), measure_slices(x, q, channel_axis=axis)]
+        for found in reports:
+            assert found.zeroed_fraction == np.mean((x != 0) & (decoded == 0))
+            # To within the rounding of two sums, and of the logarithm.
+            assert found.worst_channel_sqnr_db == pytest.approx(
+                true_worst(x, decoded, axis), abs=10 * x.size * 2.0**-52
+            )
+
+
+def test_a_tensor_that_one_outlier_wipes_out_is_not_called_good():
+    """As o_proj of a layer of a language model: all weights but one row's become 0, and the SQNR says 67 dB."""
+    x = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32) * np.float32(1e-2)
+    x[3, 7] = 6e4
+    found = ql.evaluate(x, ql.QuantConfig.parse("int8-sym-tensor-minmax"))
+    assert found.sqnr_db > 60 and found.cosine > 0.999999
+    assert found.worst_channel_sqnr_db == pytest.approx(0, abs=1e-12)
+    assert found.zeroed_fraction == (x.size - 1) / x.size
+    row = ql.sweep(x, [ql.QuantConfig.parse("int8-sym-tensor-minmax")]).iloc[0]
+    assert (row["worst_channel_sqnr_db"], row["zeroed_fraction"]) == (
+        found.worst_channel_sqnr_db,
+        found.zeroed_fraction,
+    )
+
+
+def test_without_channels_the_worst_is_the_tensor_itself():
+    for x in (np.float32(3.3), tensor((1000,)), np.zeros((4, 4), np.float32)):
+        found = ql.evaluate(x, ql.QuantConfig.parse("int4-aff-tensor-minmax"), 5 if np.ndim(x) < 2 else 0)
+        assert found.worst_channel_sqnr_db == found.sqnr_db
+    with pytest.raises(ql.ShapeError, match="axis 2 does not exist"):
+        ql.evaluate(tensor((3, 4)), ql.QuantConfig(), 2)
+
+
+def test_more_channels_than_are_summed_have_no_figure(monkeypatch):
+    monkeypatch.setattr("quantlab.core.channels.COLUMNS", 5)
+    x = tensor((4, 6))
+    assert ql.evaluate(x, ql.QuantConfig(), 1).worst_channel_sqnr_db is None
+    assert ql.evaluate(x, ql.QuantConfig(), 0).worst_channel_sqnr_db is not None
+    assert np.isnan(tensor_rows("x", x, x.nbytes, [ql.QuantConfig()], channel_axis=1)[0]["worst_channel_sqnr_db"])
+
+
+@pytest.mark.parametrize("shape, axis", [((2000, 1000), 1), ((2000, 1000), 0), ((3, 700_000), 0)])
+def test_the_sums_of_channels_do_not_depend_on_which_piece_is_done_first(shape, axis):
+    x, config = tensor(shape), ql.QuantConfig.parse("int4-sym-g100-minmax")
+    with pool.limits(1):
+        alone = ql.evaluate(x, config, axis)
+    assert all(ql.evaluate(x, config, axis) == alone for _ in range(3))
+
+
+def test_two_float64_arrays_are_measured_as_they_are():
+    x = np.random.default_rng(1).standard_normal((30, 40))
+    x_hat = x * (1 + 1e-9)
+    for a, b in ((x, x_hat), (x[::2, ::3], x_hat[::2, ::3]), (x.astype(">f8"), x_hat)):
+        found, error = ql.measure(a, b), a - b
+        assert found.mse == pytest.approx(np.mean(np.square(error)), rel=1e-12)
+        assert found.max_abs_error == np.abs(error).max()
+        assert found.sqnr_db == pytest.approx(180, abs=1e-5)
+        assert 1 - 1e-15 < found.cosine <= 1
+    mixed = ql.measure(x, x.astype(np.float32))
+    assert mixed.max_abs_error == np.abs(x - x.astype(np.float32)).max()
+    # What is quantized is the rounding to float32, and so is what the error of quantizing is against.
+    config = ql.QuantConfig.parse("int16-sym-tensor-minmax")
+    assert replace(ql.evaluate(x, config), compression_ratio=0) == replace(
+        ql.evaluate(x.astype(np.float32), config), compression_ratio=0
+    )
 
 
 def test_nothing_lost_is_infinite_decibels():
@@ -207,7 +352,10 @@ def test_sums_of_row_ranges_joined_are_those_of_the_whole_to_the_last_bit(shape,
         layout = config.granularity
         if not layout.by_rows(shape):
             continue
-        parts = [group_sums(layout.to_groups(x[a:b]), [config]) for a, b in itertools.pairwise(cuts)]
+        parts = [
+            group_sums(layout.to_groups(x[a:b]), [config], Channels.of(x[a:b].shape, 0, layout))
+            for a, b in itertools.pairwise(cuts)
+        ]
         (found,) = outcomes(shape, [config], joined(parts), x.nbytes)
         try:
             assert found == ql.evaluate(x, config)
@@ -263,7 +411,7 @@ def test_channels_of_any_axis_are_those_of_the_tensor_with_that_axis_in_front(dt
     front = np.ascontiguousarray(np.moveaxis(x, axis, 0))
     for slug in ("int4-sym-ch{}-minmax", "int8-aff-ch{}-percentile", "int4-sym-ch{}-mse"):
         there, here = (ql.QuantConfig.parse(slug.format(a)) for a in (axis, 0))
-        assert ql.evaluate(x, there) == ql.evaluate(front, here)
+        assert ql.evaluate(x, there, axis) == ql.evaluate(front, here)
         assert np.array_equal(ql.fake_quantize(x, there), np.moveaxis(ql.fake_quantize(front, here), 0, axis))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -346,6 +347,21 @@ def test_exact_beats_thousands_of_scales_each_improved_by_least_squares(bits, dr
     errors = np.square(values - refit * np.clip(np.rint(values / refit), low, high)).sum(axis=1)
     found = np.sqrt(group_errors(values[None].astype(np.float32), exact(bits)).item())
     assert found <= np.sqrt(errors.min()) + rounding(values[None], 32).item()
+
+
+@pytest.mark.parametrize("bits, mapping, size", [(8, "symmetric", 32), (8, "affine", 16), (4, "symmetric", 32)])
+@pytest.mark.parametrize("spread", [0, 30])
+def test_no_scale_of_three_float32_steps_off_is_better(bits, mapping, size, spread):
+    """By brute force, with the rounding of code times scale to float32 as it is shipped; errors are summed exactly."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((60, size)) * 10.0 ** rng.uniform(-spread, spread, (60, 1))).astype(np.float32)
+    q, grid = ql.quantize(x, exact(bits, mapping, ql.PerGroup(size))), reference.Codes(mapping, bits)
+    for values, scale, zero_point in zip(x, q.scale[:, 0], q.zero_point[:, 0].tolist(), strict=True):
+        here = (scale.view(np.int32) + np.arange(-3, 4, dtype=np.int32)).view(np.float32)
+        ends = grid.lowest - zero_point, grid.highest - zero_point
+        decoded = [np.clip(np.rint(values / step), *ends).astype(np.float32) * step for step in here]
+        errors = [math.fsum(np.square(values.astype(np.float64) - became)) for became in decoded]
+        assert min(errors) >= errors[3] * (1 - 1e-13)
 
 
 def test_exact_is_worth_what_was_computed_elsewhere():

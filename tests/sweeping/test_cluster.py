@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 import quantlab as ql
 from quantlab.cli import main
 from quantlab.core.granularity import row_step
+from quantlab.formats import TensorSpec
 from quantlab.sweeping.cluster import ClusterRunner, connection
 from quantlab.sweeping.cluster.task import Place, Task
-from quantlab.sweeping.cluster.work import TensorWork, row_ranges
+from quantlab.sweeping.cluster.work import TensorWork, row_ranges, rows_are_channels
 from quantlab.sweeping.store import ResultStore
 from quantlab.sweeping.sweep import SweepRequest, stream, table
 
@@ -120,6 +121,13 @@ def test_large_tensors_are_cut_for_what_lies_within_rows(model):
         assert layouts(tasks[0]) == {"tensor", "ch-1"}
         assert layouts(tasks[1]) == {"ch0", "g32", "g100"}
         assert len(TensorWork(checkpoint, "bias", CONFIGS, 1, False).tasks(tasks[0])) == 1 + 1  # channels are values
+
+
+def test_tensors_whose_channels_are_no_rows_are_not_cut():
+    """A channel that goes through every range would have sums that depend on where it is cut."""
+    found = {axis: rows_are_channels(TensorSpec("w", (8, 4, 2), "float32", 256, "", axis)) for axis in (0, 1, 2, -3)}
+    assert found == {0: True, 1: False, 2: False, -3: True}
+    assert rows_are_channels(TensorSpec("w", (8,), "float32", 32))
 
 
 def test_workers_read_from_a_url_what_they_need_and_no_more(cluster, model, local):

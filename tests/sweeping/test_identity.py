@@ -44,6 +44,12 @@ def test_pieces_do_not_change_it(monkeypatch, step):
         assert fingerprint(view) == plain(view)
 
 
+def test_the_axis_of_the_channels_belongs_to_it():
+    """The worst channel of a matrix is another one where its channels are columns."""
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert fingerprint(x, 1) != fingerprint(x) == fingerprint(x, 0)
+
+
 def test_type_and_shape_belong_to_it():
     x = np.zeros((2, 6), np.float32)
     arrays = [x, x.reshape(6, 2), x.ravel(), x.view(np.int32), x.view(ml_dtypes.bfloat16), x.astype(ml_dtypes.bfloat16)]

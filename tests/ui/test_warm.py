@@ -16,7 +16,7 @@ SCRIPT = """
 import numpy as np
 from quantlab.core import kernels
 from quantlab.ui import warm
-warm.run_kernels = lambda: kernels.errors.sum_of_squares(np.ones((1, 4), np.float32))
+warm.run_kernels = lambda: kernels.totals.count_zeros(np.ones(4, np.float32))
 warm.compile_elsewhere = lambda: None
 warm.warm_up()
 """
@@ -44,7 +44,9 @@ def test_a_damaged_cache_is_thrown_away_and_rebuilt(tmp_path):
 
 def test_warming_up_runs_the_kernels():
     warm.warm_up()
-    assert all(kernel.signatures for kernel in (kernels.codes.encode, kernels.codes.decode, kernels.errors.error_sums))
+    assert all(
+        kernel.signatures for kernel in (kernels.codes.encode, kernels.codes.decode, kernels.totals.all_error_sums)
+    )
 
 
 def test_an_empty_cache_is_filled_by_another_process(monkeypatch):

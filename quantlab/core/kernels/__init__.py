@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         packing,
         ranges,
         sides,
+        totals,
         trials,
         widen,
     )
@@ -50,6 +51,7 @@ __all__ = [
     "packing",
     "ranges",
     "sides",
+    "totals",
     "trials",
     "widen",
 ]

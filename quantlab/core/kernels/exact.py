@@ -8,8 +8,9 @@ from .changes import follow_all
 from .codes import group
 from .compiling import fast, inlined, jit
 from .errors import projection, squared_error
-from .fitting import FLOAT32_MAX, bounds
+from .fitting import bounds
 from .order import extent
+from .records import FLOAT32_MAX
 from .sides import best_storable, least_of
 
 FLOAT32_EPSILON = float(np.finfo(np.float32).eps)

@@ -69,3 +69,15 @@ class Plan(NamedTuple):
     ways: np.ndarray  # float64 [directions, 3]: what a share takes off, as `list_ranges` takes it
     shares: np.ndarray  # float64 [n], those of every direction from none to the most
     slices: np.ndarray  # int64 [directions, 3]: the round that each belongs to, and which shares are its own
+
+
+class Place(NamedTuple):
+    """Where a piece begins among the output channels: each has `run` values, then comes the next, or the first again.
+
+    left : values until the first change of channel. slot : the sum that the first channel has, of `slots` sums.
+    """
+
+    left: np.uint64
+    slot: np.uint64
+    run: np.uint64
+    slots: np.uint64

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...core.arrays import check_array
+from ...core.arrays import as_float32
 from ...core.config import QuantConfig
 from ...core.metrics import ErrorReport, measure
 from ...core.slices import measure_parts, measure_slices
@@ -78,14 +78,14 @@ class Layout:
     note: str = ""
     rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
 
-    def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray) -> ErrorReport:
+    def measured(self, export: Checkpoint, tensor: Outgoing, x: np.ndarray, channel_axis: int = 0) -> ErrorReport:
         """What the values that the other program computes from an export are off from the original x."""
         if self.read_parts is not None:
-            return measure_parts(check_array(x).reshape(-1), self.read_parts(export, tensor))
+            return measure_parts(x, self.read_parts(export, tensor), channel_axis)
         found = self.read(export, tensor)
         if isinstance(found, QuantizedTensor):
-            return measure_slices(x, found, self.decoded)
-        return measure(x, found)
+            return measure_slices(x, found, self.decoded, channel_axis=channel_axis)
+        return measure(as_float32(x), found, channel_axis)
 
     def read(self, export: Checkpoint, tensor: Outgoing) -> np.ndarray | QuantizedTensor:
         """A tensor of an export that was opened again: its codes and scales; its values where these are stored."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...core import pool
 from ...core.arrays import as_values
+from ...core.channels import Channels
 from ...core.config import QuantConfig
 from ...core.metrics import PieceSums, group_sums
 from ...errors import Cancelled, CheckpointError, ClusterError, QuantlabError
@@ -104,7 +105,7 @@ def _whole(
 
     def look(name: str, raw: Any) -> list[QuantConfig]:
         if task.with_digest:
-            digests.append(fingerprint(raw))
+            digests.append(fingerprint(raw, checkpoint.spec(name).channel_axis))
         return configs
 
     ((_, rows),) = stream(SweepRequest(checkpoint, configs, [task.tensor], threads, None, cancel, look))
@@ -120,12 +121,13 @@ def _range(checkpoint: Checkpoint, tensor: str, rows: tuple[int, int], configs: 
         raise
     except QuantlabError:
         return Result(sums=[None] * len(layouts))
-    return Result(sums=[_sums(granularity.to_groups(x), together) for granularity, together in layouts])
+    return Result(sums=[_sums(x, together) for _, together in layouts])
 
 
-def _sums(groups: Any, configs: Sequence[QuantConfig]) -> PieceSums | None:
+def _sums(x: Any, configs: Sequence[QuantConfig]) -> PieceSums | None:
+    granularity = configs[0].granularity
     try:
-        return group_sums(groups, configs)
+        return group_sums(granularity.to_groups(x), configs, Channels.of(x.shape, 0, granularity))
     except Cancelled:
         raise
     except QuantlabError:

@@ -9,7 +9,7 @@ from ...core.config import QuantConfig
 from ...core.granularity import row_step
 from ...core.metrics import ErrorReport, PieceSums, joined, outcomes
 from ...errors import ClusterError, QuantlabError
-from ...formats import Checkpoint
+from ...formats import Checkpoint, TensorSpec
 from ...wording import shown
 from ..sweep import Row, SweepRequest, by_granularity, figures, labels
 from .task import Place, Result, Task
@@ -28,6 +28,11 @@ def row_ranges(shape: tuple[int, ...], values: int) -> list[tuple[int, int]]:
     return [(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
+def rows_are_channels(spec: TensorSpec) -> bool:
+    """Whether a range of rows has whole output channels: sums of parts of them would depend on where it is cut."""
+    return len(spec.shape) < 2 or spec.channel_axis % len(spec.shape) == 0
+
+
 class TensorWork:
     """One tensor: its tasks, and the rows that come of them.
 
@@ -40,7 +45,7 @@ class TensorWork:
         spec = source.spec(name)
         self.name, self.shape, self.nbytes, self.configs = name, spec.shape, spec.nbytes, list(configs)
         split = [config for config in configs if config.granularity.by_rows(spec.shape)]
-        if spec.size <= range_values or not split or not source.reads_rows(name):
+        if spec.size <= range_values or not split or not source.reads_rows(name) or not rows_are_channels(spec):
             split = []
         self._layouts = list(by_granularity(split))
         self._ranges = row_ranges(spec.shape, range_values) if split else []

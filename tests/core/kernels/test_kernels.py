@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from quantlab.core import kernels
+from quantlab.core.channels import Channels
 from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, SUMS, IntegerFormat, fit_ranges, total_error_sums
 from quantlab.core.granularity import Groups
-from quantlab.core.kernels.records import Fitted, Plan
+from quantlab.core.kernels.records import Fitted, Place, Plan
 from quantlab.core.packing import pack_part, unpack_part
 from quantlab.core.search import narrowed
 from tests.core import reference
@@ -69,7 +70,6 @@ PARTS = {
     "difference",
     "plus_product",
     "add_differences",
-    "count_ones",
     "group",
     "spacing",
     "beats",
@@ -77,12 +77,22 @@ PARTS = {
     "fit_all",
     "grid_of",
     "storage_of",
-    "group_difference_sums",
+    "decode_centered",
+    "add_tile",
+    "add_flags",
+    "add_squares",
+    "add_powers",
+    "power_of",
+    "moved",
+    "zeros_of",
+    "zeroed_of",
     "best_edge",
     "best_right_edge",
     "least_divergences",
     "histogram_of",
     "best_windows",
+    "window_cost",  # which says where to look: what Entropy promises is held in test_core_numbers.py
+    "doubtful_windows",
     # Parts of `search_ranges`, held to what MSE promises in test_search.py
     "power_above",
     "scale_values",
@@ -122,6 +132,7 @@ PARTS = {
     "least_of",
     "least_error",
     "most_scale",
+    "try_scale",
     "settle",
     "first_guess",
     "code_at",
@@ -143,6 +154,11 @@ PARTS = {
 # Held to gguf-py in test_ggml.py, which is the better twin.
 GGML = {"first_extreme", "inverse", "encode_extreme", "encode_ranged", "encode_magnitude"}
 NAMED_OTHERWISE = {
+    "group_errors": "squared_error",
+    "squared_distance": "difference_sums",
+    "group_distances": "difference_sums",
+    "channel_powers": "channel_sums",
+    "add_channels": "channel_sums",
     "all_error_sums": "error_sums",
     "total_error_sums": "error_sums",
     "small_group_sums": "error_sums",
@@ -275,43 +291,58 @@ def test_codes_and_values_are_those_of_the_formulas(mapping, kind, layout, bits)
 @each_mapping
 @each_kind
 @each_layout
-def test_error_sums_are_those_of_encoding_and_decoding(mapping, kind, layout):
-    (x, size), codes = matrix_of(kind, layout), Codes(mapping, 4)
-    # A range that leaves a part of the values out, so that some are clipped.
+def test_errors_of_groups_are_those_of_encoding_and_decoding(mapping, kind, layout):
+    (x, size), codes, grid = matrix_of(kind, layout), Codes(mapping, 4), MAPPINGS[mapping].grid(4)
     shrunk = fitted_matrix(np.ascontiguousarray(x * np.float32(0.7)), size, mapping, 4, "fp32")
-    sums = np.full((*shrunk.scale.shape, SUMS), np.nan)
-    kernels.errors.error_sums(x, size, shrunk, MAPPINGS[mapping].grid(4), sums)
+    errors = np.full(shrunk.scale.shape, np.nan)
+    kernels.errors.group_errors(x, size, shrunk, grid, errors)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
-            p = parameters(shrunk, r, j)
-            exact = reference.error_sums(group, p, codes)
-            sums_close(sums[r, j, :3], exact[:3], exact[:3], len(group))
-            assert sums[r, j, 3] == exact[3]
-            assert sums[r, j, 4] == exact[4]
-            # A float32 that comes out of a kernel is a Python float, which would make the next one compute in float64.
-            ends = np.float32(kernels.fitting.bounds(p.scale, float(p.zero_point), p.offset, MAPPINGS[mapping].grid(4)))
-            squared = kernels.errors.squared_error(group, shrunk.scale[r, j], shrunk.offset[r, j], *ends)
-            sums_close(squared, exact[0], exact[0], len(group))
+            exact = reference.squared_error(group, parameters(shrunk, r, j), codes)
+            sums_close(errors[r, j], exact, exact, len(group))
+
+
+# (first, run, channels) of values: one channel; columns; short and long runs in turns; a part of one, and of a few.
+CHANNELS = [(0, 1 << 20, 1), (5, 1, 7), (3, 9, 4), (100, 300, 3), (1000, 130, 600), (0, 1, 20_000)]
+each_channels = pytest.mark.parametrize("channels", CHANNELS, ids=str)
+
+
+def place_of_piece(first: int, run: int, channels: int, size: int) -> tuple[Place, slice]:
+    """Where a piece begins, as kernels take it, and which channels it has sums of."""
+    turns = first + size > run * channels
+    here = Channels(run, channels, turns)
+    place = here.place(first, size)
+    return place, slice(here.base(first), here.base(first) + int(place.slots))
 
 
 @each_mapping
 @each_kind
 @each_layout
-def test_total_error_sums_are_the_sum_over_all_groups(mapping, kind, layout):
-    (x, size), grid = matrix_of(kind, layout), MAPPINGS[mapping].grid(4)
+def test_total_error_sums_are_those_of_encoding_and_decoding(mapping, kind, layout):
+    (x, size), codes, grid = matrix_of(kind, layout), Codes(mapping, 4), MAPPINGS[mapping].grid(4)
+    # A range that leaves a part of the values out, so that some are clipped.
     shrunk = fitted_matrix(np.ascontiguousarray(x * np.float32(0.7)), size, mapping, 4, "fp32")
-    sums = np.empty((*shrunk.scale.shape, SUMS))
-    kernels.errors.error_sums(x, size, shrunk, grid, sums)
-    total = np.zeros(SUMS)
-    kernels.errors.total_error_sums(x, size, shrunk, grid, total)
+    decoded, exact = np.empty_like(x), []
+    for r, row in enumerate(reference.groups_of(x, size)):
+        for j, group in enumerate(row):
+            p = parameters(shrunk, r, j)
+            exact.append(reference.error_sums(group, p, codes))
+            decoded[r, j * size : (j + 1) * size] = reference.decode(reference.encode(group, p, codes), p)
+    expected, flat, became = reference.fold_sums(np.array(exact)), x.reshape(-1), decoded.reshape(-1)
+    squares, zeros = np.square(flat.astype(np.float64) - became), reference.count_zeros(flat)
+    products = np.abs(flat.astype(np.float64) * became).sum()
+    whole = [kernels.totals.total_error_sums]
     if size % 32 == 0 and x.shape[1] % size == 0 and size <= kernels.compiling.TILE:
-        again = np.zeros(SUMS)
-        kernels.errors.small_group_sums(x, size, shrunk, grid, again)
-        np.testing.assert_allclose(again, total, rtol=1e-12)
-    expected = sums.sum(axis=(0, 1))
-    sums_close(total[:3], expected[:3], expected[:3], x.size)
-    assert total[3] == sums[..., 3].max()
-    assert total[4] == expected[4]
+        whole.append(kernels.totals.small_group_sums)
+    for kernel, channels in itertools.product(whole, CHANNELS):
+        place, at = place_of_piece(*channels, x.size)
+        total, sums = np.zeros(SUMS), np.zeros(int(place.slots))
+        kernel(x, size, shrunk, grid, zeros, place, total, sums)
+        sums_close(total[:3], expected[:3], expected[:3], x.size)
+        assert total[[3, 4, 6]].tolist() == expected[[3, 4, 6]].tolist()
+        sums_close(total[5], expected[5], products, x.size)
+        by_channel = reference.channel_sums(squares, *channels)[at]
+        sums_close(sums, by_channel, by_channel, x.size)
 
 
 @each_kind
@@ -324,13 +355,15 @@ def test_several_codecs_at_once_are_each_of_them_alone(kind, layout):
     ]
     ends = Groups(x, size).extents
     together = fit_ranges(codecs, *ends)
-    sums = total_error_sums(codecs, x, size, together)
+    place, _ = place_of_piece(0, x.shape[1], x.shape[0], x.size)
+    totals, channels = total_error_sums(codecs, x, size, together, place)
     for k, codec in enumerate(codecs):
         alone = codec.fit_range(*ends)
         assert all(np.array_equal(a, b[k]) for a, b in zip(alone, together, strict=True))
-        total = np.zeros(SUMS)
-        kernels.errors.total_error_sums(x, size, alone, codec.grid, total)
-        assert np.array_equal(sums[k], total)
+        one = Fitted(*(values[None] for values in alone))
+        total, sums = total_error_sums([codec], x, size, one, place)
+        assert np.array_equal(totals[k], total[0])
+        assert np.array_equal(channels[k], sums[0])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -353,47 +386,46 @@ def test_transpose(shape):
 
 
 @each_kind
-def test_difference_sums(kind):
-    x = kinds(5000)[kind]
-    decoded = np.float32(0.9) * np.roll(x, 1)
-    sums = np.full(SUMS, np.nan)
-    kernels.errors.difference_sums(x, decoded, sums)
-    exact = reference.difference_sums(x, decoded)
-    sums_close(sums[:3], exact[:3], exact[:3], x.size)
-    assert sums[3] == exact[3]
+@each_channels
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_difference_sums(kind, channels, dtype):
+    x = kinds(5000)[kind].astype(dtype)
+    decoded = (np.float32(0.9) * np.roll(x, 1)).astype(dtype)
+    decoded[::7] = 0
+    place, at = place_of_piece(*channels, x.size)
+    total, sums, powers = np.zeros(SUMS), np.zeros(int(place.slots)), np.zeros(int(place.slots))
+    kernels.totals.difference_sums(x, decoded, place, total, sums)
+    kernels.totals.channel_powers(x, place, powers)
+    exact, wide = reference.difference_sums(x, decoded), x.astype(np.float64)
+    sums_close(total[:3], exact[:3], exact[:3], x.size)
+    assert total[[3, 4, 6]].tolist() == exact[[3, 4, 6]].tolist()
+    sums_close(total[5], exact[5], np.abs(wide * decoded).sum(), x.size)
+    for found, squares in ((sums, np.square(wide - decoded)), (powers, np.square(wide))):
+        expected = reference.channel_sums(squares, *channels)[at]
+        sums_close(found, expected, expected, x.size)
 
 
 @each_layout
-def test_difference_sums_of_groups_are_those_of_each(layout):
+def test_distances_of_groups_are_those_of_each(layout):
     x, size = matrix_of("gaussian", layout)
-    sums, expected = np.full((*Groups(x, size).shape, 4), np.nan), np.empty(4)
-    kernels.errors.group_difference_sums(x, -x, size, sums)
+    errors = np.full(Groups(x, size).shape, np.nan)
+    kernels.errors.group_distances(x, -x, size, errors)
     for r, row in enumerate(reference.groups_of(x, size)):
         for j, group in enumerate(row):
-            kernels.errors.difference_sums(group, -group, expected)
-            np.testing.assert_array_equal(sums[r, j], expected)
-
-
-def test_sums_of_groups_are_folded_into_those_of_all():
-    sums = np.random.default_rng(4).random((3, 70, SUMS))
-    total = np.zeros(SUMS)
-    kernels.errors.fold_sums(sums, total)
-    exact = reference.fold_sums(sums.reshape(-1, SUMS))
-    sums_close(total, exact, exact, sums[..., 0].size)
-    assert total[3] == exact[3]
+            exact = reference.difference_sums(group, -group)[0]
+            sums_close(errors[r, j], exact, exact, len(group))
 
 
 def test_the_largest_error_may_exceed_float32():
-    x, sums = np.float32([3e38, 1]), np.empty(4)
-    kernels.errors.difference_sums(x, -x, sums)
+    x, sums = np.float32([3e38, 1]), np.zeros(SUMS)
+    kernels.totals.difference_sums(x, -x, place_of_piece(0, 2, 1, 2)[0], sums, np.zeros(1))
     assert sums[3] == 2 * float(x[0])
 
 
 @each_kind
-def test_sum_of_squares(kind):
+def test_count_zeros(kind):
     x = kinds(5000)[kind]
-    exact = reference.sum_of_squares(x)
-    sums_close(kernels.errors.sum_of_squares(x.reshape(5, 1000)), exact, exact, x.size)
+    assert kernels.totals.count_zeros(x) == reference.count_zeros(x)
 
 
 RANGES = np.r_[-1e-3:-2:9j, -5, -2.5], np.r_[1e-3:3:9j, 1, 0.5]  # some clip a Gaussian, some do not
@@ -688,6 +720,18 @@ def test_histograms_count_every_value_once(kind, layout, magnitude):
             expected = reference.histogram(group, lo[r, j], hi[r, j], 64, magnitude)
             np.testing.assert_array_equal(counts[r, j], expected)
             assert counts[r, j].sum() == len(group)
+
+
+@pytest.mark.parametrize("lo, hi", [(0, 3), (-1, 2), (-3, 0), (-2, 2), (1, 2), (-2, -1), (0, 0)])
+@pytest.mark.parametrize("alone", [False, True], ids=["among others", "alone"])
+def test_the_bin_of_zero_is_levelled(lo, hi, alone):
+    counts = np.random.default_rng(0).integers(0, 1000, (2, 3, 64))
+    zero = reference.histogram(np.float32([0]), lo, hi, 64)
+    counts = counts * (not alone) + 10_000 * zero
+    found = counts.copy()
+    kernels.histograms.level_zero(np.full((2, 3), float(lo)), np.full((2, 3), float(hi)), found)
+    for r, j in np.ndindex(2, 3):
+        np.testing.assert_array_equal(found[r, j], reference.level_zero(counts[r, j], lo, hi))
 
 
 def test_histogram_agrees_with_numpy_away_from_the_edges():
