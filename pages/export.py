@@ -14,12 +14,13 @@ with widgets.boundary():
     rules = export_form.choose_channels(session, export_form.choose_rules(session))
     overview = st.container()
     with st.container(border=True):
-        format = export_form.choose_format()
+        format = export_form.choose_format(session)
         rules = export_form.choose_others(format) + rules
+        keep = export_form.choose_refused()
         target = export_form.choose_target(session, rules, format)
-        plan = export_views.plan(session, rules, format)
+        plan = export_views.plan(session, rules, format, keep)
         with overview:
-            export_views.preview(plan)
+            export_views.preview(session, plan, format)
         ready = not plan.refusals and not running
         if st.button("Write the file", type="primary", icon=":material/save_alt:", disabled=not ready):
             export_views.start(session, plan, format, target)

@@ -10,7 +10,7 @@ from ..errors import ConfigError, QuantlabError
 from ..formats import FORMATS, Checkpoint
 from ..formats.output.layout import Layout, refused
 from ..formats.output.outgoing import Outgoing
-from ..formats.safetensors.beside import companions
+from ..formats.safetensors.beside import companions, model_folder
 from ..formats.writing import check_held, export_nbytes
 from .recipe import Assignment, Item, Rule, assign
 
@@ -34,6 +34,15 @@ def assigned(source: Checkpoint, rules: Sequence[Rule], format: str, *, copy_ref
         remarks = layout.remarks(_outgoing([item for item in asked.taken if item.spec.name in names]), source)
         found = replace(found, remarks=tuple(remarks))
     return found.keeping_all() if keeps_all(source, format) else found
+
+
+def natural_format(source: Checkpoint) -> str:
+    """The format that a source is exported to unless another is chosen: that of the program which runs it."""
+    if source.format in FORMATS and FORMATS[source.format].writable and source.format not in ("npz", "safetensors"):
+        return source.format
+    if (folder := model_folder(source)) is not None and (folder / "config.json").is_file():
+        return "compressed-tensors"
+    return "safetensors" if source.format == "safetensors" else "npz"
 
 
 def bound(source: Checkpoint, format: str) -> Layout | None:

@@ -10,13 +10,18 @@ from quantlab.core.granularity import PerChannel
 from quantlab.errors import ConfigError
 from quantlab.formats import FORMATS
 from quantlab.shipping.recipe import COPY, SKIP, Rule
+from quantlab.shipping.rehearsal import natural_format
 from quantlab.sweeping.weights import DEFINITION, channel_axes
 from quantlab.ui import exports, sources, state, text
 from quantlab.ui.help import about
 
 WRITABLE = [name for name, kind in FORMATS.items() if kind.writable]
 WAYS = ("Download", "A folder on this computer")
+# What people type for the two outcomes that are no configuration.
+MEANT = {"copied": COPY, "copied unchanged": COPY, "as it is": COPY, "left out": SKIP, "skipped": SKIP, "none": SKIP}
 OTHERWISE = {SKIP: "left out", COPY: "copied unchanged"}
+_FORMAT_OF = "format-of"  # in the session: which file the format was chosen for
+REFUSED = "copy-refused"
 FIELD, NAME_FIELD = 340, 520  # pixels
 PATTERN_HELP = (
     f"Empty: the weights, which are {DEFINITION}. The others are small or sensitive, so they are taken only when you "
@@ -25,6 +30,10 @@ PATTERN_HELP = (
 OTHERS_HELP = (
     "Tensors that are not quantized, such as biases and norms. Without them the file holds the quantized ones alone; a "
     "program that runs the model needs them."
+)
+REFUSED_HELP = (
+    "A shape that is not cut into whole groups or blocks, or what the format or its program cannot hold: such tensors "
+    "go into the file as they are. Off: they are refused, and nothing is written."
 )
 FORMAT_HELP = (
     "**.npz** and **.safetensors** hold packed codes, scales and a manifest, enough to decode them with NumPy alone. "
@@ -80,9 +89,12 @@ def _outcome(key: str, label: str, rule: Rule, offered: Sequence[str]) -> Rule:
         width=FIELD, help=about("configuration"), placeholder="Choose, or type one such as int4-sym-g64-mse",
     )  # fmt: skip
     try:
-        return replace(Rule.parse((chosen or rule.word).strip()), pattern=rule.pattern)
+        word = (chosen or rule.word).strip()
+        return replace(Rule.parse(MEANT.get(word.lower(), word)), pattern=rule.pattern)
     except ConfigError as error:
-        st.error(f"{text.sentence(error)} Still used: {text.plain(rule.word)}.", icon=":material/block:")
+        ways = " Or copy, to keep them unchanged, or skip, to leave them out." if SKIP in offered else ""
+        still = _named(rule.word)
+        st.error(f"{text.sentence(error)}{ways} Still used: {text.plain(still)}.", icon=":material/block:")
         return rule
 
 
@@ -97,8 +109,12 @@ def _offered(session: state.Session) -> list[str]:
     return list(dict.fromkeys(map(str, [session.config, *session.compare, *PRESETS.values()])))
 
 
-def choose_format() -> str:
-    """The file format, by its name in the registry."""
+def choose_format(session: state.Session) -> str:
+    """The file format, by its name in the registry; for another file than before that of the program which runs it."""
+    before = st.session_state.get(_FORMAT_OF)
+    if before != session.key and (before is not None or "format" not in st.query_params):
+        st.session_state["format"] = natural_format(session.checkpoint)
+    st.session_state[_FORMAT_OF] = session.key
     return st.selectbox(
         "File format", WRITABLE, format_func=lambda name: FORMATS[name].label, key="format", bind="query-params",
         persist_state="session", help=FORMAT_HELP, width=NAME_FIELD, filter_mode=None,
@@ -123,14 +139,28 @@ def choose_others(format: str) -> list[Rule]:
     return [Rule("*", None, copy=True)] if copy else []
 
 
+def choose_refused() -> bool:
+    """Whether tensors that cannot be quantized as the rules say are copied; a button beside the refusal says so too."""
+    return st.toggle(
+        "Copy tensors that cannot be quantized so", key=REFUSED, bind="query-params", persist_state="session",
+        help=REFUSED_HELP,
+    )  # fmt: skip
+
+
+def copy_refused() -> None:
+    """Turn that on."""
+    st.session_state[REFUSED] = True
+
+
 def choose_target(session: state.Session, rules: Sequence[Rule], format: str) -> tuple[str, str | None]:
     """The file's name, and the folder to save it in; None for a download."""
     words = {rule.word for rule in rules if rule.config}
     what = words.pop() if len(words) == 1 else "mixed"
     suggested = exports.safe_name(f"{sources.stem(session.source)}-{what}{FORMATS[format].suffix}")
     is_folder = FORMATS[format].folder
-    ways = WAYS[1:] if is_folder else WAYS  # what is a folder cannot be downloaded as a file
-    way = st.segmented_control("Write to", ways, default=ways[0], required=True, key=f"to-{is_folder}")
+    ways = (f"{WAYS[0]} (.zip)", WAYS[1]) if is_folder else WAYS
+    # A model's folder is loaded from where it lies, and a download would have to be unpacked.
+    way = st.segmented_control("Write to", ways, default=ways[is_folder], required=True, key=f"to-{is_folder}")
     folder = None
     with st.container(horizontal=True):
         if way == WAYS[1]:

@@ -48,8 +48,9 @@ def file(result: Written) -> None:
     """The file: where it is, how large, and the way to it."""
     shipment = result.shipment
     with st.container(horizontal=True, vertical_alignment="center"):
+        ratio = f"the source has {text.size(result.source_nbytes)}, {result.source_nbytes / result.nbytes:.2f} ×"
         if result.download is None:
-            st.markdown(f"Saved as **{text.plain(shipment.path)}** · {text.size(result.nbytes)}")
+            st.markdown(f"Saved as **{text.plain(shipment.path)}** · {text.size(result.nbytes)}; {ratio}")
         elif exports.store().find(result.download) is None:
             st.info(
                 "This download is no longer kept: newer ones took its place. Write it again.", icon=":material/history:"
@@ -58,7 +59,8 @@ def file(result: Written) -> None:
             label = f"Download {text.size(result.nbytes)}"
             url = f"{exports.ROUTE}/{result.download}"
             st.link_button(label, url, type="primary", icon=":material/download:", help=DOWNLOAD_HELP)
-            st.markdown(text.plain(shipment.path.name))
+            name = f"{shipment.path.name}.zip" if shipment.path.is_dir() else shipment.path.name
+            st.markdown(f"{text.plain(name)}; {ratio}")
 
 
 def proof(result: Written) -> None:

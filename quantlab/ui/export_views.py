@@ -6,56 +6,95 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from quantlab.formats import Checkpoint
+from quantlab.errors import QuantlabError
+from quantlab.formats import FORMATS, Checkpoint
 from quantlab.shipping.recipe import Assignment, Item, Rule
-from quantlab.shipping.rehearsal import assigned, refusals
-from quantlab.ui import exports, jobs, state, text
+from quantlab.shipping.rehearsal import assigned, file_nbytes, refusals, source_nbytes
+from quantlab.ui import export_form, exports, jobs, state, text
 from quantlab.ui.cache import Key
 from quantlab.ui.help import about
 from quantlab.ui.sweep_job import Results, counted
 
 CARD = 130  # pixels
+FILE_HELP = "What is written, to the byte: headers and padding, everything copied, and what lies beside a model."
+SOURCE_HELP = "The files that the tensors come from, whole."
+RATIO_HELP = "Source by file. What is copied unchanged does not get smaller."
+TENSORS_HELP = "That are quantized, of those in the source."
 TABLE_HEIGHT = 38 + 35 * 10
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What would be written, and why the format cannot hold some of it."""
+    """What would be written, and why it cannot be.
+
+    Attributes
+    ----------
+    refusals : why the format cannot hold it, a sentence each.
+    copyable : of these the tensors whose copy would settle the matter.
+    file_nbytes, source_nbytes : of the file or folder to be, None where it is refused; and of the source.
+    """
 
     assignment: Assignment
     refusals: list[str]
+    copyable: tuple[Item, ...]
+    file_nbytes: int | None
+    source_nbytes: int
 
 
-def plan(session: state.Session, rules: Sequence[Rule], format: str) -> Plan:
-    """What the rules come to in a format. QuantlabError for rules that do not fit the file."""
-    return _plan(session.key, tuple(map(str, rules)), format, session.checkpoint)
+def plan(session: state.Session, rules: Sequence[Rule], format: str, keep: bool = False) -> Plan:
+    """What the rules come to in a format; `keep` copies what is refused. QuantlabError for rules that do not fit."""
+    return _plan(session.key, tuple(map(str, rules)), format, keep, session.checkpoint)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _plan(key: Key, rules: tuple[str, ...], format: str, _checkpoint: Checkpoint) -> Plan:
-    assignment = assigned(_checkpoint, [Rule.parse(rule) for rule in rules], format)
-    return Plan(assignment, refusals(_checkpoint, assignment, format))
+def _plan(key: Key, rules: tuple[str, ...], format: str, keep: bool, _checkpoint: Checkpoint) -> Plan:
+    parsed = [Rule.parse(rule) for rule in rules]
+    try:
+        assignment = assigned(_checkpoint, parsed, format, copy_refused=keep)
+        reasons = refusals(_checkpoint, assignment, format)
+    except QuantlabError:
+        # Of shapes only the first says that it does not fit; with copies in their place all of them are known.
+        if keep or not (assignment := assigned(_checkpoint, parsed, format, copy_refused=True)).refused:
+            raise
+        reasons = [item.reason for item in assignment.refused]
+    size = None if reasons else file_nbytes(_checkpoint, assignment, format)
+    copyable = () if keep or not reasons else _copyable(_checkpoint, parsed, format)
+    return Plan(assignment, reasons, copyable, size, source_nbytes(_checkpoint, format))
 
 
-def preview(found: Plan) -> None:
+def _copyable(checkpoint: Checkpoint, rules: list[Rule], format: str) -> tuple[Item, ...]:
+    """What would be copied in place of what is refused; nothing if that would not do."""
+    try:
+        return assigned(checkpoint, rules, format, copy_refused=True).refused
+    except QuantlabError:
+        return ()
+
+
+def preview(session: state.Session, found: Plan, format: str) -> None:
     """What would be written: the whole in cards, every tensor in a table, and what is left out."""
     assignment = found.assignment
     total = len(assignment.taken) + len(assignment.copied) + len(assignment.left)
+    kind = "Folder" if FORMATS[format].folder else "File"
     with st.container(horizontal=True, gap="small"):
-        for label, value, term in (
-            ("Tensors", f"{len(assignment.taken):,} of {total:,}", None),
-            ("Source", text.size(assignment.source_nbytes), None),
-            ("Packed", text.size(assignment.nbytes), None),
-            ("Bits per weight", f"{assignment.bits_per_weight:.3f}", "bits_per_weight"),
-            ("Compression", f"{assignment.compression_ratio:.2f} ×", "compression_ratio"),
+        for label, value, help in (
+            (kind, "-" if found.file_nbytes is None else text.size(found.file_nbytes), FILE_HELP),
+            ("Source", text.size(found.source_nbytes), SOURCE_HELP),
+            ("Ratio", "-" if not found.file_nbytes else f"{found.source_nbytes / found.file_nbytes:.2f} ×", RATIO_HELP),
+            ("Tensors", f"{len(assignment.taken):,} of {total:,}", TENSORS_HELP),
+            ("Bits per weight", f"{assignment.bits_per_weight:.3f}", about("bits_per_weight")),
         ):
-            st.metric(label, value, width=CARD, help=term and about(term))
-    with st.expander(f"{counted(len(assignment.taken), 'tensor')} quantized", icon=":material/table_rows:"):
+            st.metric(label, value, width=CARD, help=help)
+    promised(session, assignment)
+    for remark in assignment.remarks:
+        st.caption(f":material/info: {text.sentence(remark)}")
+    sizes = f"{text.size(assignment.source_nbytes)} in {text.size(assignment.nbytes)}"
+    label = f"{counted(len(assignment.taken), 'tensor')} quantized, {sizes}: {assignment.compression_ratio:.2f} ×"
+    with st.expander(label, icon=":material/table_rows:"):
         _planned(assignment.taken)
     if assignment.copied:
         label = f"{counted(len(assignment.copied), 'tensor')} copied unchanged, {text.size(assignment.copied_nbytes)}"
         with st.expander(label, icon=":material/content_copy:"):
-            if any(item.reason for item in assignment.copied):
+            if any(item.reason and not item.refused for item in assignment.copied):
                 st.caption("An ONNX model is written again as a whole: what is left out here is copied all the same.")
             _others(assignment.copied)
     if assignment.left:
@@ -64,8 +103,39 @@ def preview(found: Plan) -> None:
         with st.expander(label, icon=":material/block:"):
             _others(assignment.left)
     if found.refusals:
-        more = f" The same goes for {len(found.refusals) - 1:,} more." if len(found.refusals) > 1 else ""
-        st.error(text.sentence(found.refusals[0]) + more, icon=":material/block:")
+        _refused(found)
+
+
+def _refused(found: Plan) -> None:
+    """Why nothing can be written so, and the ways out."""
+    more = f" The same goes for {len(found.refusals) - 1:,} more." if len(found.refusals) > 1 else ""
+    st.error(text.sentence(found.refusals[0]) + more, icon=":material/block:")
+    if found.copyable:
+        these = "this tensor" if len(found.copyable) == 1 else f"these {len(found.copyable):,} tensors"
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button(f"Copy {these} unchanged", icon=":material/content_copy:", on_click=export_form.copy_refused)
+            with st.popover("Which", type="tertiary"):
+                _others(found.copyable)
+
+
+def promised(session: state.Session, assignment: Assignment) -> None:
+    """What the visitor's last sweep measured of the tensors as they are to be quantized."""
+    results = swept(session)
+    if results is None:
+        return
+    rows = results.frame[["tensor", "config", "sqnr_db"]].dropna()
+    asked = pd.DataFrame(
+        [(item.spec.name, str(item.config)) for item in assignment.taken], columns=["tensor", "config"]
+    )
+    known = asked.merge(rows, on=["tensor", "config"])
+    if known.empty:
+        return
+    name, least = known.sort_values("sqnr_db")[["tensor", "sqnr_db"]].iloc[0]
+    of = "" if len(known) == len(asked) else f" of {len(known):,} of the {len(asked):,} tensors"
+    st.caption(
+        f":material/monitoring: Your sweep{of}: median SQNR {known['sqnr_db'].median():.1f} dB, worst "
+        f"{least:.1f} dB ({text.plain(name)})."
+    )
 
 
 def _planned(items: Sequence[Item]) -> None:

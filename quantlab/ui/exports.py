@@ -23,6 +23,7 @@ from quantlab.errors import Cancelled, ExportError
 from quantlab.formats import FORMATS, Checkpoint
 from quantlab.formats.output.orphans import Claim, machine, sweep_folders, sweep_parts
 from quantlab.shipping.recipe import Assignment
+from quantlab.shipping.rehearsal import source_nbytes
 from quantlab.shipping.shipping import Shipment, same_figures, ship
 from quantlab.ui import jobs, sources
 from quantlab.ui.cache import Key
@@ -41,8 +42,9 @@ _UNSAFE, _RUNS = re.compile(r"[^A-Za-z0-9._-]"), re.compile(r"-{2,}")
 class Written:
     """What an export's job results in: the file, of which source, and what the sweep said of it.
 
-    `swept` is true where the figures to compare with are those of a sweep that the visitor has run; `download` is the
-    file's id, None if it was saved to a folder. `snippet` is Python that reads it back.
+    `nbytes` and `source_nbytes` are those of whole files. `swept` is true where the figures to compare with are those
+    of a sweep that the visitor has run; `download` is the file's id, None if it was saved to a folder. `snippet` is
+    Python that reads it back.
     """
 
     key: Key
@@ -51,6 +53,7 @@ class Written:
     equal: np.ndarray
     swept: bool
     nbytes: int
+    source_nbytes: int
     download: str | None
     snippet: str
 
@@ -74,7 +77,7 @@ class Store:
         """Offer a file that is whole, and make room for it."""
         with self._lock:
             self._files[download] = path
-            sizes = {old: path.stat().st_size for old, path in self._files.items() if path.is_file()}
+            sizes = {old: size_of(path) for old, path in self._files.items() if path.exists()}
             while len(self._files) > 1 and (len(self._files) > self._kept or sum(sizes.values()) > self._budget):
                 oldest = next(iter(self._files))
                 sizes.pop(oldest, None)
@@ -83,7 +86,7 @@ class Store:
     def find(self, download: str) -> Path | None:
         """The file of an id; None for one that is unknown or no longer kept. An id is only ever looked up."""
         path = self._files.get(download)
-        return path if path is not None and path.is_file() else None
+        return path if path is not None and path.exists() else None
 
     def drop(self, download: str) -> None:
         """Forget an id, and remove what was written for it."""
@@ -94,6 +97,12 @@ class Store:
         self._files.pop(download, None)
         # Somebody who is downloading it keeps their open file to the end.
         shutil.rmtree(self.folder / download, ignore_errors=True)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 @st.cache_resource(show_spinner=False)
@@ -177,7 +186,7 @@ def start(
             raise
         if download:
             store().add(download, path)
-        return written(key, shipment, swept, download)
+        return written(key, shipment, swept, download, source_nbytes(checkpoint, format))
 
     return jobs.start("export", label, work)
 
@@ -190,7 +199,9 @@ def discard(download: str | None, path: Path, error: BaseException) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def written(key: Key, shipment: Shipment, swept: pd.DataFrame | None, download: str | None) -> Written:
+def written(
+    key: Key, shipment: Shipment, swept: pd.DataFrame | None, download: str | None, source_nbytes: int
+) -> Written:
     """The result of a job, with the rows of an earlier sweep in place of those measured on the way."""
     expected, known = shipment.expected, False
     if swept is not None and not shipment.note:  # other values than the sweep's, and said to be so
@@ -198,7 +209,8 @@ def written(key: Key, shipment: Shipment, swept: pd.DataFrame | None, download: 
         known = len(rows) == len(expected) and bool(rows["nbytes"].notna().all())
         expected = rows[expected.columns] if known else expected
     equal = same_figures(expected, shipment.found)
-    return Written(key, shipment, expected, equal, known, shipment.file_nbytes, download, snippet(shipment, download))
+    size, code = shipment.file_nbytes, snippet(shipment, download)
+    return Written(key, shipment, expected, equal, known, size, source_nbytes, download, code)
 
 
 def snippet(shipment: Shipment, download: str | None) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from quantlab.ui import exports
 from quantlab.ui.state import PAGES
+from quantlab.ui.zipping import zipped
 
 HEADERS = {
     # Streamlit compresses every response that has no encoding yet: half a gigabyte of codes, for a percent.
@@ -40,12 +41,19 @@ async def page(request: Request) -> Response:
 
 
 async def download(request: Request) -> Response:
-    """An exported file, in pieces from the disk. The id is looked up and never part of a path."""
+    """An exported file, in pieces from the disk; a folder as an archive.
+
+    The id is looked up and never part of a path.
+    """
     path = exports.store().find(request.path_params["id"])
     try:
         status = os.stat(path) if path else None
     except FileNotFoundError:  # removed since: there are newer ones
         status = None
+    if path is not None and path.is_dir():
+        named = {"Content-Disposition": f'attachment; filename="{path.name}.zip"'}
+        pieces = zipped(path) if request.method == "GET" else []
+        return StreamingResponse(pieces, media_type="application/zip", headers=HEADERS | named)
     if path is None or status is None:
         return PlainTextResponse("This file is no longer kept. Export it again.", 404)
     return FileResponse(

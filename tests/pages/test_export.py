@@ -1,5 +1,6 @@
 """The Export page: which tensor gets what, the file, the proof, and every way an export can end."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from quantlab.core.config import QuantConfig
+from quantlab.core.tensor import quantize
 from quantlab.errors import ExportError
-from quantlab.formats import FORMATS, load_packed, open_checkpoint
+from quantlab.formats import FORMATS, export, load_packed, open_checkpoint
 from quantlab.shipping import shipping
 from quantlab.sweeping.sweep import sweep
-from quantlab.ui import export_form, exports, jobs
+from quantlab.ui import export_form, exports, jobs, text
 from tests.pages.app import job_of, page, said
 
 SLUG = "int4-sym-g32-mse"
@@ -129,9 +131,74 @@ def test_the_other_tensors_can_be_copied(model):
     at = opened(model)
     field(at, "Copy the other tensors unchanged").set_value(True).run()
     assert [expander.label for expander in at.expander][:2] == [
-        "3 tensors quantized",
+        "3 tensors quantized, 10.5 kB in 1.98 kB: 5.29 ×",
         "2 tensors copied unchanged, 200 B",
     ]
+
+
+def test_the_headline_is_the_whole_file_and_comes_true(model, tmp_path):
+    at = opened(model, config="int4-sym-g32-minmax", format=FORMATS["safetensors"].label)
+    field(at, "Copy the other tensors unchanged").set_value(True).run()
+    before = cards(at)
+    source = os.path.getsize(model)
+    assert before["Source"] == text.size(source)
+    button(at, "Write the file").click().run()
+    assert job_of(at, "export").finished.wait(60)
+    at.run()
+    result = job_of(at, "export").result
+    assert before["File"] == text.size(result.nbytes) and result.source_nbytes == source
+    assert before["Ratio"] == f"{source / result.nbytes:.2f} ×"
+    assert f"the source has {text.size(source)}, {source / result.nbytes:.2f} ×" in said(at)
+
+
+def test_what_cannot_be_quantized_so_is_copied_at_one_click(model):
+    at = opened(model, config="q8_0", take="*", format=FORMATS["safetensors"].label)
+    assert cards(at)["File"] == "-" and button(at, "Write the file").disabled
+    button(at, "Copy this tensor unchanged").click().run()
+    assert not at.exception
+    assert cards(at)["Tensors"] == "3 of 5" and cards(at)["File"] != "-"
+    whys = [why for frame in at.dataframe if "Why" in frame.value for why in frame.value["Why"]]
+    assert any("cannot be cut into blocks of 32" in why for why in whys)
+    assert not button(at, "Write the file").disabled
+
+
+@pytest.mark.parametrize(("typed", "means"), [("copied", "copy"), ("Left out", "skip"), ("skip", "skip")])
+def test_outcomes_can_be_typed_as_they_are_called(typed, means, model, monkeypatch):
+    monkeypatch.setattr(export_form, "_offered", lambda session: [typed, "nonsense"])
+    at = opened(model, rule=["encoder.1*=fp16"])
+    field(at, "which get").set_value(typed).run()
+    assert not at.error
+    assert at.query_params["rule"] in (f"encoder.1*={means}", [f"encoder.1*={means}"])
+    field(at, "which get").set_value("nonsense").run()
+    assert "Or copy, to keep them unchanged, or skip, to leave them out." in said(at)
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("folder", "compressed-tensors"), ("a.gguf", "gguf"), ("a.onnx", "onnx"), ("a.npz", "npz")]
+)
+def test_the_format_follows_what_the_source_is(name, format, model, tmp_path):
+    path = tmp_path / name
+    q = {"fc.weight": quantize(np.ones((32, 64), np.float32), QuantConfig.parse("q8_0"))}
+    if name == "folder":
+        path.mkdir()
+        Path(model).rename(path / "model.safetensors")
+        (path / "config.json").write_text("{}")
+    elif name == "a.npz":
+        np.savez(path, w=np.ones((32, 64), np.float32))
+    elif name == "a.gguf":
+        export(path, q, "gguf")
+    else:
+        export(
+            path,
+            {"fc.weight": quantize(np.ones((32, 64), np.float32), QuantConfig.parse("int8-sym-ch0-minmax"))},
+            "onnx",
+        )
+    at = page("export", file=str(path), config=SLUG)
+    assert field(at, "File format").value == format
+    if format != "onnx":  # whose only floats are scales
+        assert field(at, "Copy the other tensors unchanged").value == (format != "npz")
+    at = page("export", file=str(path), config=SLUG, format=FORMATS["safetensors"].label)
+    assert field(at, "File format").value == "safetensors"
 
 
 def test_a_shape_that_a_configuration_does_not_allow_is_answered(model):
@@ -164,6 +231,11 @@ def test_the_figures_are_compared_with_the_visitors_own_sweep(model):
     value = at.query_params["job"]
     job = jobs.get(value if isinstance(value, str) else value[0])
     assert job.finished.wait(60)
+    rows = job.result.frame.query("config == @SLUG")
+    least = rows.loc[rows["sqnr_db"].idxmin()]
+    predicted = f"median SQNR {rows['sqnr_db'].median():.1f} dB, worst {least['sqnr_db']:.1f} dB"
+    assert f"Your sweep: {predicted}" in said(opened(model, job=job.id))
+    assert "Your sweep" not in said(opened(model, job=job.id, config="fp16"))
     assert "those of your sweep" in said(written(model, job=job.id))
     assert "those that a sweep shows" in said(written(model, job=job.id, config="fp16"))
 

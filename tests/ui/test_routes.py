@@ -2,8 +2,10 @@
 
 import asyncio
 import gzip
+import io
 import os
 import tracemalloc
+import zipfile
 
 import pytest
 from starlette.applications import Starlette
@@ -77,6 +79,25 @@ def test_a_download_is_the_file_under_its_own_name(store):
     assert answer.headers["content-length"] == "5000"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_folder_is_an_archive_of_its_files(store):
+    download, folder = store.place("model-int4")
+    files = {"config.json": b"{}", "model.safetensors": os.urandom(3 * PIECE + 5), "inner/empty": b""}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    store.add(download, folder)
+    answer = get(f"/exports/{download}", keep=10 * PIECE)
+    assert answer.status == 200 and answer.headers["content-encoding"] == "identity"
+    assert answer.headers["content-disposition"] == 'attachment; filename="model-int4.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(f"model-int4/{name}") for name in files} == files
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+    assert get(f"/exports/{download}", method="HEAD").size == 0
+    store.drop(download)
+    assert get(f"/exports/{download}").status == 404
 
 
 def test_half_a_gigabyte_passes_in_pieces_and_uncompressed(store):
