@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.errors import QuantlabError
 from quantlab.formats import FORMATS, Checkpoint
 from quantlab.shipping.recipe import Assignment, Item, Rule
@@ -16,6 +17,7 @@ from quantlab.ui.help import about
 from quantlab.ui.sweep_job import Results, counted
 
 CARD = 130  # pixels
+OTHERS = ("q8_0", "q4_0", "int8-uni-g64-minmax", "int4-uni-g64-mse")  # that some formats ask for, and are no presets
 FILE_HELP = "What is written, to the byte: headers and padding, everything copied, and what lies beside a model."
 SOURCE_HELP = "The files that the tensors come from, whole."
 RATIO_HELP = "Source by file. What is copied unchanged does not get smaller."
@@ -103,19 +105,32 @@ def preview(session: state.Session, found: Plan, format: str) -> None:
         with st.expander(label, icon=":material/block:"):
             _others(assignment.left)
     if found.refusals:
-        _refused(found)
+        _refused(found, format)
 
 
-def _refused(found: Plan) -> None:
-    """Why nothing can be written so, and the ways out."""
-    more = f" The same goes for {len(found.refusals) - 1:,} more." if len(found.refusals) > 1 else ""
+def _refused(found: Plan, format: str) -> None:
+    """Why nothing can be written so, and the ways out: copies, or what the format does hold."""
+    more = f" {len(found.refusals) - 1:,} more cannot either." if len(found.refusals) > 1 else ""
     st.error(text.sentence(found.refusals[0]) + more, icon=":material/block:")
-    if found.copyable:
-        these = "this tensor" if len(found.copyable) == 1 else f"these {len(found.copyable):,} tensors"
-        with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if found.copyable:
+            these = "this tensor" if len(found.copyable) == 1 else f"these {len(found.copyable):,} tensors"
             st.button(f"Copy {these} unchanged", icon=":material/content_copy:", on_click=export_form.copy_refused)
             with st.popover("Which", type="tertiary"):
                 _others(found.copyable)
+            return
+        for config in _held(format, found.assignment.taken):
+            st.button(f"Use {config}", on_click=state.choose_config, args=(config,))
+
+
+def _held(format: str, items: Sequence[Item]) -> list[QuantConfig]:
+    """A few configurations that a format holds, where it holds none of what is chosen."""
+    known = FORMATS[format]
+    if not items or any(item.config and not known.why_not(item.spec.shape, item.config) for item in items):
+        return []
+    offered = [*PRESETS.values(), *(QuantConfig.parse(slug) for slug in OTHERS)]
+    fitting = [each for each in offered if not any(known.why_not(item.spec.shape, each) for item in items)]
+    return list(dict.fromkeys(each for each in fitting if each.dtype not in ("fp16", "bf16")))[:3]
 
 
 def promised(session: state.Session, assignment: Assignment) -> None:

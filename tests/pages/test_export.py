@@ -162,6 +162,15 @@ def test_what_cannot_be_quantized_so_is_copied_at_one_click(model):
     assert not button(at, "Write the file").disabled
 
 
+@pytest.mark.parametrize(("format", "offered"), [("gguf", "Use q8_0"), ("mlx", "Use int8-uni-g64-minmax")])
+def test_a_format_that_holds_nothing_so_offers_what_it_holds(format, offered, model):
+    at = opened(model, take="encoder*.weight", format=FORMATS[format].label)
+    assert button(at, "Write the file").disabled
+    button(at, offered).click().run()
+    assert not at.exception and not at.error
+    assert not button(at, "Write the file").disabled
+
+
 @pytest.mark.parametrize(("typed", "means"), [("copied", "copy"), ("Left out", "skip"), ("skip", "skip")])
 def test_outcomes_can_be_typed_as_they_are_called(typed, means, model, monkeypatch):
     monkeypatch.setattr(export_form, "_offered", lambda session: [typed, "nonsense"])
@@ -299,7 +308,7 @@ def test_a_format_that_cannot_hold_it_says_why_and_writes_nothing(model):
     at = opened(model)
     field(at, "File format").set_value(FORMATS["gguf"].label).run()
     assert f"Tensor '{HOSTILE}' as {SLUG} cannot be written to gguf: it holds ggml's own types" in said(at)
-    assert "The same goes for 2 more" in said(at)
+    assert "2 more cannot either" in said(at)
     assert button(at, "Write the file").disabled
 
 
