@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import ExportError
 from ..formats import FORMATS, Checkpoint, open_checkpoint
 from ..shipping.recipe import Assignment, Rule, assign
-from ..shipping.rehearsal import assigned, refusals
+from ..shipping.rehearsal import assigned, refusals, source_nbytes, whole_sizes
 from ..shipping.shipping import ship
 from .options import (
     DEFINITION_LINES,
@@ -85,11 +85,11 @@ def execute(args: argparse.Namespace, rules: Sequence[Rule]) -> None:
         if format:
             refuse_what_it_cannot_hold(checkpoint, format, assignment)
         if path is None or args.dry_run:
-            preview(assignment, args.json)
+            preview(assignment, args.json, whole_sizes(checkpoint, assignment, format) if format else None)
             return
         with Bar() as bar:
             shipment = ship(checkpoint, assignment, path, format, on_progress=bar)
-    report(shipment, args.json, args.snippet)
+        report(shipment, args.json, args.snippet, source_nbytes(checkpoint, format))
 
 
 def refuse_what_it_cannot_hold(checkpoint: Checkpoint, format: str, assignment: Assignment) -> None:

@@ -19,10 +19,11 @@ from .terminal import figure, note, show_table
 SHOWN_NAMES = 8
 
 
-def preview(assignment: Assignment, as_json: bool) -> None:
-    """Show which tensor would get what, and what it comes to."""
+def preview(assignment: Assignment, as_json: bool, whole: tuple[int, int] | None = None) -> None:
+    """Show which tensor would get what, and what it comes to; `whole`: bytes of the export to be, and of the source."""
     if as_json:
-        print(json_text({**sizes(assignment), "tensors": planned(assignment), **others(assignment)}))
+        files = {"file_nbytes": whole[0], "source_file_nbytes": whole[1]} if whole else {}
+        print(json_text({**files, **sizes(assignment), "tensors": planned(assignment), **others(assignment)}))
         return
     rows = [
         [
@@ -33,6 +34,8 @@ def preview(assignment: Assignment, as_json: bool) -> None:
     ]  # fmt: skip
     show_table(["tensor", "config", "type", "shape", "bytes", "packed", "ratio"], rows, "<<<<>>>")
     print(f"\n{summary(assignment)}; nothing was written")
+    if whole:
+        print(f"The export would have {_beside(*whole)}")
     tell_others(assignment)
 
 
@@ -50,12 +53,16 @@ def planned(assignment: Assignment) -> list[dict[str, Any]]:
     ]
 
 
-def report(shipment: Shipment, as_json: bool, with_snippet: bool) -> None:
-    """Show what was written, as it was read back. ExportError if that is not what was measured before."""
+def report(shipment: Shipment, as_json: bool, with_snippet: bool, source_nbytes: int) -> None:
+    """Show what was written, as it was read back, and the bytes of the source's files beside it.
+
+    Raises ExportError if it is not what was measured before.
+    """
     assignment, equal, snippet = shipment.assignment, shipment.equal, FORMATS[shipment.format].snippet
     code = snippet(shipment.path, shipment.path) if snippet and with_snippet else ""
     if as_json:
         content = {"file": str(shipment.path), "format": shipment.format, "file_nbytes": shipment.file_nbytes}
+        content["source_file_nbytes"] = source_nbytes
         content |= {**sizes(assignment), "equal_to_sweep": bool(equal.all()), "note": shipment.note}
         content |= {"snippet": code} if with_snippet else {}
         print(json_text({**content, "tensors": records(shipment.found), **others(assignment)}))
@@ -71,13 +78,16 @@ def report(shipment: Shipment, as_json: bool, with_snippet: bool) -> None:
         )
     if not as_json:
         figures = f"are the format's own, as {shipment.note}" if shipment.note else "are the sweep's"
-        print(
-            f"Wrote {shown(str(shipment.path))}, {size_text(shipment.file_nbytes)}. Read back and measured again: ",
-            end="",
-        )
+        whole = _beside(shipment.file_nbytes, source_nbytes)
+        print(f"Wrote {shown(str(shipment.path))}, {whole}. Read back and measured again: ", end="")
         print(f"the figures {figures}.")
         if code:
             print(f"\n{code}", end="")
+
+
+def _beside(nbytes: int, source: int) -> str:
+    """The size of an export, beside that of its source."""
+    return f"{size_text(nbytes)}, the source has {size_text(source)}: ratio {source / nbytes:.2f}"
 
 
 def records(found: pd.DataFrame) -> list[dict[str, Any]]:

@@ -93,6 +93,11 @@ def source_nbytes(source: Checkpoint, format: str) -> int:
     return sum(file.size for file in source.files) + sum(map(len, beside.values()))
 
 
+def whole_sizes(source: Checkpoint, assignment: Assignment, format: str) -> tuple[int, int]:
+    """Bytes of the export to be, and of the source's files."""
+    return file_nbytes(source, assignment, format), source_nbytes(source, format)
+
+
 def in_order(source: Checkpoint, assignment: Assignment, made: Mapping[str, Outgoing]) -> list[Outgoing]:
     """The tensors of an export as they come in the source, so that two files can be compared: `made`, and copies."""
     tensors = dict(made) | {item.spec.name: copied(source, item) for item in assignment.copied}

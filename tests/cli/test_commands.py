@@ -247,7 +247,9 @@ def test_a_dry_run_says_what_would_be_written_to_the_byte_and_writes_nothing(run
     planned = run(*call, "--dry-run").json
     assert not (tmp_path / "out.npz").exists()
     written = run(*call).json
-    for key in ("nbytes", "source_nbytes", "bits_per_weight", "compression_ratio", "left_out"):
+    assert planned["file_nbytes"] == (tmp_path / "out.npz").stat().st_size
+    assert planned["source_file_nbytes"] == written["source_file_nbytes"] == model.stat().st_size
+    for key in ("file_nbytes", "nbytes", "source_nbytes", "bits_per_weight", "compression_ratio", "left_out"):
         assert planned[key] == written[key]
     assert [(row["tensor"], row["config"], row["nbytes"]) for row in planned["tensors"]] == [
         (row["tensor"], row["config"], row["nbytes"]) for row in written["tensors"]
