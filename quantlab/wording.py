@@ -58,6 +58,15 @@ def size_text(count: int) -> str:
     return f"{count / 1000**power:.{1 if power < 6 else 2}{'f' if power < 6 else 'g'}} {' kMGTPE'[power]}B"
 
 
+def after_name(sentence: str, name: str) -> str:
+    """What a sentence says of a tensor, where the name stands before it already: without it and its file's in front.
+
+    >>> after_name("tensor 'fc1' of 'model.safetensors' holds 1 NaN", "fc1"), after_name("not for 'fc1'", "fc1")
+    ('holds 1 NaN', "not for 'fc1'")
+    """
+    return re.sub(rf"^tensor {re.escape(shown(name))} of .*? (?=holds|has|is)", "", sentence)
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things.
 

@@ -13,10 +13,10 @@ from ..late import pandas as pd
 from ..shipping.recipe import select
 from ..sweeping.sweep import shape_text
 from ..sweeping.tables import json_text, to_csv
-from ..wording import counted, size_text
+from ..wording import after_name, counted, size_text
 from .options import add_file, add_tensors, command, examples
 from .output import write_stdout
-from .terminal import Bar, figure, shortened, show_table
+from .terminal import Bar, figure, show_table
 
 FIGURES = ("minimum", "maximum", "mean", "std", "kurtosis", "zeros", "outliers")
 HEADERS = ["tensor", "type", "shape", "elements", "bytes"]
@@ -101,13 +101,18 @@ def figures(checkpoint: Checkpoint, spec: TensorSpec) -> dict[str, Any]:
     return {key: getattr(found, key) for key in FIGURES}
 
 
+def cut(note: str) -> str:
+    """A note in the table: what is wrong stands at its beginning."""
+    return note if len(note) <= NOTE_WIDTH else f"{note[: NOTE_WIDTH - 3]}..."
+
+
 def show(checkpoint: Checkpoint, rows: list[dict[str, Any]], stats: bool) -> None:
     """Print the table, and a line about the whole."""
     noted = any(row["note"] for row in rows)
     lines = [
         [row["tensor"], row["dtype"], shape_text(row["shape"]), f"{row['elements']:,}", f"{row['nbytes']:,}"]
         + [figure(row[key], ".4g") for key in FIGURES if stats]
-        + [shortened(row["note"], NOTE_WIDTH)] * noted
+        + [cut(after_name(row["note"], row["tensor"]))] * noted
         for row in rows
     ]
     headers = HEADERS + ["min", "max", *FIGURES[2:]] * stats + ["note"] * noted

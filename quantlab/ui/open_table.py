@@ -1,6 +1,5 @@
 """The table of a file's tensors on the Open page, what is odd among them, and where a click leads."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from quantlab.formats import Checkpoint
 from quantlab.ui import cache, jobs, state, text, widgets
 from quantlab.ui.help import about
 from quantlab.ui.opening import matching
-from quantlab.wording import counted, shown
+from quantlab.wording import after_name, counted
 
 CHARTED = 2000  # rows that still get a histogram, and figures written out: beyond, the table would be megabytes
 FIRST_LOOK = 0.4  # seconds that the page waits for figures: enough for a small file to be complete at once
@@ -124,8 +123,8 @@ def _say_odd(words: Mapping[str, str], figures: Figures) -> None:
 
 
 def _reason(name: str, sentence: str) -> str:
-    """Why a tensor has no figures, after its name: most sentences begin with it, and that of its file."""
-    rest = re.sub(rf"^tensor {re.escape(shown(name))} of .*? (?=holds|has|is)", "", sentence)
+    """Why a tensor has no figures, after its name."""
+    rest = after_name(sentence, name)
     return text.plain(rest) + "." if rest != sentence else f"has no figures: {text.sentence(sentence)}"
 
 

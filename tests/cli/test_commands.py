@@ -57,6 +57,13 @@ def test_info_measures_the_values_if_asked(run, model, library):
     assert "int64" in rows["steps"]["note"]
 
 
+def test_info_says_at_the_beginning_of_a_note_what_is_wrong(run, tmp_path):
+    name = "model.layers.12.a_name_that_leaves_no_room_for_more.weight"
+    np.savez(tmp_path / "a-file-whose-name-is-long-as-well.npz", **{name: np.float32([1, np.nan])})
+    ran = run("info", tmp_path / "a-file-whose-name-is-long-as-well.npz", "--stats")
+    assert "  holds 1 NaN and 0 infinite values of 2, the first at index (1,)" in ran.out
+
+
 def test_info_chooses_tensors_by_glob(run, model):
     rows = run("info", model, "--tensors", "fc*", "--json").json["tensors"]
     assert [row["tensor"] for row in rows] == ["fc1.weight", "fc2.weight", "fc1.bias"]
