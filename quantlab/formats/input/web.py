@@ -32,10 +32,8 @@ PATIENCE = 10.0  # seconds to connect, until an answer begins, and for every PIE
 PIECE = 1 << 16  # bytes
 PART = 8 << 20  # bytes per request of a large read: 0.1 s of a fast line, so that a request's latency is lost in it
 REDIRECTS = 3
-KEPT, IDLE = (
-    16,
-    3.0,
-)  # connections kept for the next request, for so many seconds: servers close them after five or more
+KEPT = 16  # connections kept for the next request
+IDLE = 3.0  # seconds for which they are: servers close them after five or more
 _PLAIN = "%/:@!$&'()*+,;=~-._"  # what a URL's path may hold as it is
 VERSION = ("ETag", "Last-Modified")  # headers that tell one version of a file from the next
 
