@@ -11,12 +11,13 @@ from ..errors import Cancelled, QuantlabError
 from ..formats import Checkpoint, TensorSpec, open_checkpoint
 from ..late import pandas as pd
 from ..shipping.recipe import select
+from ..shipping.rehearsal import limits
 from ..sweeping.sweep import shape_text
 from ..sweeping.tables import json_text, to_csv
 from ..wording import after_name, counted, size_text
 from .options import add_file, add_tensors, command, examples
 from .output import write_stdout
-from .terminal import Bar, figure, show_table
+from .terminal import Bar, figure, note, show_table
 
 FIGURES = ("minimum", "maximum", "mean", "std", "kurtosis", "zeros", "outliers")
 HEADERS = ["tensor", "type", "shape", "elements", "bytes"]
@@ -69,6 +70,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "file": checkpoint.title,
         "format": checkpoint.format,
         "file_nbytes": sum(file.size for file in checkpoint.files),
+        "limits": limits(checkpoint),
     }
 
 
@@ -122,3 +124,5 @@ def show(checkpoint: Checkpoint, rows: list[dict[str, Any]], stats: bool) -> Non
         f"\n{about['file']}: {about['format']}, {size_text(about['file_nbytes'])}, {counted(len(rows), 'tensor')} with "
         f"{counted(sum(row['elements'] for row in rows), 'value')} in {size_text(sum(row['nbytes'] for row in rows))}"
     )
+    if about["limits"]:
+        note(about["limits"])

@@ -113,6 +113,7 @@ FORMATS: dict[str, FileFormat] = {
             keeps=onnx_rewrite.rewrites,
             unfit=onnx_rewrite.unfit,
             remarks=onnx_rewrite.remarks,
+            limits=onnx_rewrite.limits,
             read_back=onnx_write.read_back,
             described=onnx_described.of_onnx,
             note="with fp16 scales, DequantizeLinear rounds values to float16",

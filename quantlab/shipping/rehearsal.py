@@ -45,6 +45,12 @@ def natural_format(source: Checkpoint) -> str:
     return "safetensors" if source.format == "safetensors" else "npz"
 
 
+def limits(source: Checkpoint) -> str:
+    """What an export in the source's own format cannot hold, whatever is chosen, in a sentence; "" where nothing."""
+    layout = FORMATS[natural_format(source)].layout
+    return layout.limits(source) if layout else ""
+
+
 def bound(source: Checkpoint, format: str) -> Layout | None:
     """A format's layout for tensors of a source; None for quantlab's own formats."""
     layout = FORMATS[format].layout

@@ -20,6 +20,7 @@ from quantlab.core.tensor import QuantizedTensor, quantize
 from quantlab.errors import Cancelled, CheckpointError, DTypeError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
 from quantlab.plots.levels import Levels, levels
+from quantlab.shipping.rehearsal import limits
 from quantlab.ui import jobs, sources
 from quantlab.ui.jobs import Job, Progress
 
@@ -201,3 +202,12 @@ def _describe(checkpoint: Checkpoint, name: str, cancel: Callable[[], bool]) -> 
         return f"{checkpoint.spec(name).dtype} is not a float type, so it is not quantized"
     except QuantlabError as error:
         return str(error)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def limits_of(key: Key, _checkpoint: Checkpoint) -> str:
+    """What an export in the file's own format cannot hold, in a sentence; "" where nothing, or where nobody can say."""
+    try:
+        return limits(_checkpoint)
+    except QuantlabError:
+        return ""

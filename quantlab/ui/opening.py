@@ -8,7 +8,7 @@ import streamlit as st
 
 from quantlab.errors import CheckpointError, QuantlabError
 from quantlab.samples import SAMPLE_DESCRIPTION, SAMPLE_NAME
-from quantlab.ui import jobs, sources, state, text
+from quantlab.ui import cache, jobs, sources, state, text
 from quantlab.wording import counted
 
 WAYS = ("Upload", "On this computer", "Sample")
@@ -41,6 +41,8 @@ def summary(session: state.Session) -> None:
     told, further = st.columns([4, 1], vertical_alignment="center")
     told.subheader(text.plain(session.title), anchor=False)
     told.caption(" · ".join(facts))
+    if limited := cache.limits_of(session.key, checkpoint):
+        st.caption(f":material/info: {text.sentence(limited)}")
     if session.chosen is not None and state.holds_weights(session.spec):
         with further.container(horizontal_alignment="right"):
             if st.button("Sweep this model", type="primary", icon=":material/grid_on:"):

@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 from quantlab.core.config import QuantConfig
 from quantlab.errors import LimitError
 from quantlab.sweeping.weights import DEFINITION, can_be_taken, weights_of, why_none
-from quantlab.ui import state, sweep_plan, text, widgets
+from quantlab.ui import cache, state, sweep_plan, text, widgets
 from quantlab.wording import counted
 
 LISTED = 2000  # names offered in a list; beyond, patterns and typed names still find the others
@@ -47,6 +47,8 @@ def _weights(place: Any, session: state.Session) -> list[str]:
     if found.names:
         left = f"; left alone: {found.told()}" if found.left else ""
         place.caption(f"{counted(len(found.names), 'weight')} of {text.plain(session.title)}{left}")
+        if limited := cache.limits_of(session.key, session.checkpoint):
+            place.caption(f":material/info: Exporting: {text.plain(limited)}.")
     else:
         why = text.sentence(why_none(session.checkpoint, found))
         place.warning(f"{why} Choose {SOME} to do so.", icon=":material/block:")

@@ -88,6 +88,20 @@ class Kept:
         return self._parts
 
 
+def opset_of(file: InputFile) -> int:
+    """The version of ONNX's own operators that a model imports, the last that it says; 0 if it imports none."""
+    wire = Wire(file)
+    found = [imported(wire, a, b) for key, a, b in wire.fields(0, file.size) if key == _OPSET]
+    return next((version for version in reversed(found) if version), 0)
+
+
+def imported(wire: Wire, first: int, end: int) -> int:
+    """The version that an entry of the imports says of ONNX's own operators; 0 if it speaks of others."""
+    said = {field: (a, b) for field, a, b in wire.fields(first, end)}
+    domain = wire.read(*said.get(_DOMAIN, (0, 0)), MAX_NAME, "a name")
+    return said.get(_VERSION, (0, 0))[0] if domain in (b"", b"ai.onnx") else 0
+
+
 class Outline:
     """A model without some of its weights.
 
@@ -134,9 +148,7 @@ class Outline:
     def _note(self, key: int, a: int, b: int) -> None:
         """A field of the model that stays."""
         if key == _OPSET:
-            said = {field: (first, end) for field, first, end in self._wire.fields(a, b)}
-            if self._text(*said.get(_DOMAIN, (0, 0))) in (b"", b"ai.onnx"):
-                self.opset = said.get(_VERSION, (0, 0))[0]
+            self.opset = imported(self._wire, a, b) or self.opset
         elif key == _FUNCTION:
             for inner, first, end in self._wire.fields(a, b):
                 if inner == _FUNCTION_NODE:

@@ -17,11 +17,12 @@ from ..input.files import InputFile, OnBytes
 from ..output.outgoing import Outgoing
 from . import write as onnxwrite
 from .companions import Companions
-from .outline import CONSTANTS_ARE_NO_INPUTS, Outline, Part, made
+from .outline import CONSTANTS_ARE_NO_INPUTS, Outline, Part, made, opset_of
 from .read import open_file
 from .tensor import KINDS
 from .write import FLOAT_TYPES, IR_VERSION, LARGEST, Piece, check_names, check_read, field, head, value_info
 
+NEWEST = 21  # the first opset whose DequantizeLinear takes groups, 4 and 16 bits
 # Types of scales and the wider types in which every one of their values is exact.
 _EXACT = {(10, 1), (10, 11), (1, 11)}
 
@@ -29,7 +30,7 @@ _EXACT = {(10, 1), (10, 11), (1, 11)}
 def needed_opset(config: QuantConfig) -> int:
     """The first opset whose DequantizeLinear decodes such a tensor."""
     if config.dtype != "int8" or isinstance(config.granularity, PerGroup):
-        return 21
+        return NEWEST
     if config.scale_dtype != "fp32":
         return 19
     return 13 if isinstance(config.granularity, PerChannel) else 10
@@ -160,7 +161,19 @@ def _too_old(opset: int, needed: int) -> str:
 def best_of(opset: int) -> str:
     """What models of an older opset can hold; "" where that is nothing, or everything."""
     instead = {10: "int8 per tensor", 13: "int8 per tensor or channel", 19: "int8 per tensor or channel"}
-    return instead.get(max((first for first in instead if first <= opset), default=0), "") if opset < 21 else ""
+    return instead.get(max((first for first in instead if first <= opset), default=0), "") if opset < NEWEST else ""
+
+
+def limits(source: Checkpoint) -> str:
+    """What a model cannot hold because of its age, in a sentence; "" for one that can hold all that is written here."""
+    opset = opset_of(source.files[0]) if rewrites(source) else NEWEST
+    if opset >= NEWEST:
+        return ""
+    held = f"{best_of(opset)} with fp32 scales" if best_of(opset) else "nothing"
+    return (
+        f"the model has opset {opset}, which holds {held} quantized: for groups, 4 and 16 bits convert it first, "
+        f"with onnx.version_converter.convert_version(model, {NEWEST})"
+    )
 
 
 def unfit(tensors: Sequence[Outgoing], source: Checkpoint | None) -> dict[str, str]:

@@ -49,6 +49,7 @@ class Layout:
     check : (all tensors, source) -> ExportError for what no single tensor tells: names that meet, a model's own limits.
     keeps : (source) -> whether all of a source goes into the file, whatever is left out: a model written again.
     remarks : (tensors with what rules give them, source) -> what is to be known of the file beforehand, in sentences.
+    limits : (source) -> what a source's own file keeps the format from holding, in a sentence; "" where nothing.
     note : how these values differ from `dequantize()`, in a sentence; "" where they never do.
     rounds : (configuration, source's dtype) -> whether they do for such a tensor.
     settings : (all tensors, the model's own config.json) -> entries to add to it; None for a single file without one.
@@ -75,6 +76,7 @@ class Layout:
     stored: Callable[[QuantConfig, str], QuantConfig] = lambda config, source_dtype: config
     bound: Callable[["Layout", Checkpoint], "Layout"] = lambda layout, source: layout
     remarks: Callable[[Sequence[Outgoing], Checkpoint], Sequence[str]] = lambda tensors, source: ()
+    limits: Callable[[Checkpoint], str] = lambda source: ""
     note: str = ""
     rounds: Callable[[QuantConfig, str], bool] = lambda config, source_dtype: config.scale_dtype != "fp32"
 

@@ -17,13 +17,17 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import quantlab as ql
+from quantlab.cli import main
 from quantlab.formats import FORMATS, export_outgoing
 from quantlab.formats.input.files import CHUNK
 from quantlab.formats.onnx import rewrite as onnxrewrite
+from quantlab.formats.onnx.rewrite import limits
 from quantlab.formats.output.outgoing import Outgoing, outgoing
+from quantlab.shipping import rehearsal
 from quantlab.shipping.recipe import Rule
 from quantlab.shipping.rehearsal import assigned, refusals
 from quantlab.shipping.shipping import ship
+from tests.pages.app import page
 
 LAYOUT = FORMATS["onnx"].layout
 RNG = np.random.default_rng(3)
@@ -338,6 +342,22 @@ def test_what_the_models_opset_does_not_know_is_refused_with_the_way_out(opset, 
     with pytest.raises(ql.ExportError, match=why):
         rewrite(path, tmp_path / "small.onnx", {"gemm.w": config(slug)})
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("opset", "held"), [(9, "nothing"), (11, "int8 per tensor with"), (17, "int8 per tensor or channel"), (21, "")]
+)
+def test_what_an_older_opset_holds_is_known_once_the_model_is_open(opset, held, path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    path.write_bytes(network(opset, 6).SerializeToString())
+    with ql.open_checkpoint(path) as source:
+        assert held in limits(source) and bool(limits(source)) == bool(held)
+        assert rehearsal.limits(source) == limits(source)
+    assert main(["info", str(path)]) == 0
+    assert (f"the model has opset {opset}, which holds {held}" in capsys.readouterr().err) == bool(held)
+    shown = page("open", file=str(path))
+    assert not shown.exception
+    assert any(f"opset {opset}, which holds {held}" in each.value for each in shown.caption) == bool(held)
 
 
 @pytest.mark.parametrize("taken", ["gemm.w_scale", "gemm.w_quantized"])
