@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import DTypeError, EmptyTensorError, LimitError, NonFiniteError, ShapeError
 from ..wording import counted
-from . import kernels
+from . import kernels, memory
 
 # Types whose every finite value fits float32. float64 is taken too, and checked for values that do not.
 NARROW_FLOATS = frozenset(
@@ -99,11 +99,15 @@ def as_float32(x: object, what: str = "the tensor") -> np.ndarray:
     Raises what `check_array` raises, and NonFiniteError for float64 values beyond the range of float32.
     """
     x = check_array(x, what)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # as above
+    is_one = x.dtype == np.float32 and x.flags.c_contiguous and x.flags.aligned
+    with (
+        memory.asked(0 if is_one else 4 * x.size, f"{what} as float32"),
+        np.errstate(over="ignore", under="ignore", invalid="ignore"),  # as above
+    ):
         # order="C" keeps 0-d arrays 0-d, which np.ascontiguousarray does not.
         single = x.astype(np.float32, order="C", copy=False)
-    if not single.flags.aligned:
-        single = single.copy(order="C")
+        if not single.flags.aligned:
+            single = single.copy(order="C")
     if x.dtype.itemsize == 8:
         _raise_overflow(np.ravel(x), x.shape, what)
     return single

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, ShapeError, check_integer
-from . import kernels, pool
+from . import kernels, memory, pool
 from .arrays import raise_non_finite, transposed, widened
 
 # Values that one task works on: 2 MiB, which stay near from one configuration to the next. With smaller pieces threads
@@ -277,8 +277,9 @@ class PerChannel:
         if before == 1:
             matrix: Any = x.reshape(channels, after)
         elif after == 1:
-            rows = x.reshape(before, channels)
-            matrix = transposed(rows) if self.transposes(x.shape) else rows.T
+            rows, copies = x.reshape(before, channels), self.transposes(x.shape)
+            with memory.asked(rows.nbytes if copies else 0, f"the transpose of a tensor of shape {x.shape}"):
+                matrix = transposed(rows) if copies else rows.T
         else:
             matrix = ChannelRows(x.reshape(before, channels, after))
         return Groups(matrix, matrix.shape[1], x)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, QuantlabError, ShapeError
-from . import channels, kernels, pool
+from . import channels, kernels, memory, pool
 from .arrays import as_float32, as_values, check_array, raise_non_finite, widened
 from .channels import Channels, ChannelSums, ChannelTotals, first_of, powers_of
 from .config import QuantConfig, check_config
@@ -338,7 +338,8 @@ def evaluate(x: np.ndarray, config: QuantConfig, channel_axis: int = 0) -> Error
     """
     check_config(config)
     values = as_values(x)
-    outcome = evaluate_each(values, [config], np.asarray(x).nbytes, channel_axis)[0]
+    with memory.asked(0, f"evaluating a tensor of shape {values.shape}"):
+        outcome = evaluate_each(values, [config], np.asarray(x).nbytes, channel_axis)[0]
     if isinstance(outcome, QuantlabError):
         raise outcome
     return outcome

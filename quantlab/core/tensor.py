@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import DTypeError, EmptyTensorError, NonFiniteError, PackingError, ShapeError
-from . import packing, pool
+from . import memory, packing, pool
 from .arrays import FLOATS, as_values, raise_non_finite
 from .config import QuantConfig, check_config
 from .dtypes import DTYPES, MAPPINGS, SCALE_DTYPES, BlockCodec, CastCodec, IntegerCodec, cut, fit_ranges
@@ -111,7 +111,8 @@ class QuantizedTensor:
         """
         codec = self.config.codec
         signed = codec.code_dtype.kind == "i"
-        return packing.unpack(self.packed, codec.bits, self.size, signed).reshape(self.shape)
+        with memory.asked(self.size * codec.code_dtype.itemsize, f"the codes of a tensor of shape {self.shape}"):
+            return packing.unpack(self.packed, codec.bits, self.size, signed).reshape(self.shape)
 
     @property
     def zero_point(self) -> np.ndarray | None:
@@ -167,11 +168,14 @@ class QuantizedTensor:
     def dequantize(self) -> np.ndarray:
         """The values that the codes stand for: float32, in the tensor's shape and C order."""
         codec, granularity = self.config.codec, self.config.granularity
-        codes = granularity.to_groups(self.codes)
-        values = np.empty(codes.matrix.shape, np.float32)
-        fitted = self.fitted
-        codes.each(lambda part, size, p: codec.decode(part, size, cut(fitted, p.at), values[p.rows, p.cols]), STREAM)
-        return granularity.from_groups(values, self.shape)
+        with memory.asked(self.size * (4 + codec.code_dtype.itemsize), f"decoding a tensor of shape {self.shape}"):
+            codes = granularity.to_groups(self.codes)
+            values = np.empty(codes.matrix.shape, np.float32)
+            fitted = self.fitted
+            codes.each(
+                lambda part, size, p: codec.decode(part, size, cut(fitted, p.at), values[p.rows, p.cols]), STREAM
+            )
+            return granularity.from_groups(values, self.shape)
 
     def __repr__(self) -> str:
         size = f"{self.nbytes:,} bytes, {self.bits_per_weight:.3f} bits per weight"
@@ -248,6 +252,7 @@ def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
     Raises
     ------
     DTypeError, EmptyTensorError, NonFiniteError : x cannot be quantized.
+    LimitError : there is not enough memory for the codes.
     ShapeError, ConfigError : the configuration does not fit x (an axis that it lacks, too few values per group).
 
     >>> q = quantize(np.float32([[-1, 0.5], [0.25, 1]]), QuantConfig(dtype="int4"))
@@ -257,8 +262,10 @@ def quantize(x: np.ndarray, config: QuantConfig) -> QuantizedTensor:
     check_config(config)
     values = as_values(x)
     groups = config.granularity.to_groups(values)
-    fitted, codes = fit_and_encode(groups, config)
-    return packed_tensor(codes, fitted, config, values.shape, np.asarray(x).dtype.name)
+    nbytes = values.size * config.codec.code_dtype.itemsize + packed_nbytes(values.shape, config)
+    with memory.asked(nbytes, f"quantizing a tensor of shape {values.shape}"):
+        fitted, codes = fit_and_encode(groups, config)
+        return packed_tensor(codes, fitted, config, values.shape, np.asarray(x).dtype.name)
 
 
 def fit_and_encode(groups: Groups, config: QuantConfig) -> tuple[Fitted, np.ndarray]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..core import memory
 from ..core.tensor import QuantizedTensor
 from ..errors import CheckpointError, ExportError, check_known
 from . import snippets
@@ -236,9 +237,10 @@ def _open_url(url: str, name: str | None, alone: bool) -> Checkpoint:
 def _open_file(file: InputFile) -> Checkpoint:
     try:
         head = bytes(file.read(0, min(64, file.size)))
-        for known in FORMATS.values():
-            if known.open and known.sniff(head, file.size) and known.accepts(file):
-                return known.open(file)
+        with memory.asked(0, f"the structure of {file}"):
+            for known in FORMATS.values():
+                if known.open and known.sniff(head, file.size) and known.accepts(file):
+                    return known.open(file)
         legal = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
         raise CheckpointError(f"{file} is {foreign.describe(head)}; quantlab opens {legal}")
     except BaseException:
@@ -311,6 +313,6 @@ def export_outgoing(
     if not isinstance(path, (str, os.PathLike)) or path == "":
         raise ExportError(f"cannot write to {path!r}: give a path as text or as a pathlib.Path")
     write = export_layout if FORMATS[format].layout else write_verified
-    with system_errors(path):
+    with system_errors(path), memory.asked(0, "the export"):
         write(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
     return Path(path)

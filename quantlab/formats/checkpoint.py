@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from ..core import memory
 from ..core.arrays import FLOATS, MAX_DIMENSIONS, as_float32, raise_non_finite
 from ..errors import CheckpointError, DTypeError, EmptyTensorError
 from ..wording import as_text, called, shown
@@ -105,7 +106,10 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def raw(self, name: str) -> np.ndarray:
-        """One tensor in the file's own dtype (native byte order), read now into memory of its own."""
+        """One tensor in the file's own dtype (native byte order), read now into memory of its own.
+
+        LimitError if there is not enough memory for it.
+        """
 
     def reads_rows(self, name: str) -> bool:
         """Whether `raw_rows` reads the bytes of these rows only, rather than all of the tensor."""
@@ -120,6 +124,7 @@ class Checkpoint(ABC):
 
         Raises
         ------
+        LimitError : there is not enough memory for it.
         DTypeError : its values are not floats. `raw` reads integers and bools.
         EmptyTensorError : it has no elements.
         NonFiniteError : it holds NaN or infinity, or float64 values beyond float32.
@@ -207,9 +212,11 @@ class StoredCheckpoint(Checkpoint):
         dtype = self._dtype(name)
         entry = self._entries[name]
         stream = entry.open()  # before the array: it may find that the bytes are not there
-        out = np.empty(entry.stored_shape, dtype)
-        fill(stream, out)
-        out = out.astype(out.dtype.newbyteorder("="), copy=False)
+        nbytes = dtype.itemsize * entry.spec.size
+        with memory.asked(nbytes * (1 if dtype.isnative else 2) + stream.aside, self._where(name)):
+            out = np.empty(entry.stored_shape, dtype)
+            fill(stream, out)
+            out = out.astype(out.dtype.newbyteorder("="), copy=False)
         return out.T if entry.fortran else out
 
     def reads_rows(self, name: str) -> bool:
@@ -224,11 +231,11 @@ class StoredCheckpoint(Checkpoint):
         dtype, entry = self._dtype(name), self._entries[name]
         shape = entry.spec.shape
         start, stop, _ = slice(start, stop).indices(shape[0])
-        out = np.empty((max(stop - start, 0), *shape[1:]), dtype)
-        row = dtype.itemsize * math.prod(shape[1:])
-        stream = entry.open()
-        fill(Stream(stream.file, stream.offset + start * row, out.nbytes), out)
-        return out.astype(out.dtype.newbyteorder("="), copy=False)
+        row, stream, count = dtype.itemsize * math.prod(shape[1:]), entry.open(), max(stop - start, 0)
+        with memory.asked(count * row * (1 if dtype.isnative else 2), f"{count:,} rows of {self._where(name)}"):
+            out = np.empty((count, *shape[1:]), dtype)
+            fill(Stream(stream.file, stream.offset + start * row, out.nbytes), out)
+            return out.astype(out.dtype.newbyteorder("="), copy=False)
 
     def load(self, name: str) -> np.ndarray:
         """As `Checkpoint.load`; what cannot be read at all is said to be so, rather than to be no weights."""
@@ -245,12 +252,13 @@ class StoredCheckpoint(Checkpoint):
         if dtype.itemsize == 8:
             return super()._float32(name)
         stream = entry.open()
-        out = np.empty(entry.stored_shape, np.float32)
-        if dtype == np.float32 and dtype.isnative:
-            fill(stream, out)
-        else:
-            widen(stream, dtype, out.reshape(-1))
-        return out.T.copy(order="C") if entry.fortran else out
+        with memory.asked(4 * entry.spec.size * (2 if entry.fortran else 1) + stream.aside, self._where(name)):
+            out = np.empty(entry.stored_shape, np.float32)
+            if dtype == np.float32 and dtype.isnative:
+                fill(stream, out)
+            else:
+                widen(stream, dtype, out.reshape(-1))
+            return out.T.copy(order="C") if entry.fortran else out
 
     def _dtype(self, name: str) -> np.dtype:
         spec = self.spec(name)

@@ -1,12 +1,9 @@
 """What a sweep amounts to before it is started: rows, evaluations, seconds and memory, measured on this machine."""
 
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16 and the others by name
@@ -16,6 +13,7 @@ from ..core import pool
 from ..core.config import QuantConfig
 from ..core.dtypes import DTYPES
 from ..core.granularity import PIECE, PerChannel, PerGroup
+from ..core.memory import resident_bytes
 from ..errors import ConfigError
 from .sweep import tensor_rows
 
@@ -171,18 +169,6 @@ def in_memory(spec: Any) -> int:
         return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
     except TypeError:  # a type that is listed and not read
         return int(spec.nbytes)
-
-
-def resident_bytes() -> int:
-    """Memory that this process takes now; where the system does not tell, the most that it has taken."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def roughly(seconds: float) -> str:

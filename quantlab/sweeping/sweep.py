@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import pool
+from ..core import memory, pool
 from ..core.arrays import as_values
 from ..core.config import QuantConfig, check_config, listed
 from ..core.dtypes import DTYPES
@@ -22,6 +22,7 @@ from ..core.granularity import Granularity
 from ..core.metrics import ErrorReport, evaluate_each
 from ..errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer
 from ..late import pandas as pd
+from ..wording import counted, shown
 from .readahead import ReadAhead
 from .sources import Source, TensorSource, as_source, checked_names
 
@@ -288,7 +289,10 @@ def tensor_rows(
     channel_axis : along which its output channels lie.
     """
     try:
-        x = as_values(raw)
+        with memory.asked(0, f"tensor {shown(name)}"):
+            x = as_values(raw)
+    except memory.NoMemory as error:
+        return fault_rows(name, getattr(raw, "shape", ()), configs, str(error))
     except QuantlabError as error:
         return refused_rows(name, getattr(raw, "shape", ()), configs, str(error))
     del raw
@@ -329,9 +333,12 @@ def granularity_rows(
 ) -> dict[QuantConfig, dict[str, Any]]:
     """Figures, or a reason, for every configuration of one granularity."""
     try:
-        outcomes = evaluate_each(x, configs, source_nbytes, channel_axis)
+        with memory.asked(0, f"evaluating {counted(len(configs), 'configuration')} ({configs[0].granularity.slug})"):
+            outcomes = evaluate_each(x, configs, source_nbytes, channel_axis)
     except Cancelled:
         raise
+    except memory.NoMemory as error:
+        return {config: {**refusal(str(error)), "fault": True} for config in configs}
     except QuantlabError as error:
         return {config: refusal(str(error)) for config in configs}
     return {config: figures(outcome) for config, outcome in zip(configs, outcomes, strict=True)}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import streamlit as st
 
-from quantlab.core import pool, statistics
+from quantlab.core import memory, pool, statistics
 from quantlab.core.config import QuantConfig
 from quantlab.core.metrics import ErrorReport, evaluate_quantized
 from quantlab.core.statistics import ChannelRanges, ChannelStatistics, Histogram, TensorStatistics
@@ -194,7 +194,7 @@ def _describe_all(
 def _describe(checkpoint: Checkpoint, name: str, cancel: Callable[[], bool]) -> TensorStatistics | str:
     """A tensor's figures, or why it has none: one bad tensor does not keep the others from their figures."""
     try:
-        with pool.limits(cancel=cancel):
+        with pool.limits(cancel=cancel), memory.asked(0, "to describe it"):
             return statistics.describe(checkpoint.load(name), TABLE_BINS)
     except Cancelled:
         raise

@@ -241,6 +241,13 @@ def test_a_file_that_kills_its_reader_leaves_the_other_sessions_as_they_were():
     assert not elsewhere.exception and list(rows(elsewhere).index) == before
 
 
+def test_a_tensor_that_does_not_fit_in_memory_says_so_in_its_row(folder, monkeypatch):
+    np.save(folder / "large.npy", np.zeros((5 << 10, 1 << 12), np.float32))
+    monkeypatch.setenv("QUANTLAB_MEMORY", "100MB")
+    table = rows(started(file=str(folder / "large.npy")))
+    assert "QUANTLAB_MEMORY=100MB has 0 bytes left: raise it" in table["note"]["large"]
+
+
 def test_a_refusal_is_gone_on_the_next_page_and_with_another_way_to_open():
     at = started()
     at.file_uploader[0].upload("bad.npy", b"bad").run()

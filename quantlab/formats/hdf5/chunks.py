@@ -49,6 +49,12 @@ class Chunks:
         """Bytes of a chunk, uncompressed."""
         return self.dtype.itemsize * math.prod(self.chunk)
 
+    @property
+    def aside(self) -> int:
+        """Bytes of memory that a layer of chunks takes, and one chunk in the file's form, inflated and shuffled."""
+        layer = self.dtype.itemsize * min(self.chunk[0], self.shape[0]) * math.prod(self.shape[1:])
+        return layer + (3 * self.size if len(self.index) else 0)
+
     def pieces(self) -> Iterator[memoryview]:
         """The tensor's bytes in C order, one layer of chunks along the first axis after the other."""
         records = self.index[np.argsort(self.index[:, 0], kind="stable")]

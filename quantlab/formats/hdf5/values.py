@@ -36,16 +36,16 @@ class Ledger:
     def opener(self, row: Row, data: bytearray, where: str) -> Opener:
         """What opens a dataset's values, checked against the file."""
         if row.layout == COMPACT:
-            return self.pieces(row, partial(iter, [self.compact(row, data, where)]))
+            return self.pieces(row, partial(iter, [self.compact(row, data, where)]), 0)
         if row.layout == CONTIGUOUS:
             self.claim(np.array([[row.address, row.nbytes]], np.uint64), where)
             return partial(Stream, self.file, self.start + row.address, row.nbytes)
         chunks = self.chunked(row, data, where) if row.layout == CHUNKED else self.never_written(row, where)
-        return self.pieces(row, self.checked(row, chunks).pieces)
+        return self.pieces(row, self.checked(row, chunks).pieces, chunks.aside)
 
-    def pieces(self, row: Row, pieces: Callable[[], Iterator[memoryview]]) -> Opener:
+    def pieces(self, row: Row, pieces: Callable[[], Iterator[memoryview]], aside: int) -> Opener:
         """What opens values that are made piece by piece."""
-        return lambda: Pieces(self.file, row.nbytes, pieces())
+        return lambda: Pieces(self.file, row.nbytes, pieces(), aside)
 
     def compact(self, row: Row, data: bytearray, where: str) -> memoryview:
         """The values of a dataset in its own header, which libhdf5 has read with it."""

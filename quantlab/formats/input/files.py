@@ -168,7 +168,12 @@ def reason(error: BaseException) -> str:
 
 
 class Stream:
-    """The next bytes of a file's section, once and in order; the base of the readers that decompress."""
+    """The next bytes of a file's section, once and in order; the base of the readers that decompress.
+
+    `aside` are the bytes of memory that reading takes beside what is read into.
+    """
+
+    aside = 0
 
     def __init__(self, file: InputFile, offset: int, size: int) -> None:
         self.file, self.offset, self.left = file, offset, size

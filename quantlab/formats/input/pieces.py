@@ -6,10 +6,14 @@ from .files import InputFile, Stream
 
 
 class Pieces(Stream):
-    """A stream of `size` bytes over pieces that are made when the one before them is used up; `file` is where from."""
+    """A stream of `size` bytes over pieces that are made when the one before them is used up; `file` is where from.
 
-    def __init__(self, file: InputFile, size: int, pieces: Iterator[memoryview]) -> None:
+    To make the largest of them takes `aside` bytes of memory.
+    """
+
+    def __init__(self, file: InputFile, size: int, pieces: Iterator[memoryview], aside: int) -> None:
         super().__init__(file, 0, size)
+        self.aside = aside
         self._pieces, self._piece = pieces, memoryview(b"")
 
     def read_into(self, out: memoryview) -> None:

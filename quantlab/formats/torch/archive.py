@@ -186,7 +186,8 @@ def _follow(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 def _gathered(file: InputFile, place: int, view: View, itemsize: int) -> Stream:
     """The values of a strided view in C order."""
-    return Pieces(file, itemsize * math.prod(view.shape), _gather(file, place, view, itemsize))
+    nbytes = itemsize * math.prod(view.shape)
+    return Pieces(file, nbytes, _gather(file, place, view, itemsize), nbytes + (_end(view) - view.offset) * itemsize)
 
 
 def _gather(file: InputFile, place: int, view: View, itemsize: int) -> Iterator[memoryview]:
