@@ -5,6 +5,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +18,8 @@ from h5py import h5d, h5p, h5s, h5t, h5z
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.errors import CheckpointError, DTypeError, LimitError, QuantlabError
+from quantlab import QuantConfig, quantize
+from quantlab.errors import CheckpointError, DTypeError, LimitError, NonFiniteError, QuantlabError
 from quantlab.formats import open_checkpoint
 from quantlab.formats.hdf5 import process
 from quantlab.formats.hdf5.chunks import fletcher32
@@ -89,6 +91,22 @@ def test_every_type_is_read_as_h5py_reads_it(libver, written):
         assert (checkpoint.spec(name).dtype, checkpoint.spec(name).nbytes) == (expected.dtype.name, expected.nbytes)
         if expected.dtype.kind == "f":
             np.testing.assert_array_equal(checkpoint.load(name), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["h5", "npy"])
+def test_a_signalling_nan_is_refused_without_a_warning(kind, tmp_path):
+    x, path = np.array([1 << 62, 0x7FF0000000000001], np.uint64).view("f8"), tmp_path / f"f.{kind}"
+    if kind == "npy":
+        np.save(path, x)
+    else:
+        with h5py.File(path, "w") as file:
+            file["w"] = x
+    with warnings.catch_warnings(), open_checkpoint(path) as checkpoint:
+        warnings.simplefilter("error")
+        with pytest.raises(NonFiniteError, match="1 NaN and 0 infinite values of 2"):
+            checkpoint.load(checkpoint.names[0])
+        with pytest.raises(NonFiniteError, match="1 NaN"):
+            quantize(checkpoint.raw(checkpoint.names[0]), QuantConfig())
 
 
 FILTERS = {
