@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room imports only from floors below its own; rooms that share a line do not know each other. "quantlab" is the
 # package's __init__, which gathers the public names, and "quantlab.formats" by itself that of the formats.
 FLOORS = [
-    {"quantlab.errors", "quantlab.late", "quantlab.samples", "quantlab.wording"},
+    {"quantlab.errors", "quantlab.formats.hdf5.libhdf5", "quantlab.late", "quantlab.samples", "quantlab.wording"},
     {"quantlab.core.kernels"},
     {"quantlab.core"},
     {"quantlab.formats.input"},
@@ -41,6 +41,7 @@ ONLY_IN = {
     "numba": {"quantlab.core.kernels"},
     "distributed": {"quantlab.sweeping"},
     "fsspec": {"quantlab.formats.input"},
+    "h5py": {"quantlab.formats.hdf5.libhdf5"},
 }
 NOT_IN = {"pages": {"numpy", "pandas"}}  # a page asks and draws; it does not compute
 PAGE_LINES = 80
@@ -147,6 +148,8 @@ def test_a_page_stays_readable_from_top_to_bottom(path):
         ("quantlab.core.metrics", "import plotly.graph_objects as go"),
         ("quantlab.ui.widgets", "from plotly import express"),
         ("quantlab.core.metrics", "from numba import njit"),
+        ("quantlab.formats.hdf5.tree", "import h5py"),
+        ("quantlab.formats.hdf5.libhdf5.walk", "from ....errors import CheckpointError"),
         ("quantlab.ui.main", "import pages.sweep"),
         ("quantlab.core.tensor", "from quantlab.unheard_of import x"),
         ("quantlab.unheard_of", ""),
