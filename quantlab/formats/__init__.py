@@ -313,6 +313,6 @@ def export_outgoing(
     if not isinstance(path, (str, os.PathLike)) or path == "":
         raise ExportError(f"cannot write to {path!r}: give a path as text or as a pathlib.Path")
     write = export_layout if FORMATS[format].layout else write_verified
-    with system_errors(path), memory.asked(0, "the export"):
+    with system_errors(path):
         write(Path(path), tensors, FORMATS[format], source, on_progress, cancel)
     return Path(path)
