@@ -70,6 +70,32 @@ def test_the_map_fills_in_place_and_a_click_opens_compare(model: str, server: st
     expect(page).to_have_url(re.compile(f"tensor={re.escape(told[0])}.*{re.escape(told[1])}"))
 
 
+def test_back_from_compare_returns_to_the_view_that_was_left(server: str, page: Page):
+    page.goto(f"{server}/sweep?dtypes=int8&granularities=tensor&calibrations=minmax")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_text("measured in")).to_be_visible()
+    page.get_by_role("tab", name="Tensors", exact=True).click()
+    page.locator(CELLS).first.click()
+    expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("tab", name="Tensors", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page).to_have_url(re.compile("view=Tensors"))
+
+
+def test_results_stand_above_the_fold_of_a_laptop(server: str, page: Page):
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.goto(f"{server}/sweep?view=Error+and+size")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_text("measured in")).to_be_visible()
+    page.locator(".scatterlayer .point").first.wait_for()
+    chart = page.locator(".main-svg").first.bounding_box()
+    assert chart and chart["y"] + chart["height"] <= 768
+    page.get_by_role("tab", name="Tensors", exact=True).click()
+    page.locator(CELLS).first.wait_for()
+    first = page.locator(CELLS).first.bounding_box()
+    assert first and first["y"] + 5 * first["height"] <= 768
+
+
 def test_a_narrow_page_scrolls_the_cells_and_keeps_the_names(model: str, server: str, page: Page):
     page.set_viewport_size({"width": 420, "height": 900})
     page.goto(f"{server}/sweep?file={model}&{GRID}")
