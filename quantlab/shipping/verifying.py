@@ -8,7 +8,6 @@ import os
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pandas as pd
 
 from ..core import pool
 from ..core.arrays import FLOATS
@@ -21,6 +20,7 @@ from ..formats.gguf.write import TYPES
 from ..formats.output.described import Described
 from ..formats.output.layout import Layout
 from ..formats.output.packed import same_bits
+from ..late import pandas as pd
 from ..sweeping.sweep import COLUMNS, shape_text
 from ..wording import counted, shown
 from .shipping import Cancel, OnProgress, Stages, remeasure
