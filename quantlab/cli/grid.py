@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.calibration import CALIBRATIONS, parse_calibration
-from ..core.config import QuantConfig, combinations
+from ..core.config import POPULAR, PRESETS, QuantConfig, combinations
 from ..core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
 from ..core.granularity import parse_granularity
 from ..errors import check_known
@@ -54,7 +54,8 @@ POW2 = {"no": [False], "yes": [True], "both": [False, True]}
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
     """The options of the grid, and --config."""
-    grid = parser.add_argument_group("the grid", "several values each, separated by blanks or commas")
+    popular = f"Without any of them, the presets {' '.join(POPULAR)} too."
+    grid = parser.add_argument_group("the grid", f"Several values each, separated by blanks or commas.\n{popular}")
     for name, axis in GRID.items():
         grid.add_argument(
             f"--{name.replace('_', '-')}", metavar=name.upper(), nargs="+", action="extend", type=several(axis.parse),
@@ -77,6 +78,8 @@ def chosen(args: argparse.Namespace) -> tuple[list[QuantConfig], list[str]]:
         return list(dict.fromkeys(named)), []
     axes = {axis.keyword: flattened(getattr(args, name) or [axis.default]) for name, axis in GRID.items()}
     configs, refusals = combinations(**axes, pow2_scales=POW2[args.pow2_scale or "no"])
+    if args.pow2_scale is None and all(getattr(args, name) is None for name in GRID):
+        configs += [PRESETS[name] for name in POPULAR]
     if not named + configs:
         raise UsageError(f"no configuration is left: {refusals[0]}")
     return list(dict.fromkeys(named + configs)), refusals

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.config import QuantConfig
 from ..errors import Cancelled, ClusterError, ConfigError, check_integer
-from ..formats import Checkpoint, open_checkpoint
+from ..formats import Checkpoint, TensorSpec, open_checkpoint
 from ..formats.input.remote import public
 from ..formats.output.exporting import check_not_source
 from ..late import pandas as pd
@@ -17,6 +17,7 @@ from ..shipping.recipe import select
 from ..sweeping.cluster import ClusterRunner
 from ..sweeping.database import FOLDER_VARIABLE
 from ..sweeping.estimate import Estimate, estimate, roughly
+from ..sweeping.refusals import foretold, refusals
 from ..sweeping.store import ResultStore
 from ..sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
 from ..sweeping.tables import json_text
@@ -24,7 +25,7 @@ from ..sweeping.weights import weights_of
 from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
 from .options import add_file, add_tensors, command, examples, one
-from .results import COLUMNS_HELP, add_results, deliver, destination, tell_refused
+from .results import COLUMNS_HELP, SHOWN_REASONS, add_results, deliver, destination, tell_refused
 from .terminal import Bar, note
 
 TEXT = f"""\
@@ -109,7 +110,7 @@ def limit(text: str) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Sweep, and print or write the table."""
-    configs, refusals = chosen(args)
+    configs, impossible = chosen(args)
     writer, path = destination(args)
     with open_checkpoint(args.file) as checkpoint:
         if path:
@@ -120,10 +121,12 @@ def run(args: argparse.Namespace) -> None:
         if args.dry_run:
             show_estimate(estimate(configs, specs), as_json=writer == "json")
             tell_left(checkpoint, args.tensors)
+            tell_foretold(configs, specs, each=True)
             return
+        tell_foretold(configs, specs, each=False)
         frame = measured_frame(args, checkpoint, configs, names)
         tell_left(checkpoint, args.tensors)
-        tell_scope(checkpoint, configs, refusals, frame)
+        tell_scope(checkpoint, configs, impossible, frame)
     deliver(frame, writer, path, args.each, args.totals)
 
 
@@ -157,12 +160,13 @@ def show_estimate(found: Estimate, as_json: bool) -> None:
         print(json_text({
             "configs": found.configs, "tensors": found.tensors, "rows": found.rows, "values": found.values,
             "evaluations": found.evaluations, "seconds": found.seconds, "peak_nbytes": found.peak_bytes,
+            "refused_rows": found.refused,
         }))  # fmt: skip
         return
     scope = f"{counted(found.configs, 'configuration')} x {counted(found.tensors, 'tensor')}"
     print(f"rows         {found.rows:,} ({scope})")
     print(f"evaluations  {found.evaluations:,} ({found.values:,} values under each configuration)")
-    print(f"time         {roughly(found.seconds)}, as this machine is timed at this moment")
+    print(f"time         {roughly(found.seconds)} on this machine, longer where it has other work")
     print(f"memory       about {size_text(found.peak_bytes)} at most, the program's own included")
 
 
@@ -182,6 +186,16 @@ def tell_left(checkpoint: Checkpoint, asked: Sequence[str]) -> None:
     """Say which tensors were not swept, unless somebody chose."""
     if not asked and (left := weights_of(checkpoint).told()):
         note(f"left alone unless --tensors names them: {left}")
+
+
+def tell_foretold(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec], each: bool) -> None:
+    """Say, before anything is read, what the shapes of tensors will refuse; `each` with the reasons."""
+    sentences = foretold(configs, specs)
+    for sentence in sentences[: SHOWN_REASONS if each else 0]:
+        note(f"will have no figures: {sentence}")
+    if sentences and not each:
+        count = len(refusals(configs, specs))
+        note(f"{counted(count, 'configuration')} will refuse tensors for their shapes: --dry-run says which, and why")
 
 
 def tell_scope(checkpoint: Checkpoint, configs: list[QuantConfig], refusals: list[str], frame: pd.DataFrame) -> None:

@@ -120,17 +120,21 @@ class Entropy(Calibration):
                 "bits and at least 4 bins per level; use mse, or more bins"
             )
 
+    def check_groups(self, shortest: int) -> None:
+        """At least `FLOOR` values per group."""
+        if shortest < self.FLOOR:
+            raise ConfigError(
+                f"entropy calibration needs at least {self.FLOOR} values per group, and a group here has "
+                f"{shortest}: use mse or percentile, or larger groups"
+            )
+
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The best window of each group's histogram: of |x| for symmetric codes, of x for the others."""
         return self.ranges(groups, [codec])[0]
 
     def ranges(self, groups: Groups, codecs: Sequence[IntegerCodec]) -> list[Range]:
         """`range` for several codecs: those of one kind share their histograms."""
-        if int(groups.lengths.min()) < self.FLOOR:
-            raise ConfigError(
-                f"entropy calibration needs at least {self.FLOOR} values per group, and a group here has "
-                f"{int(groups.lengths.min())}: use mse or percentile, or larger groups"
-            )
+        self.check_groups(int(groups.lengths.min()))
         found: dict[int, Range] = {}
         for signed in (True, False):
             alike = [i for i, codec in enumerate(codecs) if codec.mapping.signed == signed]

@@ -152,6 +152,9 @@ PRESETS: dict[str, QuantConfig] = {
     "w3_g64": QuantConfig(dtype="int3", granularity=PerGroup(64), calibration=MSE(), scale_dtype="fp16"),
 }
 
+# What engines for LLMs are given most: in a first sweep beside its grid, whose scales are fp32.
+POPULAR = ("w4_g128", "w4_g128_affine", "w8_channel", "w8_g128")
+
 
 def combinations(
     dtypes: Iterable[str] = ("int8", "int4"),

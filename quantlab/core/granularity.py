@@ -239,6 +239,10 @@ class PerTensor:
         """The matrix of `to_groups` (of any dtype) in the tensor's shape and C order."""
         return matrix.reshape(shape)
 
+    def shortest_group(self, shape: tuple[int, ...]) -> int:
+        """Values of the shortest group of a tensor of `shape`."""
+        return math.prod(shape)
+
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the scales of a tensor of `shape`."""
         return ()
@@ -298,6 +302,10 @@ class PerChannel:
         moved = matrix.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
         return np.ascontiguousarray(np.moveaxis(moved, 0, axis))
 
+    def shortest_group(self, shape: tuple[int, ...]) -> int:
+        """Values of the shortest group of a tensor of `shape`."""
+        return math.prod(shape) // max(1, shape[self.index(shape)])
+
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the scales of a tensor of `shape`."""
         return (shape[self.index(shape)],)
@@ -331,6 +339,11 @@ class PerGroup:
     def from_groups(self, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The matrix of `to_groups` (of any dtype) in the tensor's shape and C order."""
         return matrix.reshape(shape)
+
+    def shortest_group(self, shape: tuple[int, ...]) -> int:
+        """Values of the shortest group of a tensor of `shape`."""
+        rest = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
+        return rest % self.group_size or min(rest, self.group_size)
 
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the scales of a tensor of `shape`."""

@@ -35,6 +35,9 @@ class Calibration:
     def check(self, codec: Codec) -> None:
         """Raise ConfigError if this calibration cannot serve the codec."""
 
+    def check_groups(self, shortest: int) -> None:
+        """Raise ConfigError if this calibration cannot serve groups of which the shortest has so many values."""
+
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The range to cover, (lo, hi), float64 [rows, groups]."""
         raise NotImplementedError

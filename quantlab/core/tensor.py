@@ -364,6 +364,12 @@ def part_specs(shape: tuple[int, ...], config: QuantConfig) -> dict[str, PartSpe
     return specs
 
 
+def check_shape(shape: tuple[int, ...], config: QuantConfig) -> None:
+    """Raise what `quantize` raises for every x of `shape`, whatever its values: ShapeError or ConfigError."""
+    part_specs(shape, config)
+    config.calibration.check_groups(config.granularity.shortest_group(shape))
+
+
 def packed_nbytes(shape: tuple[int, ...], config: QuantConfig) -> int:
     """`quantize(x, config).nbytes` for an x of `shape`, without quantizing."""
     return sum(spec.nbytes for spec in part_specs(shape, config).values())

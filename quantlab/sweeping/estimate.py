@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import ml_dtypes  # noqa: F401  # NumPy then knows bfloat16 and the others by name
@@ -15,6 +16,7 @@ from ..core.dtypes import DTYPES
 from ..core.granularity import PIECE, PerChannel, PerGroup
 from ..core.memory import resident_bytes
 from ..errors import ConfigError
+from .refusals import served
 from .sweep import tensor_rows
 
 FIRST = (2, 64)  # a shape to compile with
@@ -41,7 +43,8 @@ class Estimate:
     Attributes
     ----------
     configs, tensors, values : how many, `values` over all tensors.
-    seconds : on this machine, as it is now.
+    seconds : on this machine, if it does nothing else. What shapes alone refuse takes none.
+    refused : rows without figures, as far as shapes tell.
     peak_bytes : memory of the whole process: the two largest tensors, the table, and what the program takes already.
     """
 
@@ -50,6 +53,7 @@ class Estimate:
     values: int
     seconds: float
     peak_bytes: int
+    refused: int = 0
 
     @property
     def rows(self) -> int:
@@ -64,9 +68,19 @@ class Estimate:
 
 def estimate(configs: Sequence[QuantConfig], specs: Sequence[Any]) -> Estimate:
     """The estimate of a sweep over tensors of these specs (`TensorSpec`), after a calibration run of about a second."""
+    return outlook(configs, specs, cache(timed), speedup())
+
+
+def outlook(
+    configs: Sequence[QuantConfig], specs: Sequence[Any], cost: Callable[[Kind], Cost], speedup: float
+) -> Estimate:
+    """The estimate, given what kinds of configurations cost: see `seconds`."""
     sizes = [math.prod(spec.shape) for spec in specs]
-    spent = seconds(configs, sizes, timed, speedup())
-    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(configs, specs))
+    parts = served(configs, specs)
+    spent = sum(seconds(some, [math.prod(s.shape) for s in each], cost, speedup) for some, each in parts.items())
+    rows = sum(len(some) * len(each) for some, each in parts.items())
+    refused = len(configs) * len(specs) - rows
+    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(configs, specs), refused)
 
 
 def seconds(
@@ -117,12 +131,15 @@ def representative(config: QuantConfig) -> QuantConfig:
 
 
 def timed(kind: Kind) -> Cost:
-    """What configurations cost together, measured here and now on Gaussian values."""
+    """What configurations cost together, measured on Gaussian values, in time of the processor.
+
+    Not by the clock: a probe takes milliseconds, in which other programs' turns would count several times over.
+    """
     configs = [QuantConfig.parse(slug) for slug in kind]
     _run(configs, *FIRST)
     measured = [(0, 0.0)]
     for rows, columns in PROBES:
-        measured.append((rows * columns, _run(configs, rows, columns)))
+        measured.append((rows * columns, _run(configs, rows, columns, workers=1, clock=time.thread_time)))
         if measured[-1][1] > ENOUGH:
             break
     (small, short), (large, long) = measured[-2:]
@@ -140,13 +157,16 @@ def speedup() -> float:
     return max(1.0, _run(configs, rows, columns, workers=1) / _run(configs, rows, columns))
 
 
-def _run(configs: Sequence[QuantConfig], rows: int, columns: int, workers: int | None = None) -> float:
+def _run(
+    configs: Sequence[QuantConfig], rows: int, columns: int, workers: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:  # fmt: skip
     """Seconds of evaluating configurations on one tensor; what is refused at this shape is about as fast elsewhere."""
     x = np.random.default_rng(0).standard_normal((rows, columns), np.float32)
-    with pool.limits(workers):
-        start = time.perf_counter()
+    with pool.limits(workers):  # one worker is this thread
+        start = clock()
         tensor_rows("probe", x, x.nbytes, configs)
-        return time.perf_counter() - start
+        return clock() - start
 
 
 def peak_bytes(configs: Sequence[QuantConfig], specs: Sequence[Any]) -> int:
@@ -172,13 +192,19 @@ def in_memory(spec: Any) -> int:
 
 
 def roughly(seconds: float) -> str:
-    """As `duration`, of what is only estimated.
+    """As `duration`, of what is only estimated: no more digits than an estimate has.
 
-    >>> roughly(0.04), roughly(3.21)
-    ('under 0.1 s', 'about 3.2 s')
+    >>> [roughly(seconds) for seconds in (0.04, 3.21, 43, 95, 500, 5300)]
+    ['under 0.1 s', 'about 3 s', 'about 40 s', 'about 2 min', 'about 8 min', 'about 1.5 h']
     """
-    told = duration(seconds)
-    return told if told.startswith("under") else f"about {told}"
+    if seconds < 0.95:
+        return "under 0.1 s" if seconds < 0.1 else f"about {seconds:.1f} s"
+    if seconds < 55:
+        return f"about {seconds:.0f} s" if seconds < 9.5 else f"about {10 * round(seconds / 10)} s"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 10:
+        return f"about {minutes} min"
+    return f"about {5 * round(seconds / 300)} min" if seconds < 57.5 * 60 else f"about {round(seconds / 1800) / 2:g} h"
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.metrics import Metric
 from ..late import pandas as pd
-from ..wording import counted
+from .refusals import told
 
 TOTAL = "all tensors"  # the name of the total in place of a tensor's
 # How a column of `total` comes of those of its tensors: means weighted by numbers of values, and the worst of any.
@@ -84,16 +84,8 @@ def why_no_total(frame: pd.DataFrame) -> list[str]:
     first: dict[str, str] = {}
     for entry in frame.attrs.get("refused", ()):
         first.setdefault(entry["config"], entry["reason"])
-    alike: dict[tuple[int, str], list[str]] = {}
-    for slug, count in found.refusing.items():
-        alike.setdefault((count, first.get(slug, "it is not measured yet")), []).append(slug)
-    return [_refused(slugs, count, len(found.tensors), reason) for (count, reason), slugs in alike.items()]
-
-
-def _refused(slugs: list[str], count: int, tensors: int, reason: str) -> str:
-    more = f" and {len(slugs) - 2:,} more" if len(slugs) > 2 else ""
-    verb = "refuses" if len(slugs) == 1 else "refuse"
-    return f"{', '.join(slugs[:2])}{more} {verb} {count:,} of {counted(tensors, 'tensor')}: {reason}"
+    refused = ((slug, count, first.get(slug, "it is not measured yet")) for slug, count in found.refusing.items())
+    return told(refused, len(found.tensors))
 
 
 def total(frame: pd.DataFrame) -> pd.DataFrame:

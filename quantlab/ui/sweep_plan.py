@@ -7,10 +7,13 @@ import streamlit as st
 from quantlab.core.config import QuantConfig
 from quantlab.errors import LimitError
 from quantlab.formats import TensorSpec
-from quantlab.sweeping.estimate import Cost, Estimate, Kind, peak_bytes, roughly, seconds, speedup, timed
+from quantlab.sweeping.estimate import Cost, Estimate, Kind, outlook, roughly, speedup, timed
+from quantlab.sweeping.refusals import foretold
 from quantlab.sweeping.sweep import check_grid
 from quantlab.ui import text
 from quantlab.wording import counted
+
+REASONS = 10  # that are spelled out
 
 
 def check(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> None:
@@ -27,19 +30,25 @@ def check(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> None:
 
 def estimate(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> Estimate:
     """As `quantlab.sweeping.estimate.estimate`; what was timed once on this server is not timed again."""
-    sizes = [spec.size for spec in specs]
-    spent = seconds(configs, sizes, _cost, _speedup())
-    return Estimate(len(configs), len(specs), sum(sizes), spent, peak_bytes(configs, specs))
+    return outlook(configs, specs, _cost, _speedup())
 
 
 def told(configs: Sequence[QuantConfig], specs: Sequence[TensorSpec]) -> str:
-    """What a sweep amounts to, in a line: its size, its evaluations, the time and the memory."""
+    """What a sweep amounts to: its size, its evaluations, the time and the memory, and what it will refuse."""
     found = estimate(configs, specs)
-    return (
+    size = (
         f"**{counted(found.configs, 'configuration')}** × {counted(found.tensors, 'tensor')} of "
         f"{text.count(found.values)} weights = {text.count(found.evaluations)} evaluations, "
-        f"**{roughly(found.seconds)}** on this computer. The server then holds at most "
+        f"**{roughly(found.seconds)}** on this computer, longer where it has other work. The server then holds at most "
         f"{text.size(found.peak_bytes)} of memory."
+    )
+    if not found.refused:
+        return size
+    reasons = [text.sentence(sentence) for sentence in foretold(configs, specs)]
+    return (
+        f"{size}\n\n**{found.refused:,} of {counted(found.rows, 'row')} will have no figures**, as shapes alone tell, "
+        "and a configuration that refuses some tensors is in none of the views of all:\n\n"
+        + "\n".join(f"- {reason}" for reason in reasons[:REASONS])
     )
 
 

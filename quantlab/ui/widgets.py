@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from quantlab.core.calibration import CALIBRATIONS
-from quantlab.core.config import PRESETS, QuantConfig, combinations
+from quantlab.core.config import POPULAR, PRESETS, QuantConfig, combinations
 from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
 from quantlab.core.granularity import GRANULARITIES
 from quantlab.core.metrics import METRICS
@@ -115,10 +115,15 @@ def grid_form(axes: Sequence[int] = (0,)) -> tuple[list[QuantConfig], list[str]]
     calibrations = _typed(bottom[0], "calibrations", "Calibrations", "calibration", CALIBRATIONS, ["minmax", "mse"])
     scale_dtypes = _choice(bottom[1], "scales", "Scales stored as", "scale_dtype", SCALE_DTYPES, ["fp32"])
     steps = _choice(bottom[2], "steps", "Scale values", "pow2_scale", STEPS, ["any"])
+    popular = st.toggle(
+        f"And the presets {', '.join(POPULAR)}", True, key="popular", bind="query-params", persist_state="session",
+        help="What engines for LLMs are given most. Their scales are stored as fp16.",
+    )  # fmt: skip
     try:
-        return combinations(
+        configs, refusals = combinations(
             dtypes, mappings, granularities, calibrations, scale_dtypes, [STEPS[name] for name in steps]
         )
+        return list(dict.fromkeys(configs + [PRESETS[name] for name in POPULAR if popular])), refusals
     except ConfigError as error:  # a typed token that means nothing
         st.error(text.sentence(error), icon=":material/block:")
         return [], []

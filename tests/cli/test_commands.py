@@ -434,3 +434,25 @@ def test_a_sweep_of_the_weights_says_what_it_leaves_alone(run, model):
     for more in ([], ["--dry-run"]):
         told = run("sweep", model, "--config", "fp16", *more).err
         assert "left alone unless --tensors names them: 1 of fewer than two dimensions, 1 not floating point" in told
+
+
+def test_what_shapes_will_refuse_is_said_before_anything_is_read(run, model):
+    grid = ["--dtype", "int8", "--mapping", "sym", "--granularity", "g128", "--calibration", "minmax", "entropy"]
+    told = run("sweep", model, *grid, "--dry-run")
+    assert "will have no figures: int8-sym-g128-entropy refuses 3 of 3 tensors: entropy calibration needs" in told.err
+    assert run("sweep", model, *grid, "--dry-run", "--json", "-").json["refused_rows"] == 3
+    first, *_ = run("sweep", model, *grid).err.splitlines()
+    assert first.startswith("1 configuration will refuse tensors for their shapes")
+
+
+def test_totals_are_written_for_programs_too(run, model, library):
+    rows = run("sweep", model, "--dtype", "int8", "--totals", "--json", "-").json
+    assert {row["tensor"] for row in rows} == {"all tensors"} and len({row["config"] for row in rows}) == len(rows)
+    assert all(row["worst_tensor"] in WEIGHTS and row["worst_sqnr_db"] <= row["sqnr_db"] for row in rows)
+
+
+def test_a_first_sweep_has_the_presets_that_people_use_and_a_grid_of_ones_own_has_not(run, model):
+    slugs = {row["config"] for row in run("sweep", model, "--json", "-").json}
+    popular = {str(QuantConfig.parse(name)) for name in ("w4_g128", "w4_g128_affine", "w8_channel", "w8_g128")}
+    assert popular <= slugs
+    assert not popular & {row["config"] for row in run("sweep", model, "--dtype", "int8", "--json", "-").json}

@@ -8,6 +8,7 @@ SMALL = {
     "mappings": ["symmetric"],
     "granularities": ["tensor", "ch0"],
     "calibrations": ["minmax"],
+    "popular": "false",
 }
 TABS = ("Table", "Heatmap", "Error and size", "Error histograms", "Compression", "Tensors")
 HOSTILE = "=HYPERLINK(1)<b>[x](http://y)"

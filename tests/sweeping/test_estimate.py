@@ -112,7 +112,7 @@ def test_what_is_packed_in_its_file_is_counted_as_it_is_in_memory():
 def test_what_is_slow_on_the_smallest_shape_is_timed_on_no_larger_one(monkeypatch):
     shapes = []
 
-    def run(configs, rows, columns, workers=None):
+    def run(configs, rows, columns, **more):
         shapes.append((rows, columns))
         return module.ENOUGH * rows * columns / 1000
 
@@ -135,3 +135,11 @@ def test_what_is_slow_on_the_smallest_shape_is_timed_on_no_larger_one(monkeypatc
 )
 def test_a_duration_reads_well(seconds, words):
     assert duration(seconds) == words
+
+
+def test_an_estimate_is_told_with_no_more_digits_than_it_has():
+    told = [module.roughly(seconds) for seconds in (0.05, 0.5, 9.6, 54.9, 55, 89, 497, 598, 3440, 3600, 36000)]
+    assert told == [
+        "under 0.1 s", "about 0.5 s", "about 10 s", "about 50 s", "about 1 min", "about 1 min", "about 8 min",
+        "about 10 min", "about 55 min", "about 1 h", "about 10 h",
+    ]  # fmt: skip

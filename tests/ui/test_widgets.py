@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantlab.core.calibration import CALIBRATIONS
-from quantlab.core.config import PRESETS, grid
+from quantlab.core.config import POPULAR, PRESETS, grid
 from quantlab.core.dtypes import DTYPES, MAPPINGS, SCALE_DTYPES
 from quantlab.core.granularity import GRANULARITIES
 from quantlab.core.metrics import METRICS
@@ -88,11 +88,15 @@ def test_a_wrong_number_is_refused_with_what_is_legal(field, wrong, words):
 def test_the_grid_is_that_of_the_library():
     at = run(grid_script)
     expected = grid(["int4", "int8"], ["symmetric", "affine"], ["tensor", "ch0", "g128"], ["minmax", "mse"])
+    popular = [PRESETS[name].slug for name in POPULAR]
+    assert at.text[0].value.split() == [config.slug for config in expected] + popular
+    at.toggle(key="popular").set_value(False).run()
     assert at.text[0].value.split() == [config.slug for config in expected]
 
 
 def test_a_grid_comes_with_a_link():
     view = {"dtypes": ["int3", "fp16"], "granularities": ["g48"], "calibrations": ["percentile1_99"], "scales": "bf16"}
+    view["popular"] = "false"
     slugs = run(grid_script, **view).text[0].value.split()
     assert slugs == ["int3-sym-g48-percentile1_99-sbf16", "int3-aff-g48-percentile1_99-sbf16", "fp16"]
 
