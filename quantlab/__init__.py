@@ -35,6 +35,7 @@ from .errors import (
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.output.manifest import VERSION
+from .sweeping.sampled import sampled
 from .sweeping.store import ResultStore, SweepRecord
 from .sweeping.sweep import sweep
 from .sweeping.tables import total
@@ -90,6 +91,7 @@ __all__ = [
     "open_checkpoint",
     "pack",
     "quantize",
+    "sampled",
     "sweep",
     "total",
     "unpack",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..late import pandas as pd
+from ..sweeping.sweep import ERROR
 from ..sweeping.tables import WRITERS, measured, scope, total, why_no_total
 from ..wording import counted
 from .options import OUT_HELP, UsageError
@@ -90,6 +91,7 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
         [
             *(row[column] for column in lead),
             *cells(row),
+            *error_cell(row),
             figure(row["worst_channel_sqnr_db"], ".2f"),
             figure(row["max_abs_error"], ".3g"),
             figure(100 * row["clipped_fraction"], ".3g"),
@@ -97,7 +99,7 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
         ]
         for row in rows.to_dict("records")
     ]
-    headers = HEADERS + MORE
+    headers = HEADERS + ["+- dB"] * (ERROR in rows) + MORE
     show_table([*lead, *headers], lines, "<" * len(lead) + ">" * len(headers))
 
 
@@ -111,13 +113,13 @@ def show_totals(frame: pd.DataFrame) -> None:
     beaten = totals["sqnr_db"] <= totals["sqnr_db"].cummax().shift(fill_value=-math.inf)
     lines = [
         [
-            row["config"], "" if dominated else "*", *cells(row),
+            row["config"], "" if dominated else "*", *cells(row), *error_cell(row),
             *(figure(row[name], ".2f") for name in ("median_sqnr_db", "p5_sqnr_db", "worst_sqnr_db")),
             row["worst_tensor"],
         ]
         for row, dominated in zip(totals.to_dict("records"), beaten, strict=True)
     ]  # fmt: skip
-    headers = ["config", "", *HEADERS, "median", "p5", "worst dB", "tensor"]
+    headers = ["config", "", *HEADERS, *["+- dB"] * (ERROR in totals), "median", "p5", "worst dB", "tensor"]
     show_table(headers, lines, "<<" + ">" * (len(headers) - 3) + "<", name=len(headers) - 1)
 
 
@@ -125,6 +127,11 @@ def tell_no_total(frame: pd.DataFrame) -> None:
     """Say which configurations have no line of their own, and why."""
     for sentence in why_no_total(frame)[:SHOWN_REASONS]:
         note(f"not among the totals: {sentence}")
+
+
+def error_cell(row: Mapping[Hashable, Any]) -> list[str]:
+    """The standard error of a sample's SQNR, where it is one."""
+    return [figure(row[ERROR], ".2f")] if ERROR in row else []
 
 
 def cells(row: Mapping[Hashable, Any]) -> list[str]:

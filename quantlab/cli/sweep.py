@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..core.config import QuantConfig
@@ -18,13 +19,14 @@ from ..sweeping.cluster import ClusterRunner
 from ..sweeping.database import FOLDER_VARIABLE
 from ..sweeping.estimate import Estimate, estimate, roughly
 from ..sweeping.refusals import foretold, refusals
+from ..sweeping.sampled import SHARE, sampled
 from ..sweeping.store import ResultStore
 from ..sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
 from ..sweeping.tables import json_text
 from ..sweeping.weights import weights_of
 from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
-from .options import add_file, add_tensors, command, examples, one
+from .options import UsageError, add_file, add_tensors, command, examples, one
 from .results import COLUMNS_HELP, SHOWN_REASONS, add_results, deliver, destination, tell_refused
 from .terminal import Bar, note
 
@@ -56,6 +58,7 @@ examples:
         ("every figure of every tensor, for a spreadsheet", "sweep model.safetensors --csv sweep.csv"),
         ("how long it will take, and how much memory", "sweep model.safetensors --dtype int4 int8 --dry-run"),
         ("one that survives the night", "sweep model.safetensors --dtype int4 int8 --store"),
+        ("a first answer for a large model", "sweep model/ --sample"),
         ("on other machines", "sweep s3://bucket/model/ --cluster tcp://scheduler:8786 --store"),
     )
 }"""
@@ -75,6 +78,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--store", metavar="FOLDER", nargs="?", const="",
         help=f"keep every row in FOLDER, and do not compute again what is there; {FOLDER_HELP}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample", metavar="N", nargs="?", const=SHARE, type=one(share),
+        help=f"measure one row in N of each tensor (default: {SHARE}), drawn at random: a first answer, with +- dB, "
+        "the standard error of each SQNR; per tensor, and channels along another axis than the first, are left out",
     )  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true",
@@ -103,6 +111,11 @@ def workers(text: str) -> int:
     return check_integer("the number of workers", int(text) if text.isdecimal() else text, 1, 1024)
 
 
+def share(text: str) -> int:
+    """One row in how many."""
+    return check_integer("the sample", int(text) if text.isdecimal() else text, 1, 1 << 20)
+
+
 def limit(text: str) -> int:
     """A limit of a grid."""
     return check_integer("the limit", int(text) if text.isdecimal() else text, 1, 10**24)
@@ -110,6 +123,8 @@ def limit(text: str) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Sweep, and print or write the table."""
+    if args.sample and (args.store is not None or args.cluster):
+        raise UsageError("--sample is measured here and not kept: leave out --store and --cluster")
     configs, impossible = chosen(args)
     writer, path = destination(args)
     with open_checkpoint(args.file) as checkpoint:
@@ -136,6 +151,8 @@ def measured_frame(
     """The table, computed, or taken from the store as far as it is there."""
     sizes = [checkpoint.spec(name).size for name in names]
     runner: Runner = ClusterRunner(args.cluster).stream if args.cluster else stream
+    if args.sample:
+        runner = partial(sampled, share=args.sample)
     with Bar() as bar:
         progress = bar if args.cluster else by_weights(bar, sizes)  # a cluster takes tensors as they come
         if args.store is None:

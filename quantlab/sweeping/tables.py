@@ -18,6 +18,7 @@ import numpy as np
 from ..core.metrics import Metric
 from ..late import pandas as pd
 from .refusals import told
+from .sweep import ERROR
 
 TOTAL = "all tensors"  # the name of the total in place of a tensor's
 # How a column of `total` comes of those of its tensors: means weighted by numbers of values, and the worst of any.
@@ -101,6 +102,7 @@ def total(frame: pd.DataFrame) -> pd.DataFrame:
         of two), so that each is the SQNR of some tensor.
     mse, mae, cosine, clipped_fraction, zeroed_fraction : means weighted by numbers of values; rmse is the root of mse.
     max_abs_error, worst_channel_sqnr_db : the worst of any tensor.
+    sqnr_se_db : of a sample, the standard error of sqnr_db in dB.
     nbytes : the sum. bits_per_weight, compression_ratio : of all tensors together.
     """
     found = scope(frame)
@@ -115,7 +117,7 @@ def total(frame: pd.DataFrame) -> pd.DataFrame:
         return cells
 
     n = grid(sizes(rows))
-    columns = {column: grid(rows[column]) for column in (*MEANS, *WORST, *NEEDED) if column in rows}
+    columns = {column: grid(rows[column]) for column in (*MEANS, *WORST, *NEEDED, ERROR) if column in rows}
     said = rows.drop_duplicates("config").set_index("config")[["dtype", "mapping", "granularity", "calibration"]]
     out = said.reindex(found.configs).assign(tensor=TOTAL, shape=[f"{count:,.0f} weights" for count in n.sum(axis=1)])
     out = out.assign(**_together(columns, n), **_over_tensors(columns["sqnr_db"], found.tensors))
@@ -133,6 +135,9 @@ def _together(columns: dict[str, np.ndarray], n: np.ndarray) -> dict[str, np.nda
         found["sqnr_db"] = -10 * np.log10(relative)
     nbytes = columns["nbytes"].sum(axis=1)
     source = (columns["compression_ratio"] * columns["nbytes"]).sum(axis=1)
+    if ERROR in columns:  # of a sample: the errors of the tensors are independent
+        each = 10 ** (-columns["sqnr_db"] / 10) * columns[ERROR] * n
+        found[ERROR] = np.sqrt((each**2).sum(axis=1)) / np.where(relative > 0, relative * values, 1.0)
     return found | {
         "rmse": np.sqrt(found["mse"]),
         "nbytes": nbytes,

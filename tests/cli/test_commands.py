@@ -456,3 +456,13 @@ def test_a_first_sweep_has_the_presets_that_people_use_and_a_grid_of_ones_own_ha
     popular = {str(QuantConfig.parse(name)) for name in ("w4_g128", "w4_g128_affine", "w8_channel", "w8_g128")}
     assert popular <= slugs
     assert not popular & {row["config"] for row in run("sweep", model, "--dtype", "int8", "--json", "-").json}
+
+
+def test_a_sample_is_told_with_its_error(run, tmp_path, rng):
+    np.savez(tmp_path / "model.npz", **{f"{i}.weight": rng.standard_normal((2048, 64)) for i in range(2)})
+    call = ["sweep", tmp_path / "model.npz", "--config", "w4_g128", "int8-sym-tensor-minmax", "--sample"]
+    told = run(*call)
+    assert "+- dB" in told.out and "needs all rows" in told.err
+    rows = run(*call, "--json", "-").json
+    assert all(row["sqnr_se_db"] > 0 for row in rows if row["config"] != "int8-sym-tensor-minmax")
+    assert run(*call, "--store").code == 2

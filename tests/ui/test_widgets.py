@@ -102,7 +102,7 @@ def test_a_grid_comes_with_a_link():
 
 
 def test_what_is_left_out_of_a_grid_is_said():
-    at = run(grid_script, dtypes=["int16", "int8"], calibrations="entropy")
+    at = run(grid_script, dtypes=["int16", "int8"], calibrations="entropy", popular="false")
     assert "16-bit" in at.warning[0].value
     assert all(slug.startswith("int8") for slug in at.text[0].value.split())
 
@@ -114,7 +114,7 @@ def test_a_typed_token_that_means_nothing_is_refused():
 
 
 def test_nothing_chosen_is_an_empty_grid():
-    at = run(grid_script)
+    at = run(grid_script, popular="false")
     at.multiselect(key="dtypes").set_value([]).run()
     assert not at.exception and at.text[0].value == ""
 
