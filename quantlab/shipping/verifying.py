@@ -4,6 +4,8 @@ A file of quantlab's own says how every tensor was quantized; the others say how
 measuring. What is stored in neither way counts as a copy if it is the source's, bit for bit, and is measured otherwise.
 """
 
+from __future__ import annotations
+
 import os
 from dataclasses import asdict, dataclass
 
