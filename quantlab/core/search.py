@@ -21,18 +21,18 @@ from .ranging import Calibration, Range
 class MSE(Calibration):
     """The range of least squared error. Never worse than MinMax, nor than 200 ranges from it down to nothing.
 
-    Small groups of few codes: the best scale there is, as `Exact`, but above 0. Others: a search over ranges down to a
-    thousandth of the full one, 200 of them evenly spaced, then finer around the best, all with the very scale and zero
-    point that the codes will use. Groups too large for that are searched as a histogram, and what comes of it is
-    compared on the values themselves. Trials see errors to about float32; the last word, against the full range, has
-    the error of encoding and decoding.
+    Small groups of very few codes: the best scale there is, as `Exact`, but above 0. Others: a search over ranges down
+    to a thousandth of the full one, 200 of them evenly spaced less those that cannot be the best, then finer around the
+    best, all with the very scale and zero point that the codes will use. Groups too large for that are searched as a
+    histogram, and what comes of it is compared on the values themselves. Trials see errors to about float32; the last
+    word, against the full range, has the error of encoding and decoding.
     """
 
     token = "mse"
     summary = "least squared error; searches how much to clip"
 
     # By bits, the values of a group up to which following every code is worth it: beyond, a search finds about as much.
-    SWEPT: ClassVar[Mapping[int, int]] = MappingProxyType({2: 512, 3: 512, 4: 64})
+    SWEPT: ClassVar[Mapping[int, int]] = MappingProxyType({2: 512, 3: 512, 4: 31})
 
     def range(self, groups: Groups, codec: IntegerCodec) -> Range:
         """The best range found for each group."""
@@ -56,7 +56,9 @@ class MSE(Calibration):
         full = codec.mapping.widen(*groups.extents)
         lo, hi = (np.array(end) for end in full)
         plan, grid, storage = plan_for(codec), codec.grid, codec.scale_type.storage
-        kernels.ranges.search_ranges(groups.matrix, groups.size, plan.numbers, grid, storage, lo, hi)
+        kernels.ranges.search_ranges(
+            groups.matrix, groups.size, plan.numbers, plan.walked(codec), grid, storage, lo, hi
+        )
         return not_worse(groups, codec, (lo, hi), full)
 
 
@@ -82,29 +84,57 @@ DECADES = 1 - 0.93 ** np.arange(1, 96)
 TAIL = DECADES[EVENLY[-1] < DECADES]  # from a 200th down to a thousandth
 
 
+Rounds = Sequence[Sequence[tuple[tuple[float, float, float], np.ndarray]]]
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Rounds of a search.
 
     `rounds` : for each round the directions to go, each with the shares to try, from none to the most.
+    `quick` : those after the first two, where a trial also knows the best scale for the codes it gives: fewer do.
     """
 
-    rounds: Sequence[Sequence[tuple[tuple[float, float, float], np.ndarray]]]
+    rounds: Rounds
+    quick: Rounds = ()
 
     @cached_property
     def numbers(self) -> records.Plan:
         """All directions, one after the other."""
-        sizes = [(number, len(shares)) for number, ways in enumerate(self.rounds) for _, shares in ways]
-        ends = np.cumsum([size for _, size in sizes])
-        slices = [(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)]
-        ways = [(way, shares) for ways in self.rounds for way, shares in ways]
-        return records.Plan(
-            np.array([way for way, _ in ways]), np.concatenate([shares for _, shares in ways]), np.array(slices)
-        )
+        return numbered(self.rounds)
+
+    def walked(self, codec: IntegerCodec) -> records.Plan:
+        """The same for groups that are walked through: the even ranges come first, and need no coarse ones."""
+        moved = records.moves_scales(codec.grid, codec.scale_type.storage) and codec.bits <= QUICK_BITS
+        return self._quickly if moved and self.quick else self._fully
+
+    @cached_property
+    def _quickly(self) -> records.Plan:
+        return numbered([self._walk, *self.quick])
+
+    @cached_property
+    def _fully(self) -> records.Plan:
+        return numbered([self._walk, *self.rounds[2:]])
+
+    @property
+    def _walk(self) -> Sequence:
+        (_, *others), ((way, shares),) = self.rounds[:2]
+        return [(way, np.r_[0, shares]), *others]
 
     def of_round(self, number: int) -> np.ndarray:
         """All cuts of one round, as `narrowed` takes them: [n, 3]. Negative numbers count from the last."""
         return np.concatenate([shares[:, None] * np.array(way) for way, shares in self.rounds[number]])
+
+
+def numbered(rounds: Rounds) -> records.Plan:
+    """The directions of all rounds."""
+    sizes = [(number, len(shares)) for number, ways in enumerate(rounds) for _, shares in ways]
+    ends = np.cumsum([size for _, size in sizes])
+    slices = [(number, end - size, end) for (number, size), end in zip(sizes, ends, strict=True)]
+    ways = [(way, shares) for ways in rounds for way, shares in ways]
+    return records.Plan(
+        np.array([way for way, _ in ways]), np.concatenate([shares for _, shares in ways]), np.array(slices)
+    )
 
 
 def around(directions: Sequence[tuple[float, float, float]], *shares: float) -> list:
@@ -121,7 +151,11 @@ APART = [(way, DECADES[::2]) for way in (ABOVE, BELOW)]  # each end for itself; 
 ENDS, ALL = (BELOW, ABOVE), (BOTH, SHIFT, BELOW, ABOVE)
 COARSE = np.r_[0.0025:0.025:10j, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06]
 FINE = np.r_[0.0003:0.0024:8j]
-SYMMETRIC = Plan([*coarse_and_even(BOTH), around((BOTH,), *COARSE), around((BOTH,), *FINE)])
+SYMMETRIC = Plan(
+    [*coarse_and_even(BOTH), around((BOTH,), *COARSE), around((BOTH,), *FINE)],
+    [around((BOTH,), *np.arange(1, 13) * 0.005)],
+)
+FEW_SYMMETRIC = Plan(SYMMETRIC.rounds, [around((BOTH,), 0.005, 0.01, 0.02, 0.03, 0.045)])
 AFFINE = Plan(
     [
         *coarse_and_even(TO_ZERO),
@@ -131,7 +165,12 @@ AFFINE = Plan(
         around((BOTH,), *COARSE[::2]) + around(ENDS, 0.015, 0.045) + around((SHIFT,), 0.025),
         around((BOTH,), *FINE) + around(ENDS, 0.003, 0.008) + around((SHIFT,), 0.005),
         around(ENDS, 0.001, 0.002) + around((SHIFT,), 0.0015),
-    ]
+    ],
+    [
+        APART,
+        around((BOTH,), *np.arange(1, 9) * 0.0065),
+        around(ENDS, 0.006, 0.012, 0.02, 0.03, 0.045) + around((SHIFT,), 0.006, 0.012, 0.02),
+    ],
 )
 UNIFORM = Plan(
     [
@@ -146,13 +185,13 @@ UNIFORM = Plan(
 # Few codes have local minima far from each other, where one end is cut and the other is not: one may cost twice the
 # best. So from the full range either end is cut alone, and in ways between; then once more farther around.
 FAN = [((1 - t, t, 0.0), DECADES[1:48:3]) for t in (0, 0.05, 0.1, 0.2, 0.35, 0.65, 0.8, 0.9, 0.95, 1)]
-FEW_BITS = 4
+FEW_BITS, QUICK_BITS = 4, 8
 
 
 def fanned(plan: Plan) -> Plan:
     """The plan of two ends for few codes."""
-    rounds = list(plan.rounds)
-    return Plan([[*rounds[0], *FAN], *rounds[1:4], around(ALL, 0.05, 0.1, 0.15, 0.2), *rounds[4:]])
+    rounds, far = list(plan.rounds), around(ALL, 0.05, 0.1, 0.15, 0.2)
+    return Plan([[*rounds[0], *FAN], *rounds[1:4], far, *rounds[4:]], [APART, far])
 
 
 FEW_AFFINE, FEW_UNIFORM = fanned(AFFINE), fanned(UNIFORM)
@@ -161,7 +200,7 @@ FEW_AFFINE, FEW_UNIFORM = fanned(AFFINE), fanned(UNIFORM)
 def plan_for(codec: IntegerCodec) -> Plan:
     """The search for a codec."""
     if codec.mapping.signed:
-        return SYMMETRIC
+        return FEW_SYMMETRIC if codec.bits <= FEW_BITS else SYMMETRIC
     if codec.bits <= FEW_BITS:
         return FEW_UNIFORM if codec.mapping.has_offset else FEW_AFFINE
     return UNIFORM if codec.mapping.has_offset else AFFINE

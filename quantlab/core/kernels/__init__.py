@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         packing,
         ranges,
         sides,
+        tiles,
         totals,
         trials,
+        walk,
         widen,
     )
 
@@ -51,8 +53,10 @@ __all__ = [
     "packing",
     "ranges",
     "sides",
+    "tiles",
     "totals",
     "trials",
+    "walk",
     "widen",
 ]
 

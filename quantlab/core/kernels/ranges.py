@@ -14,16 +14,16 @@ ABREAST = 2048  # values of a group up to which a search takes LANES groups at a
 
 
 @jit
-def search_ranges(x, size, plan, grid, storage, lo, hi):
+def search_ranges(x, size, plan, walked, grid, storage, lo, hi):
     """The ranges [lo, hi] (float64 [rows, groups], replaced) of least squared error that a search finds.
 
     How a group is searched depends on nothing but its own length: not on what is beside it, nor on how x was cut.
     """
     full, rest = x.shape[1] // size, x.shape[1] % size
     if size <= ABREAST and full > 0:
-        search_abreast(x, size, 0, full, plan, grid, storage, lo, hi)
+        search_abreast(x, size, 0, full, walked, grid, storage, lo, hi)
     if 0 < rest <= ABREAST:
-        search_abreast(x, size, full, 1, plan, grid, storage, lo, hi)
+        search_abreast(x, size, full, 1, walked, grid, storage, lo, hi)
     if size > ABREAST:
         trials = trials_for(plan.shares.shape[0], size)
         for r in range(x.shape[0]):

@@ -26,6 +26,14 @@ class Storage(NamedTuple):
     largest: float
 
 
+HARDLY = 1e-6  # an epsilon below which scales are stored so finely that the best one for given codes is, too
+
+
+def moves_scales(grid: Grid, storage: Storage) -> bool:
+    """Whether a search may take the best scale for the codes that a trial gave, in place of the scale tried."""
+    return grid.has_offset == 0.0 and storage.epsilon < HARDLY
+
+
 class Fitted(NamedTuple):
     """What turns values into codes and back: float32 arrays [rows, groups]."""
 

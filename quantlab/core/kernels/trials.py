@@ -11,7 +11,7 @@ GLANCE = 512  # values after which a search asks whether candidates have lost al
 WIDTH, LANES = 32, np.uint64(32)  # trials of a search that are made together, as the lanes of vectors
 # What is known of a trial: two parts of its error, and how it encodes. It lies in rows of LANES in one array, at
 # distances that the compiler knows: so it need not ask whether what it writes is what it reads.
-TRIED, ALSO, SCALE, INVERSE, LOWEST, HIGHEST, OFFSET, TRIAL = (LANES * np.uint64(i) for i in range(8))
+TRIED, ALSO, SCALE, INVERSE, LOWEST, HIGHEST, OFFSET, SUM_EQ, SUM_QQ, TRIAL = (LANES * np.uint64(i) for i in range(10))
 
 
 class Trials(NamedTuple):

@@ -110,14 +110,25 @@ PARTS = {
     "lanes_of",
     "clip_lanes",  # bounds, held to what they bound
     "all_lost",
-    "fill_lane",
+    "fill",
+    "scale_lanes",
+    "weigh",
+    "about",
+    "fit_lanes",
+    "keep_better",
+    "leaps",
+    "set_pace",
+    "next_shares",
+    "leap",
+    "walk",
+    "decide",
     "start_round",
     "start_direction",
     "search_direction",
     "search_tile",
     "search_abreast",
     "search_ranges",
-    "refit_lanes",
+    "refit",
     "refitted",
     "reach_of",  # a bound, held to what it bounds
     "bin_indices",
@@ -166,7 +177,7 @@ NAMED_OTHERWISE = {
     "widen_float16": "widen",
     "bounds": "usable",
     "about_errors": "range_errors",
-    "exact_errors": "range_errors",
+    "measure": "range_errors",
     "try_lanes": "range_errors",
     "list_ranges": "narrow",
     "octav_step": "octav",
@@ -473,12 +484,13 @@ def test_trials_see_about_the_errors_of_encoding_and_decoding(mapping, kind, bit
     about(errors, exact * factor**2, x.size)
 
 
-def tile_of(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> kernels.lanes.Tile:
+def tile_of(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> kernels.tiles.Tile:
     """A tile of WIDTH groups, the rows of x, and the ranges given for them, [WIDTH, 1] each."""
     empty = [np.empty(x.size, np.float32) for _ in range(2)]
-    tile = kernels.lanes.Tile(*empty, np.empty(kernels.lanes.GROUP), np.empty(kernels.trials.TRIAL, np.float32))
+    tile = kernels.tiles.Tile(*empty, np.empty(kernels.tiles.GROUP), np.empty(kernels.trials.TRIAL, np.float32))
     for k in range(kernels.trials.WIDTH):
-        kernels.lanes.fill_lane(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
+        kernels.tiles.fill(tile, np.uint64(k), x[k], lo[k, 0], hi[k, 0])
+    kernels.tiles.scale_lanes(tile, np.uint64(x.shape[1]))
     return tile
 
 
@@ -491,20 +503,20 @@ def test_lanes_of_a_tile_do_not_touch_each_other(mapping, kind, size):
     codec, lanes = DTYPES["int4"].codec(MAPPINGS[mapping], SCALE_DTYPES["fp32"], False), kernels.trials.LANES
     lo, hi = codec.mapping.widen(*(0.7 * end for end in Groups(x, size).extents))
     tile = tile_of(x, lo, hi)
-    ends = kernels.lanes.FULL_LO, kernels.lanes.FULL_HI, kernels.lanes.FULL_ERROR
-    kernels.lanes.exact_errors(tile, np.uint64(size), *ends, codec.grid, codec.scale_type.storage)
+    ends = kernels.tiles.FULL_LO, kernels.tiles.FULL_HI, kernels.tiles.FULL_ERROR
+    kernels.tiles.measure(tile, np.uint64(size), *ends, codec.grid, codec.scale_type.storage)
     exact = [
         reference.range_error(x[k], lo[k, 0], hi[k, 0], Codes(mapping, 4), "fp32") for k in range(kernels.trials.WIDTH)
     ]
     exact = np.array(exact)
-    errors = tile.state[kernels.lanes.FULL_ERROR : kernels.lanes.FULL_ERROR + lanes]
+    errors = tile.state[kernels.tiles.FULL_ERROR : kernels.tiles.FULL_ERROR + lanes]
     np.testing.assert_allclose(errors, exact, rtol=size * 2.0**-52, atol=1e-300)
-    factors = tile.state[kernels.lanes.FACTOR : kernels.lanes.FACTOR + lanes]
+    factors = tile.state[kernels.tiles.FACTOR : kernels.tiles.FACTOR + lanes]
     for k, factor in enumerate(factors):
         kernels.trials.fit_trial(
             lo[k, 0], hi[k, 0], factor, codec.grid, codec.scale_type.storage, tile.table, np.uint64(k)
         )
-    kernels.lanes.try_lanes(tile.scaled, np.uint64(size), tile.table)
+    kernels.tiles.try_lanes(tile.scaled, np.uint64(size), tile.table)
     some = np.abs(x).max(axis=1) > 0  # nothing is better for a group of zeros, and nothing is asked
     about(tile.table[:lanes][some], (exact * factors**2)[some], size)
 
@@ -523,9 +535,9 @@ def test_what_clipping_alone_rules_out_costs_more(mapping, bits, kind):
         energy = np.square(x.astype(np.float64)).sum(axis=1)
         below, above = 0.5 * (hi - lo)[:, 0], 0.5 * (hi - lo)[:, 0]
         rows = {"START_LO": lo[:, 0], "START_HI": hi[:, 0], "BELOW": below, "ABOVE": above}
-        rows["BEST"] = best * energy * tile.state[kernels.lanes.FACTOR : kernels.lanes.FACTOR + lanes] ** 2
+        rows["BEST"] = best * energy * tile.state[kernels.tiles.FACTOR : kernels.tiles.FACTOR + lanes] ** 2
         for name, row in rows.items():
-            tile.state[getattr(kernels.lanes, name) : getattr(kernels.lanes, name) + lanes] = row
+            tile.state[getattr(kernels.tiles, name) : getattr(kernels.tiles, name) + lanes] = row
         lost = [
             share
             for share in np.arange(1, 20) / 20
