@@ -170,9 +170,10 @@ def test_mse_does_not_lose_to_200_ranges(size, mapping, bits, scale_dtype, kind)
     bits=st.sampled_from([2, 3, 4, 5, 6, 8, 16]),
     mapping=st.sampled_from(ZERO_KEPT),
     scale_dtype=st.sampled_from(["fp32", "fp16", "bf16"]),
+    size=st.sampled_from([16, 40]),  # every code is followed, and a walk made
 )
-def test_mse_does_not_lose_to_200_ranges_on_anything(x, bits, mapping, scale_dtype):
-    no_worse_than_a_grid(x, mse(bits, mapping, ql.PerGroup(16), scale_dtype=scale_dtype))
+def test_mse_does_not_lose_to_200_ranges_on_anything(x, bits, mapping, scale_dtype, size):
+    no_worse_than_a_grid(x, mse(bits, mapping, ql.PerGroup(size), scale_dtype=scale_dtype))
 
 
 def least_of_both_ends(x: np.ndarray, config: ql.QuantConfig) -> float:
