@@ -51,7 +51,11 @@ def test_the_source_of_a_folder_is_its_files(few, tmp_path):
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     with open_checkpoint(tmp_path / "model") as source:
         said = read_manifest(export(tmp_path / "out", few, source=source), "npz")
-        assert said["source"] == {"name": "model", "sha256": source.sha256(), "files": source.digests()}
+        assert said["source"] == {
+            "name": f"{tmp_path.name}/model",
+            "sha256": source.sha256(),
+            "files": source.digests(),
+        }
 
 
 def test_the_version_is_that_of_the_package():
