@@ -14,7 +14,8 @@ from tests.serving import served, started
 pytestmark = pytest.mark.browser
 
 GRID = (
-    "dtypes=int4&dtypes=int8&granularities=tensor&granularities=g32&calibrations=minmax&calibrations=mse&view=Tensors"
+    "dtypes=int4&dtypes=int8&granularities=tensor&granularities=g32&calibrations=minmax&calibrations=mse&popular=false"
+    "&view=Tensors"
 )
 CELLS = ".scroll td"
 # Marks the first cell, and counts how often the page is drawn without it: a map that is replaced loses the mark.

@@ -110,6 +110,6 @@ def test_a_real_model_is_opened_inspected_swept_and_exported(model, tmp_path):
     np.testing.assert_array_equal(frame["sqnr_db"], expected["sqnr_db"])
     assert np.isfinite(frame.set_index("tensor")["sqnr_db"][weight])
 
-    at = clicked(page("export", file=path, config=SLUG, take=weight), "Write the file")
+    at = clicked(page("export", file=path, config=SLUG, take=weight, format="npz"), "Write the file")
     packed = exports.store().find(finished(at, "export").result.download)
     np.testing.assert_array_equal(load_packed(packed)[weight].dequantize(), q.dequantize())

@@ -9,6 +9,7 @@ import pytest
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 
 from quantlab.ui import leaving
+from tests.loops import alone
 
 TTL = 0.05
 
@@ -56,10 +57,10 @@ def test_it_goes_on_for_as_long_as_the_server_runs(storage):
                 await asyncio.sleep(0.01)
         task.cancel()
 
-    asyncio.run(asyncio.wait_for(serve(), 30))
+    alone(serve())
 
 
 def test_another_streamlit_is_said_once(storage, caplog):
     del storage._cache
-    asyncio.run(leaving.give_back(every=0))
+    alone(leaving.give_back(every=0))
     assert "at the next visit only" in caplog.text

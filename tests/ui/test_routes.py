@@ -1,6 +1,5 @@
 """Downloads are streamed from the disk, whole and as they are, to those who know the id; nobody else gets anything."""
 
-import asyncio
 import gzip
 import io
 import os
@@ -13,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from quantlab.ui import exports, routes
+from tests.loops import alone
 
 LARGE = 500 * 10**6  # bytes; the file is sparse, so it takes no room
 PIECE = 1 << 20
@@ -67,7 +67,7 @@ def get(path: str, keep: int = 1 << 20, method: str = "GET", **headers: str) -> 
     async def receive() -> dict:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    asyncio.run(APP(scope, receive, answer.take))
+    alone(APP(scope, receive, answer.take))
     return answer
 
 

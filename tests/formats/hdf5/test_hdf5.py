@@ -628,8 +628,8 @@ def test_too_many_objects_are_refused_before_they_are_opened(tmp_path):
 def test_a_structure_without_end_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "MAX_READS", 2)
     with h5py.File(tmp_path / "f.h5", "w") as file:
-        for name in "abcdefghij":
-            file[f"{name}/w"] = np.float32([1])
+        for number in range(100):  # more than two pieces of 16 KiB
+            file[f"{number}/w"] = np.float32([1])
     assert isinstance(refusal(tmp_path / "f.h5"), LimitError)
 
 
