@@ -79,6 +79,12 @@ def dequantize(slug: str, x: np.ndarray) -> Call:
     return ql.quantize(x, config(slug)).dequantize
 
 
+def dequantize_into(slug: str, x: np.ndarray) -> Call:
+    """Decode a tensor into memory that is there, as ONNX Runtime's and torch's allocators keep it."""
+    q, out = ql.quantize(x, config(slug)), np.zeros(x.shape, np.float32)
+    return lambda: q.dequantize(out)
+
+
 def evaluate(slug: str, x: np.ndarray) -> Call:
     """All metrics; the mean squared error stands for them."""
     return lambda: ql.evaluate(x, config(slug)).mse
@@ -209,6 +215,12 @@ SECTIONS = [
                     Peer("onnxruntime DequantizeLinear", peers.onnx_dequantize_int8),
                     Peer("torch eager", peers.torch_dequantize_int8),
                 ],
+                close,
+            ),
+            Work(
+                "dequantize, int8 per tensor, into memory that is there",
+                partial(dequantize_into, INT8),
+                [Peer("onnxruntime DequantizeLinear, which keeps its own", peers.onnx_dequantize_int8)],
                 close,
             ),
         ],

@@ -198,3 +198,27 @@ def test_compression_is_against_the_bytes_of_the_sources_own_dtype(dtype):
     q = ql.quantize(x, config)
     assert q.nbytes == 4 * 64 // 2 + 4 * 8
     assert q.compression_ratio == ql.evaluate(x, config).compression_ratio == x.nbytes / q.nbytes
+
+
+@pytest.mark.parametrize(
+    "slug", ["int8-sym-tensor-minmax", "int4-aff-ch1-minmax", "int3-uni-g7-minmax", "q4_0", "bf16"]
+)
+def test_values_are_decoded_into_the_memory_that_is_given(slug, rng):
+    q = ql.quantize(rng.standard_normal((3, 5, 64), dtype=np.float32), ql.QuantConfig.parse(slug))
+    out = np.full(q.shape, np.nan, np.float32)
+    assert q.dequantize(out) is out
+    np.testing.assert_array_equal(out, q.dequantize())
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "word"),
+    [
+        (np.zeros((4, 8)), ql.DTypeError, "float64"),
+        ([0.0], ql.DTypeError, "list"),
+        (np.zeros((8, 4), np.float32), ql.ShapeError, r"\(8, 4\)"),
+        (np.zeros((8, 4), np.float32).T, ql.ShapeError, "C order"),
+    ],
+)
+def test_memory_of_another_kind_is_refused(out, error, word):
+    with pytest.raises(error, match=word):
+        ql.quantize(np.ones((4, 8), np.float32), ql.QuantConfig()).dequantize(out)
