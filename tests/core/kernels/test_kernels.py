@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -617,6 +617,7 @@ def test_narrow_takes_off_shares(lo, width, cut):
     way=st.tuples(*[st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])] * 3),
     ends=st.tuples(st.floats(-100, 200), st.floats(-100, 200)),
 )
+@example(lo=0, width=1, way=(-1.0, -1.0, 1.0), ends=(0.0, 2.0))
 def test_ranges_are_listed_until_they_leave_out_too_much(lo, width, way, ends):
     shares = np.r_[0.01:0.4:10j]
     plan = Plan(np.array([way]), shares, np.array([[0, 0, 10]]))
@@ -625,8 +626,11 @@ def test_ranges_are_listed_until_they_leave_out_too_much(lo, width, way, ends):
     expected = [reference.narrow(lo, lo + width, share * np.array(way)) for share in shares]
     found = list(zip(trials.lo[2:count], trials.hi[2:count], strict=True))
     np.testing.assert_allclose(np.reshape(found, (-1, 2)), np.reshape(expected[: count - 2], (-1, 2)), atol=1e-10)
+    # Which ends get narrower: of whole numbers and halves, so exact, where the ranges themselves are rounded.
+    center = min(max(lo, 0), lo + width)
+    below, above = way[0] * width + way[2] * (center - lo), way[1] * width + way[2] * (lo + width - center)
     inside = [  # by how much the wanted ends are still within those ranges; no end that gets wider leaves them out
-        min(ends[0] - new_lo if new_lo > lo else np.inf, new_hi - ends[1] if new_hi < lo + width else np.inf)
+        min(ends[0] - new_lo if below > 0 else np.inf, new_hi - ends[1] if above > 0 else np.inf)
         for new_lo, new_hi in expected
     ]
     assert all(margin > -1e-9 for margin in inside[: count - 2])
