@@ -19,7 +19,7 @@ MOST = 40  # tensors of a file that are read
 def main() -> None:
     """Answer one line for each path: what became of it, where that was decided, and its words."""
     _limit_memory(int(sys.argv[1]) << 20)
-    warnings.simplefilter("error", RuntimeWarning)  # of arithmetic on what should have been refused before it
+    warnings.simplefilter("error")
     for line in sys.stdin:
         print(json.dumps(outcome(Path(line.rstrip("\n")))), flush=True)
 

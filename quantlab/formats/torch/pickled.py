@@ -95,7 +95,7 @@ def read(data: bytes, vocabulary: Vocabulary) -> object:
     except LimitError:
         raise
     # What genops raises on damage; an empty stack; an index outside the memo.
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, DeprecationWarning):  # the last of escapes in names, where warnings are errors
         malformed()
 
 
