@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # package's __init__, which gathers the public names, and "quantlab.formats" by itself that of the formats.
 FLOORS = [
     {"quantlab.errors", "quantlab.formats.hdf5.libhdf5", "quantlab.late", "quantlab.samples", "quantlab.wording"},
+    {"quantlab.planning.solving"},
     {"quantlab.core.kernels"},
     {"quantlab.core"},
     {"quantlab.formats.input"},
@@ -23,8 +24,11 @@ FLOORS = [
     {"quantlab.formats"},
     {"quantlab.sweeping"},
     {"quantlab.shipping"},
+    {"quantlab.planning"},
+    {"quantlab.planning.recipes"},
     {"quantlab", "quantlab.cluster"},
     {"quantlab.plots"},
+    {"quantlab.reporting"},
     {"quantlab.cli", "quantlab.ui"},
     {"quantlab.__main__", "pages"},
     {"app"},

@@ -1,0 +1,1 @@
+"""A model's sweep and plan as one file to hand on."""
