@@ -35,8 +35,8 @@ CALLS = {
     "unpack": "data bits count signed order",
 }
 COLUMNS = (
-    "tensor shape config dtype mapping granularity calibration sqnr_db worst_channel_sqnr_db mse rmse mae "
-    "max_abs_error cosine clipped_fraction zeroed_fraction nbytes bits_per_weight compression_ratio"
+    "tensor shape config dtype mapping granularity calibration sqnr_db worst_channel_sqnr_db channels_sqnr_db mse "
+    "rmse mae max_abs_error cosine clipped_fraction zeroed_fraction nbytes bits_per_weight compression_ratio"
 )
 ERRORS = (
     "QuantlabError ConfigError ShapeError EmptyTensorError NonFiniteError DTypeError CalibrationRequiredError "
@@ -44,8 +44,8 @@ ERRORS = (
 )
 QUANTIZED = "packed codes scale zero_point offset shape config dequantize nbytes bits_per_weight compression_ratio"
 REPORT = (
-    "mse rmse mae max_abs_error sqnr_db psnr_db cosine worst_channel_sqnr_db zeroed_fraction clipped_fraction nbytes "
-    "bits_per_weight compression_ratio"
+    "mse rmse mae max_abs_error sqnr_db psnr_db cosine worst_channel_sqnr_db channels_sqnr_db zeroed_fraction "
+    "clipped_fraction nbytes bits_per_weight compression_ratio"
 )
 
 

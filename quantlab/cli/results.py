@@ -17,7 +17,7 @@ from .output import checked_out, write_file, write_stdout
 from .terminal import figure, note, show_table
 
 HEADERS = ["SQNR dB", "bits/wt", "ratio"]
-MORE = ["worst ch. dB", "max error", "clipped %", "zeroed %"]  # where there is room for them
+MORE = ["worst ch. dB", "mean ch. dB", "max error", "clipped %", "zeroed %"]  # where there is room for them
 SHOWN_REASONS = 5
 COLUMNS_HELP = """\
 On the screen there is one line per configuration, over all tensors together, smallest first;
@@ -93,6 +93,7 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
             *cells(row),
             *error_cell(row),
             figure(row["worst_channel_sqnr_db"], ".2f"),
+            figure(row["channels_sqnr_db"], ".2f"),
             figure(row["max_abs_error"], ".3g"),
             figure(100 * row["clipped_fraction"], ".3g"),
             figure(100 * row["zeroed_fraction"], ".3g"),

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,13 @@ class Channels:
         return 0 if self.turns or not self.count else first // self.run
 
 
+class ChannelFigures(NamedTuple):
+    """Of the relative errors, sum e^2 / sum x^2, of all channels: the largest and the mean, as SQNR in dB."""
+
+    worst: float
+    mean: float
+
+
 @dataclass(frozen=True)
 class ChannelSums:
     """Sums of every channel: of x^2, float64 [channels], and of e^2, float64 [configurations, channels]."""
@@ -66,18 +74,18 @@ class ChannelSums:
     powers: np.ndarray
     errors: np.ndarray
 
-    def worst(self) -> np.ndarray:
-        """The lowest SQNR of any channel under every configuration, dB: float64 [configurations].
+    def figures(self) -> list[ChannelFigures]:
+        """What the channels' relative errors amount to under every configuration.
 
-        inf where nothing was lost. Channels of zeros have no signal to relate an error to, and do not count; NaN where
-        no other is there.
+        Channels of zeros have no signal to relate an error to, and do not count; NaN where no other is there.
         """
         heard = self.powers > 0
         if not heard.any():
-            return np.full(len(self.errors), math.nan)
-        largest = (self.errors[:, heard] / self.powers[heard]).max(axis=1)
-        with np.errstate(divide="ignore"):
-            return -10 * np.log10(largest)
+            return [ChannelFigures(math.nan, math.nan)] * len(self.errors)
+        relative = self.errors[:, heard] / self.powers[heard]
+        with np.errstate(divide="ignore"):  # no error at all is +inf dB
+            worst, mean = (-10 * np.log10(lost) for lost in (relative.max(axis=1), relative.mean(axis=1)))
+        return [ChannelFigures(*pair) for pair in zip(worst.tolist(), mean.tolist(), strict=True)]
 
 
 def joined(parts: Sequence[ChannelSums]) -> ChannelSums:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ConfigError, QuantlabError, ShapeError
 from . import channels, kernels, memory, pool
 from .arrays import as_float32, as_values, check_array, raise_non_finite, widened
-from .channels import Channels, ChannelSums, ChannelTotals, first_of, powers_of
+from .channels import ChannelFigures, Channels, ChannelSums, ChannelTotals, first_of, powers_of
 from .config import QuantConfig, check_config
 from .dtypes import SUMS, cut, total_error_sums
 from .granularity import PIECE, Groups, PerTensor, Piece
@@ -37,6 +37,13 @@ METRICS: dict[str, Metric] = {
         "dB",
         True,
         "SQNR of the output channel that lost most; 0 dB is a channel of which nothing is left.",
+    ),
+    "channels_sqnr_db": Metric(
+        "channels_sqnr_db",
+        "Mean channel",
+        "dB",
+        True,
+        "SQNR of the mean of the output channels' relative errors, each channel counting once.",
     ),
     "mse": Metric("mse", "MSE", "", False, "Mean squared error, in squared units of the weights."),
     "rmse": Metric("rmse", "RMSE", "", False, "Root of the mean squared error, in units of the weights."),
@@ -74,6 +81,8 @@ class ErrorReport:
     cosine : of the flattened tensors; 1 for two zero tensors.
     worst_channel_sqnr_db : the lowest SQNR of any output channel that is not all zeros; that of the tensor where no
         channels are told apart: of fewer than two dimensions, or all zeros. None where they are too many to sum up.
+    channels_sqnr_db : -10 log10 of the mean of sum e^2 / sum x^2 over the same output channels, each counting once,
+        whatever its power; the SQNR of the tensor, or None, where worst_channel_sqnr_db is.
     zeroed_fraction : share of all values that were not 0 and became 0.
     clipped_fraction : share of values whose nearest code lies beyond the last one. None where only values are known,
         as are nbytes, bits_per_weight (8 * nbytes / elements) and compression_ratio (source bytes / nbytes).
@@ -87,6 +96,7 @@ class ErrorReport:
     psnr_db: float
     cosine: float
     worst_channel_sqnr_db: float | None
+    channels_sqnr_db: float | None
     zeroed_fraction: float
     clipped_fraction: float | None = None
     nbytes: int | None = None
@@ -111,13 +121,14 @@ def decibels(signal: float, noise: float) -> float:
     return 10 * (math.log10(signal) - math.log10(noise)) if signal > 0 else -math.inf
 
 
-def error_figures(signal: Signal, sums: np.ndarray, worst: float | None) -> dict[str, Any]:
+def error_figures(signal: Signal, sums: np.ndarray, each: ChannelFigures | None) -> dict[str, Any]:
     """The error half of a report from (sum e^2, sum |e|, sum decoded^2, max |e|, clipped, sum x * decoded, zeroed).
 
-    worst : the lowest SQNR of any channel; NaN where there is none to tell.
+    each : of the channels; NaN where there is none to tell, None where there are too many.
     """
     squared, absolute, decoded_power, largest, _, product, zeroed = (float(value) for value in sums)
     mse, sqnr = squared / signal.size, decibels(signal.power, squared)
+    worst, mean = (None, None) if each is None else (sqnr if math.isnan(figure) else figure for figure in each)
     return {
         "mse": mse,
         "rmse": math.sqrt(mse),
@@ -126,7 +137,8 @@ def error_figures(signal: Signal, sums: np.ndarray, worst: float | None) -> dict
         "sqnr_db": sqnr,
         "psnr_db": decibels(signal.peak**2, mse),
         "cosine": cosine_of(math.sqrt(signal.power), math.sqrt(decoded_power), squared, product),
-        "worst_channel_sqnr_db": sqnr if worst is not None and math.isnan(worst) else worst,
+        "worst_channel_sqnr_db": worst,
+        "channels_sqnr_db": mean,
         "zeroed_fraction": zeroed / signal.size,
     }
 
@@ -261,18 +273,18 @@ def outcomes(
 ) -> list[ErrorReport | QuantlabError]:
     """A report for every configuration, or why it cannot serve the tensor, from the sums of all its pieces."""
     signal = Signal(math.prod(shape), sum(sums.powers.tolist()), float(sums.peaks.max()))
-    worst = worst_channels(shape, sums.channels)
+    figures = channel_figures(shape, sums.channels)
     return [
-        refusal or report(shape, config, signal, total, least, source_nbytes)
-        for config, refusal, total, least in zip(configs, sums.refusals, fold(sums.errors), worst, strict=True)
+        refusal or report(shape, config, signal, total, each, source_nbytes)
+        for config, refusal, total, each in zip(configs, sums.refusals, fold(sums.errors), figures, strict=True)
     ]
 
 
-def worst_channels(shape: tuple[int, ...], sums: ChannelSums) -> list[float | None]:
-    """The lowest SQNR of any channel under every configuration; None where there were too many to sum up."""
+def channel_figures(shape: tuple[int, ...], sums: ChannelSums) -> Sequence[ChannelFigures | None]:
+    """What becomes of the channels under every configuration; None where there were too many to sum up."""
     if len(shape) > 1 and not sums.powers.size:
         return [None] * len(sums.errors)
-    return sums.worst().tolist()
+    return sums.figures()
 
 
 def group_sums(groups: Groups, configs: Iterable[QuantConfig], layout: Channels) -> PieceSums:
@@ -313,13 +325,13 @@ def report(
     config: QuantConfig,
     signal: Signal,
     sums: np.ndarray,
-    worst: float | None,
+    each: ChannelFigures | None,
     source_nbytes: int,
 ) -> ErrorReport:
     """A whole report: error from the sums, size from the shape."""
     nbytes = packed_nbytes(shape, config)
     return ErrorReport(
-        **error_figures(signal, sums, worst),
+        **error_figures(signal, sums, each),
         clipped_fraction=float(sums[4]) / signal.size,
         nbytes=nbytes,
         bits_per_weight=8 * nbytes / signal.size,
@@ -409,8 +421,8 @@ class Differences:
         """The report of all that was added."""
         powers, peaks, sums = zip(*self._parts, strict=True)
         signal = Signal(math.prod(self.shape), sum(powers), max(peaks))
-        (worst,) = worst_channels(self.shape, self._channels.sums)
-        return ErrorReport(**error_figures(signal, fold(np.stack(sums)), worst))
+        (each,) = channel_figures(self.shape, self._channels.sums)
+        return ErrorReport(**error_figures(signal, fold(np.stack(sums)), each))
 
 
 def widest(part: np.ndarray, wide: bool) -> np.ndarray:

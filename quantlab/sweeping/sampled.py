@@ -2,7 +2,8 @@
 
 The rows are drawn at random, each with the same chance, the same ones every time. Their spread tells the standard error
 of the whole: of the ratio sum e^2 / sum x^2, by the delta method, in dB. What it cannot tell is a row unlike the others
-that was not drawn; `max_abs_error` and `worst_channel_sqnr_db` are those of the rows that were.
+that was not drawn; `max_abs_error` and `worst_channel_sqnr_db` are those of the rows that were, and `channels_sqnr_db`
+is of them.
 
 Only what works row by row can be sampled: casts, groups within rows, channels along the first axis. A scale that rows
 share (per tensor, channels along another axis) depends on all of them, and the configuration is refused.
@@ -42,6 +43,7 @@ from .sweep import (
 SHARE = 16  # one row of so many
 FEWEST = 128  # rows: a tensor of fewer is measured whole
 SMALL = 1 << 16  # values: so is one of fewer, which takes no time
+OF_CHANNELS = ("worst_channel_sqnr_db", "channels_sqnr_db")
 WHY_NOT = "needs all rows of a tensor for its scales, and a sample has only some: measure it without"
 
 
@@ -136,7 +138,7 @@ def _figures(
         if "reason" not in row:
             row |= _sizes(shape, config, source_nbytes) | {ERROR: float(error)}
             if x.shape != shape and channel_axis:
-                row["worst_channel_sqnr_db"] = math.nan  # of these channels each has only some of its values here
+                row |= dict.fromkeys(OF_CHANNELS, math.nan)  # of these channels each has only some of its values here
         found[config] = row
     return found
 

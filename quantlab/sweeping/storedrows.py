@@ -22,6 +22,7 @@ KEPT = (
     "bits_per_weight",
     "worst_channel_sqnr_db",
     "zeroed_fraction",
+    "channels_sqnr_db",
 )
 FEWEST = 9  # figures of the first rows that there were
 LOST = "what was kept of it is damaged: run the sweep again, and it is measured anew"

@@ -36,6 +36,7 @@ COLUMNS = [
     "calibration",
     "sqnr_db",
     "worst_channel_sqnr_db",
+    "channels_sqnr_db",
     "mse",
     "rmse",
     "mae",

@@ -24,7 +24,9 @@ TOTAL = "all tensors"  # the name of the total in place of a tensor's
 # How a column of `total` comes of those of its tensors: means weighted by numbers of values, and the worst of any.
 MEANS = ("mse", "mae", "cosine", "clipped_fraction", "zeroed_fraction")
 WORST: dict[str, Callable[..., np.ndarray]] = {"max_abs_error": np.max, "worst_channel_sqnr_db": np.min}
-NEEDED = ("sqnr_db", "nbytes", "compression_ratio")
+# SQNRs whose relative errors are averaged, weighted by numbers of values.
+DECIBELS = ("sqnr_db", "channels_sqnr_db")
+NEEDED = ("nbytes", "compression_ratio")
 # Figures that only all tensors together have.
 WHOLE: dict[str, Metric] = {
     "worst_sqnr_db": Metric("worst_sqnr_db", "Worst tensor", "dB", True, "The lowest SQNR of any tensor."),
@@ -96,7 +98,7 @@ def total(frame: pd.DataFrame) -> pd.DataFrame:
     the others, whatever its values:
 
     sqnr_db : -10 log10 of the mean, weighted by numbers of values, of each tensor's relative squared error,
-        sum e^2 / sum x^2.
+        sum e^2 / sum x^2. channels_sqnr_db : the same of the means of each tensor's channels.
     worst_sqnr_db, worst_tensor : the lowest SQNR of any tensor, and the first tensor that has it.
     p5_sqnr_db, median_sqnr_db : percentiles of SQNR over tensors, each counting once. Without interpolation (the lower
         of two), so that each is the SQNR of some tensor.
@@ -117,7 +119,7 @@ def total(frame: pd.DataFrame) -> pd.DataFrame:
         return cells
 
     n = grid(sizes(rows))
-    columns = {column: grid(rows[column]) for column in (*MEANS, *WORST, *NEEDED, ERROR) if column in rows}
+    columns = {column: grid(rows[column]) for column in (*MEANS, *WORST, *DECIBELS, *NEEDED, ERROR) if column in rows}
     said = rows.drop_duplicates("config").set_index("config")[["dtype", "mapping", "granularity", "calibration"]]
     out = said.reindex(found.configs).assign(tensor=TOTAL, shape=[f"{count:,.0f} weights" for count in n.sum(axis=1)])
     out = out.assign(**_together(columns, n), **_over_tensors(columns["sqnr_db"], found.tensors))
@@ -130,14 +132,14 @@ def _together(columns: dict[str, np.ndarray], n: np.ndarray) -> dict[str, np.nda
     values = n.sum(axis=1)
     found = {name: (columns[name] * n).sum(axis=1) / values for name in MEANS if name in columns}
     found |= {name: worst(columns[name], axis=1) for name, worst in WORST.items() if name in columns and n.size}
-    relative = (10 ** (-columns["sqnr_db"] / 10) * n).sum(axis=1) / values
+    lost = {name: 10 ** (-columns[name] / 10) * n for name in DECIBELS if name in columns}
     with np.errstate(divide="ignore"):  # no error at all is +inf dB
-        found["sqnr_db"] = -10 * np.log10(relative)
+        found |= {name: -10 * np.log10(each.sum(axis=1) / values) for name, each in lost.items()}
     nbytes = columns["nbytes"].sum(axis=1)
     source = (columns["compression_ratio"] * columns["nbytes"]).sum(axis=1)
     if ERROR in columns:  # of a sample: the errors of the tensors are independent
-        each = 10 ** (-columns["sqnr_db"] / 10) * columns[ERROR] * n
-        found[ERROR] = np.sqrt((each**2).sum(axis=1)) / np.where(relative > 0, relative * values, 1.0)
+        whole = lost["sqnr_db"].sum(axis=1)
+        found[ERROR] = np.sqrt(((lost["sqnr_db"] * columns[ERROR]) ** 2).sum(axis=1)) / np.where(whole > 0, whole, 1.0)
     return found | {
         "rmse": np.sqrt(found["mse"]),
         "nbytes": nbytes,

@@ -101,6 +101,10 @@ METRIC_TERMS: dict[str, str] = {  # where there is more to say than the metric's
         "The SQNR of the output channel that lost most. Where it is near 0 dB nothing is left of that channel, however "
         "good the figure of the whole tensor. Channels of zeros do not count."
     ),
+    "channels_sqnr_db": (
+        "The relative error of every output channel, averaged and told in decibels: each channel counts the same, "
+        "however small its weights are. Channels of zeros do not count."
+    ),
     "clipped_fraction": "Share of the values beyond the outermost level, which are moved to it.",
     "zeroed_fraction": "Share of the values that were not 0 and became 0: what one outlier does to all the others.",
 }

@@ -49,7 +49,7 @@ CONFIGS = ql.grid(
 
 SAME = (
     *("mse", "rmse", "mae", "max_abs_error", "sqnr_db", "psnr_db", "cosine"),
-    *("worst_channel_sqnr_db", "zeroed_fraction"),
+    *("worst_channel_sqnr_db", "channels_sqnr_db", "zeroed_fraction"),
 )
 
 
@@ -160,13 +160,13 @@ def test_the_cosine_of_extremes_is_that_of_exact_arithmetic(x, decoded):
 # --- channels -------------------------------------------------------------------------------------------------------
 
 
-def true_worst(x: np.ndarray, decoded: np.ndarray, axis: int) -> float:
-    """The lowest SQNR of the channels along an axis that are not all zeros."""
+def true_channels(x: np.ndarray, decoded: np.ndarray, axis: int) -> list[float]:
+    """The lowest SQNR of the channels along an axis that are not all zeros, and that of their mean relative error."""
     along = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
     power = np.square(x.astype(np.float64)).sum(along)
     error = np.square(x.astype(np.float64) - decoded).sum(along)
-    ratio = (error[power > 0] / power[power > 0]).max()
-    return -10 * math.log10(ratio) if ratio else math.inf
+    relative = error[power > 0] / power[power > 0]
+    return [-10 * math.log10(ratio) if ratio else math.inf for ratio in (relative.max(), relative.mean())]
 
 
 CHANNELS = ["int4-sym-tensor-minmax", "int8-uni-tensor-minmax", "int4-sym-ch0-minmax", "int3-aff-g32-minmax",
@@ -177,7 +177,7 @@ CHANNELS = ["int4-sym-tensor-minmax", "int8-uni-tensor-minmax", "int4-sym-ch0-mi
 @pytest.mark.parametrize(
     "shape", [(3, 50), (50, 3), (5, 7, 11), (40, 3000), (4, 9, 64), (1, 30), (30, 1), (9, 100_000), (2, 300, 3, 3)]
 )
-def test_the_worst_channel_and_the_zeroed_share_are_those_of_the_decoded_values(shape, slug):
+def test_figures_of_channels_and_the_zeroed_share_are_those_of_the_decoded_values(shape, slug):
     x, config = tensor(shape), ql.QuantConfig.parse(slug)
     x[np.random.default_rng(0).random(shape) < 0.2] = 0
     x[0] = 0 if shape[0] > 1 else x[0]  # a channel of zeros along the first axis
@@ -192,8 +192,8 @@ def test_the_worst_channel_and_the_zeroed_share_are_those_of_the_decoded_values(
         for found in reports:
             assert found.zeroed_fraction == np.mean((x != 0) & (decoded == 0))
             # To within the rounding of two sums, and of the logarithm.
-            assert found.worst_channel_sqnr_db == pytest.approx(
-                true_worst(x, decoded, axis), abs=10 * x.size * 2.0**-52
+            assert [found.worst_channel_sqnr_db, found.channels_sqnr_db] == pytest.approx(
+                true_channels(x, decoded, axis), abs=10 * x.size * 2.0**-52
             )
 
 
@@ -206,16 +206,23 @@ def test_a_tensor_that_one_outlier_wipes_out_is_not_called_good():
     assert found.worst_channel_sqnr_db == pytest.approx(0, abs=1e-12)
     assert found.zeroed_fraction == (x.size - 1) / x.size
     row = ql.sweep(x, [ql.QuantConfig.parse("int8-sym-tensor-minmax")]).iloc[0]
-    assert (row["worst_channel_sqnr_db"], row["zeroed_fraction"]) == (
-        found.worst_channel_sqnr_db,
-        found.zeroed_fraction,
-    )
+    for name in ("worst_channel_sqnr_db", "channels_sqnr_db", "zeroed_fraction"):
+        assert row[name] == getattr(found, name)
 
 
-def test_without_channels_the_worst_is_the_tensor_itself():
+def test_every_channel_counts_once_whatever_its_weights_are():
+    """A channel of tiny weights that is lost is half of two, though the tensor's SQNR does not feel it."""
+    x = np.float32([[100, -50, 25], [1e-3, 1e-3, -1e-3]])
+    found = ql.measure(x, np.float32([[100, -50, 25], [0, 0, 0]]))
+    assert found.sqnr_db > 90 and found.worst_channel_sqnr_db == 0
+    assert found.channels_sqnr_db == pytest.approx(10 * math.log10(2), rel=1e-15)
+    assert ql.measure(np.vstack([x, np.zeros((1, 3))]), np.vstack([x, np.ones((1, 3))])).channels_sqnr_db == math.inf
+
+
+def test_without_channels_the_worst_and_the_mean_are_the_tensor_itself():
     for x in (np.float32(3.3), tensor((1000,)), np.zeros((4, 4), np.float32)):
         found = ql.evaluate(x, ql.QuantConfig.parse("int4-aff-tensor-minmax"), 5 if np.ndim(x) < 2 else 0)
-        assert found.worst_channel_sqnr_db == found.sqnr_db
+        assert found.worst_channel_sqnr_db == found.channels_sqnr_db == found.sqnr_db
     with pytest.raises(ql.ShapeError, match="axis 2 does not exist"):
         ql.evaluate(tensor((3, 4)), ql.QuantConfig(), 2)
 
@@ -224,6 +231,7 @@ def test_more_channels_than_are_summed_have_no_figure(monkeypatch):
     monkeypatch.setattr("quantlab.core.channels.COLUMNS", 5)
     x = tensor((4, 6))
     assert ql.evaluate(x, ql.QuantConfig(), 1).worst_channel_sqnr_db is None
+    assert ql.evaluate(x, ql.QuantConfig(), 1).channels_sqnr_db is None
     assert ql.evaluate(x, ql.QuantConfig(), 0).worst_channel_sqnr_db is not None
     assert np.isnan(tensor_rows("x", x, x.nbytes, [ql.QuantConfig()], channel_axis=1)[0]["worst_channel_sqnr_db"])
 

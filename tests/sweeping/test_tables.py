@@ -94,8 +94,13 @@ def test_a_total_has_the_columns_of_a_sweep_and_one_row_per_configuration(frame)
 
 
 def test_what_later_versions_measure_of_every_tensor_is_totalled_too(frame):
-    more = frame.assign(zeroed_fraction=frame["mse"] / frame["mse"].max(), worst_channel_sqnr_db=frame["sqnr_db"])
+    more = frame.assign(
+        zeroed_fraction=frame["mse"] / frame["mse"].max(),
+        worst_channel_sqnr_db=frame["sqnr_db"],
+        channels_sqnr_db=frame["sqnr_db"] - 3,
+    )
     total = tables.total(more)
+    np.testing.assert_allclose(total["channels_sqnr_db"], total["sqnr_db"] - 3)  # whose relative errors are averaged
     np.testing.assert_allclose(total["zeroed_fraction"], total["mse"] / frame["mse"].max())
     np.testing.assert_array_equal(total["worst_channel_sqnr_db"], total["worst_sqnr_db"])
 
