@@ -39,6 +39,7 @@ class TensorSpec:
     aside : what the file knows it to be that nobody means by "the weights", in words: "scales of quantized numbers";
         "" otherwise.
     multiplied : whether the file says that an operator multiplies by it, as ONNX does; False where it does not tell.
+    same_as : the first tensor that is stored as the very same values, as PyTorch stores tied layers; "" where none is.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TensorSpec:
     channel_axis: int = 0
     aside: str = ""
     multiplied: bool = False
+    same_as: str = ""
 
     @property
     def size(self) -> int:

@@ -216,11 +216,11 @@ def _specs(checkpoint: Checkpoint, rules: Iterable[Rule]) -> list[TensorSpec]:
     for rule in rules:
         # A file of embeddings has no weights, and its rules may take them all the same.
         if rule.pattern != WEIGHTS and not any(map(rule.speaks_of, specs)):
-            raise ConfigError(_nothing_like(rule.pattern, checkpoint))
+            raise ConfigError(nothing_like(rule.pattern, checkpoint))
     return specs
 
 
-def _nothing_like(pattern: str, checkpoint: Checkpoint) -> str:
+def nothing_like(pattern: str, checkpoint: Checkpoint) -> str:
     """The sentence about a pattern that matches no tensor."""
     close = difflib.get_close_matches(pattern, checkpoint.names[:1000], n=1, cutoff=0.5)
     hint = f": did you mean {shown(close[0])}?" if close else ""

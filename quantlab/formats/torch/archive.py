@@ -105,8 +105,7 @@ def _entries(views: dict[str, View], members: dict[str, Member], file: InputFile
         _check_view(view, member, where)
         # The hash of a text is keyed by Python: numbers of a file could be chosen so that they collide.
         same = first.setdefault(hash(repr(view)), name)
-        note = _PAIRS if view.dtype == FLOAT4_PAIRS else f"the same values as {shown(same)}" if same != name else ""
-        entries[name] = _entry(name, view, member, note)
+        entries[name] = _entry(name, view, member, same if same != name else "")
     total = sum(entry.spec.nbytes for entry in entries.values())
     if total > max(SMALL, MAX_SHARED * file.size):
         raise LimitError(
@@ -159,10 +158,11 @@ def _end(view: View) -> int:
     return view.offset + 1 + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
 
 
-def _entry(name: str, view: View, member: Member, note: str) -> Entry:
+def _entry(name: str, view: View, member: Member, same: str) -> Entry:
     """The entry of a checked view: read straight from the file where its values follow each other."""
     dtype = _dtype(view.dtype)
-    spec = TensorSpec(name, view.shape, dtype.name, dtype.itemsize * math.prod(view.shape), note)
+    note = _PAIRS if view.dtype == FLOAT4_PAIRS else f"the same values as {shown(same)}" if same else ""
+    spec = TensorSpec(name, view.shape, dtype.name, dtype.itemsize * math.prod(view.shape), note, same_as=same)
     place = member.start + view.offset * dtype.itemsize
     plain = not spec.size or _follow(view.shape, view.strides)
     fortran = not plain and _follow(view.shape[::-1], view.strides[::-1])
