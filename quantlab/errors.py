@@ -12,6 +12,7 @@
      ├─ PackingError              codes that do not fit, or bytes that do not add up     (ValueError)
      ├─ CheckpointError           a file that is not what it claims to be                (ValueError)
      ├─ LimitError                a budget exceeded: names it and how to raise it        (ValueError)
+     ├─ BudgetError               a plan that cannot be: what is asked, what is possible (ValueError)
      ├─ ExportError               a result that a format cannot hold, or a failed write  (RuntimeError)
      ├─ StoreError                a store of results that cannot be read or written      (RuntimeError)
      ├─ ClusterError              other computers that cannot be reached, or did not do it (RuntimeError)
@@ -65,6 +66,14 @@ class CheckpointError(QuantlabError, ValueError):
 
 class LimitError(QuantlabError, ValueError):
     """A budget is exceeded; the message names it and how to raise it."""
+
+
+class BudgetError(QuantlabError, ValueError):
+    """No plan fits the budget, or none is as good as asked; `possible` is the least that can be had."""
+
+    def __init__(self, sentence: str, possible: float) -> None:
+        super().__init__(sentence)
+        self.possible = possible
 
 
 class ExportError(QuantlabError, RuntimeError):

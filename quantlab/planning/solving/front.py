@@ -1,0 +1,136 @@
+"""The front: every plan that is the best of its size and can be found by one price for a byte, all at once.
+
+The plans are those of the Lagrangian relaxation. At a price p, each unit takes what minimises damage + p x bytes, which
+lies on the lower convex hull of its options; as p falls, units move along their hulls, the steepest segment of all
+first. So the segments of all hulls, sorted by slope, are the front: its plans are their prefixes.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...errors import BudgetError, check_integer
+from .options import Options, ends, lengths, pareto
+
+MOST_BUDGET = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Front:
+    """All plans that are optimal at a price for a byte; between two of them there is only one unit's step.
+
+    Attributes
+    ----------
+    nbytes : int64 [P], ascending; the first is the least possible.
+    damage : float64 [P], descending; the last is the least possible. Sums of many: up to their rounding.
+    price : float64 [P], descending; damage per byte at which a plan becomes optimal: that of the step into it. inf for
+        the first.
+    options : what the plans choose from.
+    first : int64 [N]; index into `options` of what each unit has in the first plan.
+    steps : int64 [P - 1]; index into `options` of what the unit of each step comes to have.
+    grain : bytes by whose multiples all plans differ.
+    """
+
+    nbytes: np.ndarray
+    damage: np.ndarray
+    price: np.ndarray
+    options: Options = field(repr=False)
+    first: np.ndarray = field(repr=False)
+    steps: np.ndarray = field(repr=False)
+    grain: int
+
+    def at(self, i: int) -> np.ndarray:
+        """What each unit has in plan `i`, as indices into `options`: int64 [N]."""
+        taken = self.first.copy()
+        taken[self.options.unit[self.steps[:i]]] = self.steps[:i]  # of a unit's several steps the last one stays
+        return taken
+
+    def chosen(self, i: int) -> np.ndarray:
+        """The option that each unit has in plan `i`: int64 [N]."""
+        return self.options.option[self.at(range(len(self.nbytes))[i])]
+
+    def below(self, budget: int) -> int:
+        """The largest plan of at most `budget` bytes; BudgetError if there is none."""
+        budget = check_integer("the budget", budget, -MOST_BUDGET, MOST_BUDGET)
+        least = int(self.nbytes[0])
+        if budget < least:
+            raise BudgetError(
+                f"{budget:,} bytes are not enough: the least possible is {least:,} bytes; "
+                "raise the budget to that, or allow smaller options",
+                least,
+            )
+        return int(np.searchsorted(self.nbytes, budget, "right")) - 1
+
+
+def front(nbytes: np.ndarray, damage: np.ndarray) -> Front:
+    """The front of a table.
+
+    Parameters
+    ----------
+    nbytes : int64 [N, K]; bytes of each option of each unit.
+    damage : float64 [N, K]; infinity where a unit cannot have an option, whose bytes are then ignored.
+
+    Raises
+    ------
+    QuantlabError : a table that is none (see `pareto`), or a unit that can have nothing (BudgetError).
+
+    >>> found = front(np.array([[2, 4, 8]]), np.array([[9.0, 4.0, 0.0]]))
+    >>> found.nbytes, found.damage, found.price
+    (array([2, 4, 8]), array([9., 4., 0.]), array([inf, 2.5, 1. ]))
+    """
+    options = pareto(nbytes, damage)
+    best = options.option[ends(options.start, len(options.unit))]
+    return front_of(options, np.asarray(damage)[np.arange(len(best)), best].astype(np.float64))
+
+
+def front_of(options: Options, least: np.ndarray) -> Front:
+    """The front of options; `least` is the least damage of each unit: float64 [N]."""
+    corners = hull(options)
+    inside = np.flatnonzero(options.unit[corners[1:]] == options.unit[corners[:-1]])
+    before, after = corners[inside], corners[inside + 1]
+    drop = options.damage[before] - options.damage[after]
+    price = descending(drop / (options.nbytes[after] - options.nbytes[before]), options.unit[after])
+    order = np.argsort(-price, kind="stable")
+    before, after, drop = before[order], after[order], drop[order]
+    sizes = np.cumsum(np.append(options.nbytes[options.start].sum(), options.nbytes[after] - options.nbytes[before]))
+    # From the least damage up, where the terms are small, and in long double where there is one.
+    above = np.cumsum(np.append(0.0, drop[::-1]), dtype=np.longdouble)[::-1]
+    return Front(
+        sizes.astype(np.int64),
+        (above / options.scale + least.sum(dtype=np.longdouble)).astype(np.float64),
+        np.append(np.inf, price[order] / options.scale),
+        options,
+        options.start,
+        after,
+        grain_of(options),
+    )
+
+
+def grain_of(options: Options) -> int:
+    """The largest number of bytes by whose multiples all options of each unit differ; 1 if they do not differ."""
+    beyond = options.nbytes - np.repeat(options.nbytes[options.start], lengths(options.start, len(options.unit)))
+    return int(np.gcd.reduce(beyond.astype(np.int64), initial=0)) or 1
+
+
+def hull(options: Options) -> np.ndarray:
+    """The corners of each unit's lower convex hull, as indices into `options`.
+
+    A point that lies above the line between any two others of its unit is no corner, so all that lie above the line
+    between their neighbours can go at once, round by round, until none does.
+    """
+    left = np.arange(len(options.unit))
+    while True:
+        unit, x, y = options.unit[left], options.nbytes[left], options.damage[left]
+        across, down = np.diff(x), np.diff(y)
+        middle = unit[2:] == unit[:-2]
+        above = middle & (down[:-1] * across[1:] >= down[1:] * across[:-1])
+        if not above.any():
+            return left
+        left = left[np.concatenate(([True], ~above, [True]))]
+
+
+def descending(price: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Prices of the steps of each unit, made to fall: rounding can turn two that are as good as equal."""
+    while (wrong := np.flatnonzero((unit[1:] == unit[:-1]) & (price[1:] > price[:-1]))).size:
+        price[wrong + 1] = price[wrong]
+    return price
