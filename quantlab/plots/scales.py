@@ -66,8 +66,13 @@ def position(metric: str, values: ArrayLike) -> np.ndarray:
 
 def ticks(metric: str, at: np.ndarray) -> dict:
     """Axis options that write 10^k under positions that are logarithms; nothing for other metrics."""
+    return log_ticks(at) if metric in LOGARITHMIC else {}
+
+
+def log_ticks(at: np.ndarray) -> dict:
+    """Axis options that write 10^k under decimal logarithms, of whatever figure."""
     at = at[np.isfinite(at)]
-    if metric not in LOGARITHMIC or not at.size:
+    if not at.size:
         return {}
     low, high = math.floor(at.min()), math.ceil(at.max())
     step = max(1, math.ceil((high - low) / 8))
