@@ -11,7 +11,7 @@ with widgets.boundary():
     figures = cache.tensor_statistics(session.key, session.checkpoint, session.tensor)
     ranges = cache.channel_ranges(session.key, session.checkpoint, session.tensor)
     inspecting.figures(figures)
-    inspecting.oddities(figures, ranges)
+    inspecting.oddities(session, figures, ranges)
 
     values_tab, channels_tab = st.tabs(["Values", "Channels"], key="tab", bind="query-params")
     if values_tab.open:

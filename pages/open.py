@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from quantlab.ui import open_table, opening, state, text
+from quantlab.ui import open_findings, open_table, opening, state, text
 
 session = state.current()
 
@@ -21,4 +21,5 @@ opening.summary(session)
 if not session.checkpoint.names:
     st.info("This file holds no tensor.", icon=":material/inbox:")
 else:
+    open_findings.panel(session)
     open_table.tensor_table(session)

@@ -35,6 +35,7 @@ from .errors import (
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.output.manifest import VERSION
+from .sweeping.findings import findings
 from .sweeping.sampled import sampled
 from .sweeping.store import ResultStore, SweepRecord
 from .sweeping.sweep import sweep
@@ -85,6 +86,7 @@ __all__ = [
     "evaluate",
     "export",
     "fake_quantize",
+    "findings",
     "grid",
     "load_packed",
     "measure",

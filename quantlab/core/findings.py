@@ -1,6 +1,7 @@
-"""What is odd about a tensor and matters for quantizing it: a word for a table, sentences for a page."""
+"""What is odd about a tensor and matters for quantizing it: for a table, for a page, and what should help."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,27 +11,59 @@ from .statistics import OUTLIER_SIGMAS, ChannelRanges, TensorStatistics
 UNEVEN = 4.0  # times the median channel
 BETTER = 3.0  # dB between two axes that are worth a word
 EXTREME = 0.25  # of the values vanish: Gaussian weights reach it with a value 80 standard deviations out
+ONE_SCALE = "int8-sym-tensor-minmax"
 
 
-def oddity(figures: TensorStatistics) -> str | None:
-    """A word for what makes a tensor stand out among others; None for most.
+@dataclass(frozen=True)
+class Remedy:
+    """A configuration that should serve a tensor better than another does; how much better is to be measured.
 
-    - "dead": a matrix of zeros, which an unused layer leaves (biases of zeros are usual).
-    - "extreme": values so far out that int8 with one scale rounds a quarter of the others, or more, to 0.
+    words, short : what it does otherwise: "scales along axis 1", and beside such "axis 1".
+    config, instead : their slugs.
+    at : what both share: "int8".
     """
-    if len(figures.shape) < 2:
-        return None
-    return "dead" if figures.amax == 0 else "extreme" if figures.vanishing >= EXTREME else None
+
+    words: str
+    short: str
+    config: str
+    instead: str
+    at: str
 
 
-def findings(figures: TensorStatistics, channels: Sequence[ChannelRanges] = ()) -> list[str]:
-    """What is odd, one sentence each, with the number behind it; `channels` as of `channel_ranges`."""
+@dataclass(frozen=True)
+class Finding:
+    """Something odd; as text, a sentence with the number behind it.
+
+    word : for a table: "dead", "axis 1".
+    name : for a page, before a colon: "Uneven channels".
+    what : the fact, with its number.
+    advice : what follows from it, as the sentence goes on.
+    axis : along which the channels lie that it is about; None where it is about the whole tensor.
+    remedies : what should help; what does not always help is told only where it does.
+    """
+
+    word: str
+    name: str
+    what: str
+    advice: str = "."
+    axis: int | None = None
+    remedies: tuple[Remedy, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.what}{self.advice}"
+
+
+def findings(figures: TensorStatistics, channels: Sequence[ChannelRanges] = ()) -> list[Finding]:
+    """What is odd, each with the number behind it; `channels` as of `channel_ranges`."""
     if figures.minimum == figures.maximum:
-        return [f"Every value is {figures.minimum:.6g}: any configuration stores it exactly."]
+        word = "dead" if figures.minimum == 0 and len(figures.shape) > 1 else "constant"
+        return [Finding(word, f"Every value is {figures.minimum:.6g}", "any configuration stores it exactly")]
+    uneven = list(_uneven(channels))
     return [
-        *(sentence for rule in _RULES if (sentence := rule(figures))),
+        *([] if (outliers := _outliers(figures, bool(uneven))) is None else [outliers]),
+        *(found for rule in _RULES if (found := rule(figures))),
         *_dead_channels(channels),
-        *_uneven(channels),
+        *uneven,
     ]
 
 
@@ -40,7 +73,7 @@ def most_uneven(channels: Iterable[ChannelRanges]) -> ChannelRanges | None:
     return max(uneven, key=lambda axis: axis.gain_db, default=None)
 
 
-def _outliers(figures: TensorStatistics) -> str | None:
+def _outliers(figures: TensorStatistics, uneven: bool) -> Finding | None:
     if not figures.outliers:
         return None
     count = round(figures.outliers * figures.size)
@@ -48,80 +81,108 @@ def _outliers(figures: TensorStatistics) -> str | None:
     far = abs(extreme - figures.mean) / figures.std
     lie, farthest, they = ("lies", "it", "it sets") if count == 1 else ("lie", "the farthest", "they set")
     lost = f": int8 rounds {_percent(figures.vanishing)} of them to 0" if figures.vanishing >= EXTREME else ""
-    return (
-        f"Outliers: {counted(count, 'value')} ({_percent(figures.outliers)}) {lie} more than {OUTLIER_SIGMAS:g} "
-        f"standard deviations from the mean; {farthest}, {extreme:.4g}, is {far:.3g} away. With one scale for the "
-        f"whole tensor, {they} the step for all the others{lost}."
-    )
+    return Finding(
+        "extreme" if lost else "outliers", "Outliers",
+        f"{counted(count, 'value')} ({_percent(figures.outliers)}) {lie} more than {OUTLIER_SIGMAS:g} "
+        f"standard deviations from the mean; {farthest}, {extreme:.4g}, is {far:.3g} away",
+        f". With one scale for the whole tensor, {they} the step for all the others{lost}.",
+        # Where a channel has them all, that is what there is to say.
+        remedies=() if uneven else (GROUPS, _CLIPPING),
+    )  # fmt: skip
 
 
-def _heavy_tails(figures: TensorStatistics) -> str | None:
+def _heavy_tails(figures: TensorStatistics) -> Finding | None:
     if figures.kurtosis < 10:
         return None
     kurtosis = f"{figures.kurtosis:,.0f}" if figures.kurtosis > 100 else f"{figures.kurtosis:.1f}"
-    return (
-        f"Heavy tails: the excess kurtosis is {kurtosis} (0 for a Gaussian), so most values crowd into a small part of "
-        f"the range. A calibration that clips, or small groups, will pay."
-    )
+    return Finding(
+        "heavy tails", "Heavy tails",
+        f"the excess kurtosis is {kurtosis} (0 for a Gaussian), so most values crowd into a small part of the range",
+        ". A calibration that clips, or small groups, will pay.",
+        remedies=(Remedy("mse instead of minmax", "mse", "int4-sym-g128-mse", "int4-sym-g128-minmax", "int4 g128"),),
+    )  # fmt: skip
 
 
-def _one_sided(figures: TensorStatistics) -> str | None:
+def _one_sided(figures: TensorStatistics) -> Finding | None:
     low, high = figures.minimum, figures.maximum
-    if low >= 0 or high <= 0:
-        sign = "negative" if low >= 0 else "positive"
-        return (
-            f"One-sided: the values run from {low:.4g} to {high:.4g} and none is {sign}, so a symmetric mapping leaves "
-            f"half of its codes unused; affine or uniform uses them all."
-        )
     share = 0.5 - min(-low, high) / (2 * figures.amax)
-    if share < 0.2:
+    if low >= 0 or high <= 0:
+        name, share = "One-sided", 0.5
+        which = f" and none is {'negative' if low >= 0 else 'positive'}"
+    elif share < 0.2:
         return None
-    return (
-        f"Lopsided: the values run from {low:.4g} to {high:.4g}, so a symmetric mapping leaves {_percent(share)} of "
-        f"its codes unused; affine or uniform uses them all."
-    )
+    else:
+        name, which = "Lopsided", ""
+    return Finding(
+        name.lower(), name, f"the values run from {low:.4g} to {high:.4g}{which}",
+        f", so a symmetric mapping leaves {'half' if which else _percent(share)} of its codes unused; affine or "
+        "uniform uses them all.", remedies=_MAPPINGS,
+    )  # fmt: skip
 
 
-def _many_zeros(figures: TensorStatistics) -> str | None:
+def _many_zeros(figures: TensorStatistics) -> Finding | None:
     if figures.zeros < 0.05:
         return None
-    return f"Sparse: {_percent(figures.zeros)} of the values are exactly 0; a uniform mapping does not keep them exact."
+    return Finding(
+        "sparse", "Sparse", f"{_percent(figures.zeros)} of the values are exactly 0",
+        "; a uniform mapping does not keep them exact.",
+    )  # fmt: skip
 
 
-def _beyond_half(figures: TensorStatistics) -> str | None:
+def _beyond_half(figures: TensorStatistics) -> Finding | None:
     if figures.amax <= 65504:
         return None
-    return f"Large: the largest magnitude, {figures.amax:.4g}, is beyond what float16 can hold (65,504)."
+    what = f"the largest magnitude, {figures.amax:.4g}, is beyond what float16 can hold (65,504)"
+    return Finding("large", "Large", what)
 
 
-def _dead_channels(channels: Iterable[ChannelRanges]) -> Iterator[str]:
+def _dead_channels(channels: Iterable[ChannelRanges]) -> Iterator[Finding]:
     for axis in channels:
         dead = axis.dead
         if dead.size:
             listed = ", ".join(map(str, dead[:8])) + (" …" if dead.size > 8 else "")
-            yield (
-                f"Dead channels: {dead.size:,} of {axis.count:,} along axis {axis.axis} "
-                f"{'is' if dead.size == 1 else 'are'} zero throughout or as good as ({listed})."
-            )
+            yield Finding(
+                "dead part", "Dead channels",
+                f"{dead.size:,} of {axis.count:,} along axis {axis.axis} {'is' if dead.size == 1 else 'are'} zero "
+                f"throughout or as good as ({listed})", axis=axis.axis,
+            )  # fmt: skip
 
 
-def _uneven(channels: Sequence[ChannelRanges]) -> Iterator[str]:
+def _uneven(channels: Sequence[ChannelRanges]) -> Iterator[Finding]:
     found = most_uneven(channels)
     if found is None:
         return
     widest = int(found.amax.argmax())
-    others = [axis for axis in channels if axis is not found and axis.gain_db < found.gain_db - BETTER]
-    along = " or ".join(str(axis.axis) for axis in others)
-    less = f"; along axis {along} it helps less" if others else ""
-    yield (
-        f"Uneven channels: channel {widest} along axis {found.axis} reaches {found.amax[widest]:.4g}, "
-        f"{found.relative_range[widest]:.3g} times the median channel. One scale per channel of axis {found.axis} "
-        f"(ch{found.axis}) keeps it from setting everyone's step{less}."
+    others = [axis for axis in channels if axis is not found]
+    worse = [axis for axis in others if axis.gain_db < found.gain_db - BETTER]
+    less = f"; along axis {' or '.join(str(axis.axis) for axis in worse)} it helps less" if worse else ""
+    yield Finding(
+        f"axis {found.axis}", "Uneven channels",
+        f"channel {widest} along axis {found.axis} reaches {found.amax[widest]:.4g}, "
+        f"{found.relative_range[widest]:.3g} times the median channel",
+        f". One scale per channel of axis {found.axis} (ch{found.axis}) keeps it from setting everyone's step{less}.",
+        found.axis, (*map(_along, [found, *others]), GROUPS),
+    )  # fmt: skip
+
+
+def _along(channels: ChannelRanges) -> Remedy:
+    return Remedy(
+        f"scales along axis {channels.axis}",
+        f"axis {channels.axis}",
+        f"int8-sym-ch{channels.axis}-minmax",
+        ONE_SCALE,
+        "int8",
     )
 
 
+GROUPS = Remedy("scales of groups of 128", "groups of 128", "int8-sym-g128-minmax", ONE_SCALE, "int8")
+_CLIPPING = Remedy("clipping for the least squared error", "clipping", "int8-sym-tensor-mse", ONE_SCALE, "int8")
+_MAPPINGS = tuple(
+    Remedy(f"{name} instead of symmetric", name, f"int4-{token}-g128-minmax", "int4-sym-g128-minmax", "int4 g128")
+    for name, token in (("affine", "aff"), ("uniform", "uni"))
+)
 # The order is the order in which they are told.
-_RULES = (_outliers, _heavy_tails, _one_sided, _many_zeros, _beyond_half)
+_RULES = (_heavy_tails, _one_sided, _many_zeros, _beyond_half)
 
 
 def _percent(share: float) -> str:

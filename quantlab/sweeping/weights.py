@@ -35,13 +35,14 @@ SHORT = Kind("of fewer than two dimensions", "of fewer than two dimensions")
 SINGLE = Kind("a single value", "single values")
 VECTOR = Kind("a vector, all of its lengths but one being 1", "vectors, all of their lengths but one being 1")
 OPTIMIZER = Kind("an optimizer's state", "of an optimizer's state")
+EMBEDDING = Kind("an embedding", "embeddings")
 
 # Compared with the lower-case name. Small, or felt by the whole model.
 BY_NAME = {
     "*norm*": Kind("a norm", "norms"),
     "*bias": Kind("a bias", "biases"),
-    "*embed*": Kind("an embedding", "embeddings"),
-    "*wte.weight": Kind("an embedding", "embeddings"),
+    "*embed*": EMBEDDING,
+    "*wte.weight": EMBEDDING,
 }
 # A part of a path such as optimizer.state.0.exp_avg, optimizer_weights/adam/m or generator_optim; not "optimus".
 _OPTIMIZER_PART = re.compile(r"(?:^|_)optim(?:i[sz]er)?s?(?:$|_|\d)|^opt_state$")

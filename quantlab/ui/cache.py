@@ -12,15 +12,19 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import streamlit as st
 
-from quantlab.core import memory, pool, statistics
+from quantlab.core import pool, statistics
+from quantlab.core.arrays import FLOATS
 from quantlab.core.config import QuantConfig
+from quantlab.core.findings import findings as oddities
 from quantlab.core.metrics import ErrorReport, evaluate_quantized
 from quantlab.core.statistics import ChannelRanges, ChannelStatistics, Histogram, TensorStatistics
 from quantlab.core.tensor import QuantizedTensor, quantize
-from quantlab.errors import Cancelled, CheckpointError, DTypeError, QuantlabError
+from quantlab.errors import CheckpointError, QuantlabError
 from quantlab.formats import Checkpoint, open_checkpoint
 from quantlab.plots.levels import Levels, levels
 from quantlab.shipping.rehearsal import limits
+from quantlab.sweeping import findings
+from quantlab.sweeping.findings import Gain, Look
 from quantlab.ui import jobs, sources
 from quantlab.ui.jobs import Job, Progress
 
@@ -64,11 +68,16 @@ def channel_ranges(key: Key, checkpoint: Checkpoint, tensor: str) -> list[Channe
 
 
 def statistics_job(key: Key, checkpoint: Checkpoint) -> Job:
-    """The job that describes every tensor of a file, started on first asking.
+    """The job that looks at every tensor of a file, started on first asking.
 
-    Its result, and its partial result meanwhile, is {name: TensorStatistics, or the sentence of why there are none}.
+    Its result, and its partial result meanwhile, is {name: Look}: its figures, what is odd, and what helps.
     """
     return _statistics_job(key, checkpoint)
+
+
+def gains(key: Key, checkpoint: Checkpoint, tensor: str) -> dict[str, tuple[Gain, ...]]:
+    """How much the remedies of what is odd about one tensor help, measured: {word of the finding: gains}."""
+    return _gains(key, tensor, checkpoint)
 
 
 def value_histogram(key: Key, checkpoint: Checkpoint, tensor: str, central: bool) -> Histogram:
@@ -131,6 +140,13 @@ def _channel_ranges(key: Key, tensor: str, _checkpoint: Checkpoint) -> list[Chan
     return statistics.channel_ranges(values(key, _checkpoint, tensor))
 
 
+@st.cache_resource(max_entries=64, show_spinner="Measuring what helps …")
+def _gains(key: Key, tensor: str, _checkpoint: Checkpoint) -> dict[str, tuple[Gain, ...]]:
+    found = oddities(_tensor_statistics(key, tensor, _checkpoint), _channel_ranges(key, tensor, _checkpoint))
+    x = values(key, _checkpoint, tensor)
+    return {finding.word: findings.measured(x, finding) for finding in found if finding.remedies}
+
+
 @st.cache_resource(max_entries=64, show_spinner="Looking at every channel …")
 def _channel_statistics(key: Key, tensor: str, axis: int, _checkpoint: Checkpoint) -> ChannelStatistics:
     return statistics.describe_channels(values(key, _checkpoint, tensor), axis)
@@ -175,15 +191,14 @@ def _statistics_job(key: Key, _checkpoint: Checkpoint) -> Job:
     return jobs.start("statistics", "Figures of every tensor", lambda *job: _describe_all(_checkpoint, *job))
 
 
-def _describe_all(
-    checkpoint: Checkpoint, progress: Progress, cancel: Callable[[], bool]
-) -> dict[str, TensorStatistics | str]:
-    found: dict[str, TensorStatistics | str] = {}
+def _describe_all(checkpoint: Checkpoint, progress: Progress, cancel: Callable[[], bool]) -> dict[str, Look]:
+    found: dict[str, Look] = {}
     sizes = {name: checkpoint.spec(name).nbytes for name in checkpoint.names}
     done, total, published = 0, sum(sizes.values()), 0.0
     for name, nbytes in sizes.items():
         progress(done, total, name)
-        found[name] = _describe(checkpoint, name, cancel)
+        with pool.limits(cancel=cancel):
+            found[name] = _look(checkpoint, name)
         done += nbytes
         if time.monotonic() - published > PUBLISHED_EVERY:
             progress.publish(dict(found))
@@ -191,17 +206,13 @@ def _describe_all(
     return found
 
 
-def _describe(checkpoint: Checkpoint, name: str, cancel: Callable[[], bool]) -> TensorStatistics | str:
-    """A tensor's figures, or why it has none: one bad tensor does not keep the others from their figures."""
-    try:
-        with pool.limits(cancel=cancel), memory.asked(0, "to describe it"):
-            return statistics.describe(checkpoint.load(name), TABLE_BINS)
-    except Cancelled:
-        raise
-    except DTypeError:
-        return f"{checkpoint.spec(name).dtype} is not a float type, so it is not quantized"
-    except QuantlabError as error:
-        return str(error)
+def _look(checkpoint: Checkpoint, name: str) -> Look:
+    """What a tensor looks like: one bad tensor does not keep the others from their figures."""
+    spec = checkpoint.spec(name)
+    found = findings.look(name, spec, lambda: checkpoint.load(name), TABLE_BINS)
+    if found.fault and spec.dtype not in FLOATS:
+        return findings.Look(None, fault=f"{spec.dtype} is not a float type, so it is not quantized")
+    return found
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -70,8 +70,18 @@ TERMS: dict[str, str] = {
     "zeros": "Share of values that are exactly 0.",
     "outliers": "Share of values more than 6 standard deviations from the mean. A Gaussian has 2 in a billion.",
     "odd": (
-        "What stands out. **dead**: a matrix of zeros. **extreme**: values so far out that int8 with one scale rounds "
-        "a quarter of the others, or more, to 0. **NaN/inf**: it cannot be quantized; the note says where."
+        "What stands out. **NaN/inf**: it cannot be quantized. **dead**: zeros throughout; **dead part**: some "
+        "channels are. **axis 1**: a channel along that axis reaches so far that it sets everyone's step. "
+        "**extreme**: single values do. **one-sided**, **lopsided**: a symmetric mapping leaves half of its codes "
+        "unused, or nearly. **large**: beyond float16."
+    ),
+    "gain": (
+        "Measured: SQNR with what helps less SQNR without, at the same number of bits for each weight. What gains less "
+        "than 3 dB beyond the bits that its scales take is not listed."
+    ),
+    "remedy": (
+        "What serves this tensor better, and what else was measured. At int8, one scale for the whole tensor is what "
+        "others are compared with; at int4 g128, a symmetric mapping in groups of 128."
     ),
     "crest": (
         "Crest factor: largest magnitude over root mean square. 1 is a square wave, 4 is typical of weights; the "

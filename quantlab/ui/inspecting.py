@@ -10,6 +10,7 @@ import streamlit as st
 from quantlab.core.findings import findings, most_uneven
 from quantlab.core.statistics import ChannelRanges, ChannelStatistics, Histogram, TensorStatistics
 from quantlab.plots import tensor as plots
+from quantlab.sweeping.findings import Look, told
 from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about
 
@@ -58,16 +59,38 @@ def figures(found: TensorStatistics) -> None:
             st.metric(label, value, help=term and about(term), width=CARD)
 
 
-def oddities(found: TensorStatistics, channels: Sequence[ChannelRanges]) -> None:
-    """What is odd, in sentences; or that nothing is."""
-    sentences = findings(found, channels)
-    if not sentences:
+def oddities(session: state.Session, found: TensorStatistics, channels: Sequence[ChannelRanges]) -> None:
+    """What is odd, in sentences, with the measured gain of what helps; or that nothing is."""
+    odd = findings(found, channels)
+    if not odd:
         st.success("Nothing odd: no outliers, no dead channels, no lopsided range.", icon=":material/check_circle:")
         return
-    # The words before the colon are the finding's name.
-    parts = (text.minus(sentence).partition(": ") for sentence in sentences)
-    lines = [f"**{name}:** {text.plain(rest)}" if rest else text.plain(name) for name, _, rest in parts]
+    gains = cache.gains(session.key, session.checkpoint, session.tensor)
+    lines = []
+    for one in odd:
+        measured = f" Measured: {told(gains[one.word])}." if gains.get(one.word) else ""
+        lines.append(
+            f"**{text.plain(text.minus(one.name))}:** {text.plain(text.minus(one.what + one.advice + measured))}"
+        )
     st.warning("\n\n".join(lines), icon=":material/troubleshoot:")
+
+
+def view_of(session: state.Session, tensor: str, look: Look, axis: int | None) -> dict[str, str]:
+    """What the page's widgets say in a link about a tensor, or about the channels along one of its axes."""
+    if axis is None:
+        return {}
+    spec = session.checkpoint.spec(tensor)
+    own = spec.channel_axis if look.uneven is None else look.uneven
+    return {"tab": "Channels", _axis_key(own): _axis_label(spec.shape, axis)}
+
+
+def _axis_key(own: int) -> str:
+    # Tensors begin with the axis that their findings are about, not with the one that was chosen for others.
+    return f"axis{own}" if own else "axis"
+
+
+def _axis_label(shape: Sequence[int], axis: int) -> str:
+    return f"axis {axis} ({shape[axis]:,} channels)"
 
 
 def channels_tab(session: state.Session, ranges: Sequence[ChannelRanges]) -> None:
@@ -80,9 +103,7 @@ def channels_tab(session: state.Session, ranges: Sequence[ChannelRanges]) -> Non
     own = uneven.axis if uneven else session.spec.channel_axis
     with st.container(horizontal=True, vertical_alignment="bottom"):
         axis = st.selectbox(
-            "Channels along", range(len(shape)), format_func=lambda i: f"axis {i} ({shape[i]:,} channels)",
-            # Tensors begin with the axis that their findings are about, not with the one that was chosen for others.
-            key=f"axis{own}" if own else "axis",
+            "Channels along", range(len(shape)), format_func=lambda i: _axis_label(shape, i), key=_axis_key(own),
             help=about("axis"), width=240, bind="query-params", index=own,
         )  # fmt: skip
         by = st.segmented_control(

@@ -1,28 +1,21 @@
 """The table of a file's tensors on the Open page, what is odd among them, and where a click leads."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from quantlab.core.findings import oddity
-from quantlab.core.statistics import TensorStatistics
 from quantlab.formats import Checkpoint
-from quantlab.ui import cache, jobs, state, text, widgets
+from quantlab.ui import cache, jobs, open_findings, state, text, widgets
 from quantlab.ui.help import about
+from quantlab.ui.open_findings import Looks
 from quantlab.ui.opening import matching
-from quantlab.wording import after_name, counted
+from quantlab.wording import counted
 
 CHARTED = 2000  # rows that still get a histogram, and figures written out: beyond, the table would be megabytes
-FIRST_LOOK = 0.4  # seconds that the page waits for figures: enough for a small file to be complete at once
-NAMED = 4  # tensors named above the table
 SWEPT = 50  # ticked tensors that a link to Sweep can hold
 SHOWN = ("Floats", "Odd", "All")
-NOT_FINITE = "NaN/inf"
-
-Figures = Mapping[str, TensorStatistics | str]
 
 
 def tensor_table(session: state.Session) -> None:
@@ -39,45 +32,20 @@ def tensor_table(session: state.Session) -> None:
             key="show" if floats else "show-all", help="Only floats are quantized. Odd are those named below.",
         )  # fmt: skip
     job = cache.statistics_job(session.key, checkpoint)
-    job.finished.wait(FIRST_LOOK)
     every = None if not job.active else 1.0 if len(checkpoint.names) <= CHARTED else 5.0
     st.fragment(_table, run_every=every)(session, job, query, show, polling=every is not None)
 
 
-def odd(checkpoint: Checkpoint, figures: Figures) -> dict[str, str]:
-    """A word for every tensor that stands out, in the order of the file."""
-    words = {}
-    for name in checkpoint.names:
-        found = figures.get(name)
-        if isinstance(found, TensorStatistics):
-            word = oddity(found)
-        else:  # weights without figures hold what is not finite, or cannot be read
-            word = NOT_FINITE if found and state.holds_weights(checkpoint.spec(name)) else None
-        if word:
-            words[name] = word
-    return words
-
-
-def headline(words: Mapping[str, str]) -> str:
-    """How many tensors look odd, and in which ways.
-
-    >>> headline({"a": "dead", "b": "extreme", "c": "extreme"}), headline({"a": "dead"})
-    ('3 tensors look odd: 2 extreme, 1 dead.', '1 tensor looks odd: 1 dead.')
-    """
-    kinds = ", ".join(f"{n:,} {word}" for word, n in Counter(words.values()).most_common())
-    return f"{counted(len(words), 'tensor')} {'looks' if len(words) == 1 else 'look'} odd: {kinds}."
-
-
-def table(checkpoint: Checkpoint, names: Iterable[str], figures: Figures, words: Mapping[str, str]) -> pd.DataFrame:
+def table(checkpoint: Checkpoint, names: Iterable[str], looks: Looks, words: Mapping[str, str]) -> pd.DataFrame:
     """One row per tensor; what is not known yet, or does not exist for it, is missing."""
     rows = []
     for name in names:
-        spec, found = checkpoint.spec(name), figures.get(name)
+        spec, look = checkpoint.spec(name), looks.get(name)
         row: dict[str, Any] = {
             "tensor": name, "odd": words.get(name), "shape": text.shape(spec.shape), "dtype": spec.dtype,
             "nbytes": spec.nbytes,
         }  # fmt: skip
-        if isinstance(found, TensorStatistics):
+        if look and (found := look.figures):
             row |= {
                 "histogram": found.histogram.counts.tolist(),
                 "minimum": found.minimum,
@@ -87,7 +55,7 @@ def table(checkpoint: Checkpoint, names: Iterable[str], figures: Figures, words:
                 "zeros": found.zeros,
                 "outliers": found.outliers,
             }
-        notes = [spec.note, found if isinstance(found, str) else ""]
+        notes = [spec.note, look.fault if look else ""]
         rows.append(row | {"note": "; ".join(filter(None, notes)) or None})
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
@@ -100,32 +68,11 @@ def _table(session: state.Session, job: jobs.Job, query: str, show: str, polling
     elif job.error:
         st.error(text.sentence(job.error), icon=":material/error:")
     with widgets.boundary():
-        figures = job.result or job.partial or {}
-        words = odd(session.checkpoint, figures)
-        _say_odd(words, figures)
+        looks = job.result or job.partial or {}
+        words = open_findings.words(open_findings.odd(session.checkpoint, looks))
         names = _chosen(session, query, show, words)
         if names:
-            _draw(session, table(session.checkpoint, names, figures, words), names)
-
-
-def _say_odd(words: Mapping[str, str], figures: Figures) -> None:
-    """Which tensors stand out; those without figures first, with the reason."""
-    if not words:
-        return
-    without = [name for name in words if isinstance(figures[name], str)]
-    lines = [f"**{text.plain(name)}** {_reason(name, str(figures[name]))}" for name in without[:NAMED]]
-    others = [name for name in words if name not in without]
-    named = [f"**{text.plain(name)}** ({words[name]})" for name in others[:NAMED]]
-    if named:
-        more = len(others) - len(named)
-        lines.append(", ".join(named) + (f" and {counted(more, 'other')}" if more else ""))
-    st.warning("  \n".join([headline(words), *lines]), icon=":material/troubleshoot:")
-
-
-def _reason(name: str, sentence: str) -> str:
-    """Why a tensor has no figures, after its name."""
-    rest = after_name(sentence, name)
-    return text.plain(rest) + "." if rest != sentence else f"has no figures: {text.sentence(sentence)}"
+            _draw(session, table(session.checkpoint, names, looks, words), names)
 
 
 def _chosen(session: state.Session, query: str, show: str, words: Mapping[str, str]) -> list[str]:
@@ -200,7 +147,7 @@ def _type(name: str) -> str:
 # the edge is another figure. The names take what the others leave.
 ROOM, TICK, LETTER = 1050, 38, 7.3
 WIDTHS = {
-    "odd": 70, "histogram": 80, "dtype": 52, "nbytes": 70, "minimum": 78, "maximum": 78, "std": 74, "kurtosis": 76,
+    "odd": 84, "histogram": 80, "dtype": 52, "nbytes": 70, "minimum": 78, "maximum": 78, "std": 74, "kurtosis": 76,
     "zeros": 74, "outliers": 78,
 }  # fmt: skip
 _COLUMNS = (

@@ -38,7 +38,7 @@ sentence (`Session.notices`) and the view goes on without it. Every function tha
 `QuantlabError` and leaves the session as it was.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -287,14 +287,16 @@ def go_to(
     compare: Iterable[QuantConfig] | None = None,
     over: str | None = None,
     job: str | None = None,
+    view: Mapping[str, str] | None = None,
 ) -> NoReturn:
     """Open another page, on the present view or on what is given instead. Not for callbacks: it ends the run.
 
-    Without `over` it is about the one tensor.
+    Without `over` it is about the one tensor. `view` is what the page's own widgets are to say: name in the URL ->
+    value.
     """
     current().over = over
-    view = remembered(page) | link(tensor=tensor, config=config, compare=compare, over=over, job=job)
-    st.switch_page(page_path(page), query_params=view)
+    shared = link(tensor=tensor, config=config, compare=compare, over=over, job=job)
+    st.switch_page(page_path(page), query_params=remembered(page) | dict(view or {}) | shared)
 
 
 def go_to_sweep(scope: str, names: Iterable[str] = ()) -> NoReturn:

@@ -13,6 +13,7 @@ from quantlab.core.config import PRESETS, QuantConfig, grid
 from quantlab.core.tensor import quantize
 from quantlab.formats import FORMATS, load_packed, open_checkpoint
 from quantlab.shipping.shipping import same_figures
+from quantlab.sweeping.findings import findings
 from quantlab.sweeping.sweep import COLUMNS, sweep
 
 WEIGHTS = ["fc1.weight", "fc2.weight", "=HYPERLINK(1)"]
@@ -55,6 +56,27 @@ def test_info_measures_the_values_if_asked(run, model, library):
     assert rows["=HYPERLINK(1)"]["kurtosis"] is None  # of constant values
     assert rows["steps"]["std"] is None
     assert "int64" in rows["steps"]["note"]
+
+
+def test_info_finds_what_is_odd_and_says_what_helps(run, tmp_path):
+    rng = np.random.default_rng(6)
+    plain = rng.standard_normal((64, 256)).astype(np.float32)
+    uneven = plain.copy()
+    uneven[:, 7] *= 50
+    np.savez(tmp_path / "odd.npz", plain=plain, uneven=uneven, broken=np.float32([[1, np.nan]]), ids=np.arange(3))
+    ran = run("info", tmp_path / "odd.npz", "--findings")
+    assert ran.code == 0 and "2 findings in 2 of 4 tensors" in ran.out
+    assert "scales along axis 1: +" in ran.out and "channel 7 along axis 1" in ran.out
+    measured = findings(open_checkpoint(tmp_path / "odd.npz"))
+    found = run("info", tmp_path / "odd.npz", "--findings", "--json").json
+    assert [row["tensor"] for row in found["findings"]] == ["broken", "uneven"] and found["tensors_read"] == 4
+    assert found["findings"][0]["gain_db"] is None and found["findings"][1]["axis"] == 1
+    assert found["findings"][1]["gain_db"] == measured["gain_db"][1]
+    rows = list(csv.DictReader(io.StringIO(run("info", tmp_path / "odd.npz", "--findings", "--csv").out)))
+    assert [row["odd"] for row in rows] == ["NaN/inf", "axis 1"]
+    assert run("info", tmp_path / "odd.npz", "--findings", "--tensors", "plain").out == (
+        "Nothing odd was found in 1 tensor.\n"
+    )
 
 
 def test_info_says_at_the_beginning_of_a_note_what_is_wrong(run, tmp_path):

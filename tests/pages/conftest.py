@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from quantlab.ui import open_findings
 from tests.pages.sweeping import HOSTILE
+
+
+@pytest.fixture(autouse=True)
+def complete(monkeypatch):
+    """The Open page waits until all tensors are read: nobody here polls it."""
+    monkeypatch.setattr(open_findings, "FIRST_LOOK", 60)
 
 
 @pytest.fixture

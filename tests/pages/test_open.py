@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import quantlab as ql
 from quantlab.core.statistics import describe
-from quantlab.ui import cache, open_table, text
+from quantlab.ui import cache, open_findings, open_table, text
 from tests.fuzz.run import CORPUS
 from tests.pages.app import messages, page, said, started
 
@@ -59,7 +60,8 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def rows(at):
-    return at.dataframe[0].value.set_index("tensor")
+    """The table of tensors; above it stands that of the findings, where there are some."""
+    return at.dataframe[-1].value.set_index("tensor")
 
 
 def test_the_sample_shows_every_tensor_with_its_figures(sample_path):
@@ -99,7 +101,7 @@ def test_search_takes_part_of_a_name_or_a_pattern(folder, query, names):
 
 def test_a_search_that_finds_nothing_says_so():
     at = started(find="<b>zzz</b>")
-    assert not at.dataframe
+    assert "nbytes" not in at.dataframe[-1].value  # only the findings
     assert "<b>zzz</b>" in messages(at)
     assert "\\<b" in at.info[0].value  # escaped: it is a stranger's text
 
@@ -140,27 +142,61 @@ def test_the_first_page_says_what_quantlab_is_for_and_what_comes_next():
     assert at.title[0].value == "Sweep" and at.segmented_control(key="scope").value == "Weights"
 
 
-def test_what_is_odd_is_named_above_the_table_and_can_be_listed_alone(tmp_path, monkeypatch):
+@pytest.fixture
+def odd_model(tmp_path, monkeypatch) -> str:
     monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
     rng = np.random.default_rng(3)
-    plain = rng.standard_normal((64, 64), dtype=np.float32)
+    plain = rng.standard_normal((256, 64), dtype=np.float32)
     tensors = {f"layers.{i}.weight": plain.copy() for i in range(6)} | {"ids": np.arange(4)}
     tensors["layers.1.weight"][3, 4] = np.nan
     tensors["layers.2.weight"][:] = 0
-    tensors["layers.3.weight"][5, 6] = 59904
+    tensors["layers.3.weight"][5] *= 80
     tensors["layers.4.weight"][:, 7] *= 50
     save_file(tensors, tmp_path / "model.safetensors")
-    at = started(file=str(tmp_path / "model.safetensors"))
-    assert "4 tensors look odd: 2 extreme, 1 NaN/inf, 1 dead." in messages(at)
-    assert "layers.1.weight holds 1 NaN and 0 infinite values of 4,096, the first at index (3, 4)" in messages(at)
-    assert "layers.2.weight (dead), layers.3.weight (extreme), layers.4.weight (extreme)" in messages(at)
-    assert "1 tensor without float values is not listed" in said(at)
-    assert rows(at)["odd"].dropna().to_dict() == {
-        "layers.1.weight": "NaN/inf", "layers.2.weight": "dead", "layers.3.weight": "extreme",
-        "layers.4.weight": "extreme",
+    return str(tmp_path / "model.safetensors")
+
+
+def findings_of(at):
+    return at.dataframe[0].value.set_index("tensor")
+
+
+def test_findings_stand_above_the_table_with_the_measured_gain_of_what_helps(odd_model):
+    at = started(file=odd_model)
+    assert (
+        "4 findings in 4 of 7 tensors: 1 NaN/inf, 1 with outliers along axis 0, 1 with outliers along axis 1, 1 dead"
+        in said(at)
+    )
+    assert "layers.1.weight holds 1 NaN and 0 infinite values of 16,384, the first at index (3, 4)." in messages(at)
+    found = findings_of(at)
+    assert found["odd"].to_dict() == {
+        "layers.1.weight": "NaN/inf", "layers.3.weight": "axis 0", "layers.4.weight": "axis 1",
+        "layers.2.weight": "dead",
     }  # fmt: skip
+    measured = ql.findings(cache.checkpoint(odd_model)[1]).set_index("tensor")
+    assert found["gain"].dropna().to_dict() == measured["gain_db"].dropna().to_dict()
+    assert found["remedy"]["layers.4.weight"] == "scales along axis 1"
+    assert "1 tensor without float values is not listed" in said(at)
+    assert rows(at)["odd"].dropna().to_dict() == found["odd"].to_dict()
     at.segmented_control(key="show").set_value("Odd").run()
     assert list(rows(at).index) == [f"layers.{i}.weight" for i in range(1, 5)]
+
+
+def test_a_click_on_a_finding_opens_its_tensor_and_its_axis_in_inspect(odd_model):
+    at = started(file=odd_model)
+    at.session_state["findings"] = {"selection": {"rows": [], "columns": [], "cells": [(2, "remedy")]}}
+    at.run()
+    assert not at.exception and at.title[0].value.replace("\\", "") == "layers.4.weight"
+    assert at.query_params["tab"] == "Channels"
+    assert at.selectbox(key="axis1").value == 1
+    gain = findings_of(started(file=odd_model))["gain"]["layers.4.weight"]
+    assert f"Measured: scales along axis 1: +{gain:.1f} dB at int8 (axis 0: +" in messages(at)
+
+
+def test_nothing_odd_is_said_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    np.save(tmp_path / "plain.npy", np.random.default_rng(1).standard_normal((64, 256), dtype=np.float32))
+    at = started(file=str(tmp_path / "plain.npy"))
+    assert "Nothing odd was found in 1 tensor." in said(at) and len(at.dataframe) == 1
 
 
 def test_a_file_without_weights_lists_what_it_has(folder):
@@ -188,7 +224,7 @@ def test_no_share_is_wider_than_its_column(value):
 
 def test_the_columns_fit_beside_the_sidebar_of_a_laptop(folder):
     at = started(file=str(folder / "model.safetensors"), show="All")
-    frame = at.dataframe[0].value
+    frame = at.dataframe[-1].value
     columns = open_table._column_config(frame)
     width = sum(columns[name]["width"] for name in frame if name != "note")
     assert width + open_table.TICK <= open_table.ROOM
@@ -335,9 +371,9 @@ def test_a_file_without_tensors_has_an_empty_state(folder):
 
 def test_figures_come_while_the_table_is_already_there(folder, monkeypatch):
     """A big checkpoint: the page does not wait for the figures."""
-    release, described = threading.Event(), cache._describe
-    monkeypatch.setattr(cache, "_describe", lambda *args: (release.wait(30), described(*args))[1])
-    monkeypatch.setattr(open_table, "FIRST_LOOK", 0.05)
+    release, described = threading.Event(), cache._look
+    monkeypatch.setattr(cache, "_look", lambda *args: (release.wait(30), described(*args))[1])
+    monkeypatch.setattr(open_findings, "FIRST_LOOK", 0.05)
     os.utime(folder / "model.safetensors", ns=(1, 1))  # a file of its own in every cache
     try:
         at = started(file=str(folder / "model.safetensors"))
