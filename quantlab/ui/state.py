@@ -14,6 +14,7 @@ URL            Session                  changed with
 ``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs, has run or is kept; None forgets it
 ``?rule=``     ``rules`` (repeated)     `choose_rules(rules)`: what an export does otherwise than `config`, `GLOB=SLUG`
 ``?export=``   ``export``               `choose_export(job_id)`: an export that runs or has run; None forgets it
+``?pin=``      ``pins`` (repeated)      `choose_pins(pins)`: what a plan gives to tensors whatever is best, `GLOB=SLUG`
 =============  =======================  ==========================================================================
 
 Anything else a page wants in the URL (its tab, a log switch) is a widget with ``bind="query-params"`` and a key that is
@@ -48,6 +49,7 @@ import streamlit as st
 from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.errors import CheckpointError, ConfigError, QuantlabError
 from quantlab.formats import Checkpoint, TensorSpec
+from quantlab.planning.wishes import Pin, parse_pin
 from quantlab.shipping.recipe import Rule
 from quantlab.ui import cache, sources, text
 
@@ -57,7 +59,7 @@ View = tuple[str, str | None, dict[str, str | list[str]]]
 
 PAGES = ("open", "inspect", "sweep", "compare", "export")
 # The names in the URL that are no page's own.
-OWN = ("file", "tensor", "config", "compare", "over", "job", "rule", "export")
+OWN = ("file", "tensor", "config", "compare", "over", "job", "rule", "export", "pin")
 COMPARED = 4  # most configurations side by side
 FIRST_CONFIG = PRESETS["int8_symmetric"]
 
@@ -78,6 +80,7 @@ class Session:
     job: str | None = None
     rules: tuple[Rule, ...] = ()
     export: str | None = None
+    pins: tuple[Pin, ...] = ()
     problem: str | None = None  # why there is no checkpoint, in a sentence
     notices: list[str] = field(default_factory=list)  # what the URL asked for and did not get; shown once
     refusal: str | None = None  # why the last attempt to open something else failed
@@ -245,6 +248,12 @@ def choose_export(job_id: str | None) -> None:
     _publish(current())
 
 
+def choose_pins(pins: Iterable[Pin]) -> None:
+    """Remember what a plan gives to tensors whatever is best for them; of two pins of one pattern the later."""
+    current().pins = tuple({pin.pattern: pin for pin in pins}.values())
+    _publish(current())
+
+
 def page_path(page: str) -> Path:
     """The script of a page, by its name in `PAGES`."""
     if page not in PAGES:
@@ -276,6 +285,8 @@ def link(
         view["rule"] = [str(rule) for rule in session.rules]
     if session.export:
         view["export"] = session.export
+    if session.pins:
+        view["pin"] = [str(pin) for pin in session.pins]
     return view
 
 
@@ -321,6 +332,8 @@ def restore() -> Session:
         session.compare = tuple(_parse(session, QuantConfig.parse, url.get_all("compare")))[:COMPARED]
     if "rule" in url:
         session.rules = tuple(_parse(session, Rule.parse, url.get_all("rule")))
+    if "pin" in url:
+        session.pins = tuple(_parse(session, parse_pin, url.get_all("pin"), "pin"))
     session.job = url.get("job", session.job)
     session.export = url.get("export", session.export)
     _publish(session)
@@ -375,14 +388,16 @@ def _restore_tensor(session: Session, name: str) -> None:
         session.notices.append(f"{session.title} has no tensor {name!r}{instead}.")
 
 
-def _parse(session: Session, parse: Callable[[str], Parsed], words: Iterable[str]) -> list[Parsed]:
-    """The configurations, or rules with one, that can be read; a sentence for each that cannot."""
+def _parse(
+    session: Session, parse: Callable[[str], Parsed], words: Iterable[str], what: str = "configuration"
+) -> list[Parsed]:
+    """The configurations, or rules or pins with one, that can be read; a sentence for each that cannot."""
     found = []
     for word in words:
         try:
             found.append(parse(word))
         except ConfigError as error:
-            session.notices.append(f"The link names a configuration that cannot be read: {error}.")
+            session.notices.append(f"The link names a {what} that cannot be read: {error}.")
     return found
 
 
@@ -415,7 +430,7 @@ def _set(session: Session, source: str, opened: tuple[cache.Key, Checkpoint]) ->
     """Make a file the open one, with nothing left of the one before."""
     session.source, session.opened, session.problem = source, opened, None
     session.chosen, session.job, session.export = first_tensor(opened[1]), None, None
-    session.rules, session.ticked, session.over = (), (), None
+    session.rules, session.pins, session.ticked, session.over = (), (), (), None
 
 
 def first_tensor(checkpoint: Checkpoint) -> str | None:

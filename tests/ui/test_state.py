@@ -202,3 +202,34 @@ def test_the_model_that_the_server_was_started_for_is_open_first(model, monkeypa
 
 def test_main_is_the_script_that_the_server_runs():
     assert MAIN.is_file()
+
+
+def test_pins_of_a_link_are_read_written_back_and_refused_in_a_sentence():
+    at = started(pin=["*.weight=fp16", "conv1*=copy", "conv1*=int8-sym-ch0-minmax"])
+    assert [str(pin) for pin in session(at).pins][:1] == ["*.weight=fp16"]
+    assert "pin=" in next(element.proto for element in at.sidebar if element.type == "page_link").query_string
+    at = started(pin="conv1*")
+    assert not at.exception and session(at).pins == ()
+    assert "names a pin that cannot be read" in at.warning[0].value.replace("\\", "")
+
+
+def script_of_pins():
+    """Run as a script: pins of one pattern."""
+    from quantlab.planning.wishes import parse_pin
+    from quantlab.ui import state
+
+    state.restore()
+    state.choose_pins(map(parse_pin, ["a=fp16", "b=copy", "a=copy"]))
+
+
+def test_of_two_pins_of_one_pattern_the_later_counts():
+    at = AppTest.from_function(script_of_pins, default_timeout=30).run()
+    assert at.query_params["pin"] == ["a=copy", "b=copy"]
+
+
+def test_another_file_forgets_the_pins(model):
+    at = started(pin="conv1*=copy")
+    at.query_params["file"] = str(model)
+    del at.query_params["pin"]
+    at.run()
+    assert session(at).pins == () and "pin" not in at.query_params
