@@ -177,6 +177,17 @@ def channel_sums(squares: np.ndarray, first: int, run: int, channels: int) -> np
     return found
 
 
+def spread(weights: np.ndarray, first: int, run: int, stack_run: int, count: int) -> np.ndarray:
+    """The weights [stacks, inputs] of `count` values: number i has that of stack i // stack_run, input i // run."""
+    i = first + np.arange(count)
+    return weights[i // stack_run % len(weights), i // run % weights.shape[1]]
+
+
+def weighted_squares(x: np.ndarray, weights: np.ndarray) -> float:
+    """sum w x^2, rounded once; x in float64."""
+    return math.fsum(np.square(x.astype(np.float64)) * weights)
+
+
 def count_zeros(values: np.ndarray) -> int:
     """How many values are 0."""
     return sum(value == 0 for value in values.tolist())

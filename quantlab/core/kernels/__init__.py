@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         totals,
         trials,
         walk,
+        weighting,
         widen,
     )
 
@@ -57,6 +58,7 @@ __all__ = [
     "totals",
     "trials",
     "walk",
+    "weighting",
     "widen",
 ]
 

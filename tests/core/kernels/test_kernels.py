@@ -132,6 +132,8 @@ PARTS = {
     "refitted",
     "reach_of",  # a bound, held to what it bounds
     "bin_indices",
+    "squares_of",
+    "distance_of",
     "group_tail_sums",
     "octav_end",
     # Parts of `exact_scales`, whose twin goes through every code that changes
@@ -173,6 +175,7 @@ NAMED_OTHERWISE = {
     "all_error_sums": "error_sums",
     "total_error_sums": "error_sums",
     "small_group_sums": "error_sums",
+    "weighted_distance": "weighted_squares",
     "widen_bfloat16": "widen",
     "widen_float16": "widen",
     "bounds": "usable",
