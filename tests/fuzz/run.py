@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from .bytewise import damage
 from .seeds import SEEDS
 from .structure import MUTATORS
+from .worker import IMATRIX
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "corpus"
@@ -160,6 +161,8 @@ def _mutated(rng: Random, format: str, pool: Pool) -> bytes:
 
 def laid_out(content: bytes, path: Path, format: str) -> Path:
     """The file at `path`; of a folder, which is kept as an archive, its files."""
+    if format == "imatrix":  # by which the worker knows
+        path = path.with_suffix(IMATRIX)
     if format != "folder":
         path.write_bytes(content)
         return path

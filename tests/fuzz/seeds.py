@@ -20,6 +20,7 @@ from quantlab.formats.output.outgoing import outgoing
 from quantlab.formats.safetensors.shards import write_folder
 
 from ..formats.hostile import archive, npy, safetensors, tensor
+from ..planning.imatrices import dat, ended, write_gguf
 
 X = np.random.default_rng(3).standard_normal((4, 32), dtype=np.float32)
 
@@ -160,6 +161,15 @@ def of_folder() -> list[bytes]:
         return [archive(*[(file.name, file.read_bytes()) for file in files], method=zipfile.ZIP_STORED)]
 
 
+def of_imatrix() -> list[bytes]:
+    """Importance of two weights, one of them a stack of experts, in every form that there is."""
+    entries = {"blk.0.attn_q.weight": (X[:1] ** 2, [9]), "blk.0.ffn_up_exps.weight": (X**2, [4, 0, 3, 1])}
+    older = [(name.encode(), int(tokens[0]), sums.reshape(-1)) for name, (sums, tokens) in entries.items()]
+    arrays = archive(("a.npy", npy(shape=X.shape, data=(X**2).tobytes())), ("b.npy", npy(data=bytes(4))))
+    named = safetensors({"a": tensor("F32", [4, 32], 0, 512), "b": tensor("F16", [3], 512, 518)}, bytes(518))
+    return [_written(lambda path: write_gguf(path, entries)), dat(*older), dat(*older, tail=ended()), arrays, named]
+
+
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "npy": of_npy,
     "npz": of_npz,
@@ -170,4 +180,5 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "hdf5": of_hdf5,
     "keras": of_keras,
     "folder": of_folder,
+    "imatrix": of_imatrix,
 }

@@ -183,6 +183,28 @@ def of_gguf(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     return data[:place] + struct.pack("<Q", len(text)) + text + data[place + 8 + length :]
 
 
+# -- importance
+
+
+def of_imatrix(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """By what it is; the older kind has numbers of four bytes at its beginning and around its names."""
+    if data.startswith(b"GGUF"):
+        return of_gguf(rng, data, others)
+    if data.startswith(b"PK"):
+        return in_archive(lambda name: of_npy)(rng, data, others)
+    if data[4:8] == bytes(4):
+        return of_safetensors(rng, data, others)
+    if rng.random() < 0.4 or len(data) < 4:
+        return damage(rng, data, others, [(0, 40)])
+    numbers = [0, *(place + shift for place in _places_of(data, b".weight") for shift in (7, 11))]
+    place = rng.choice([place for place in numbers if place + 4 <= len(data)])
+    return data[:place] + number(rng, 4) + data[place + 4 :]
+
+
+def _places_of(data: bytes, part: bytes) -> list[int]:
+    return [place for place in range(len(data)) if data.startswith(part, place)]
+
+
 # -- protocol buffers
 
 Field = tuple[int, int, Any]  # number, wire type, value: an integer, bytes, or the fields of a message
@@ -344,4 +366,5 @@ MUTATORS: dict[str, Mutator] = {
     "hdf5": of_hdf5,
     "keras": in_archive(_keras_member),
     "folder": in_archive(_folder_member),
+    "imatrix": of_imatrix,
 }

@@ -10,9 +10,13 @@ import traceback
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from quantlab import QuantlabError, open_checkpoint
 from quantlab.formats import Checkpoint, PackedCheckpoint
+from quantlab.planning.importance import read_importance
 
+IMATRIX = ".imatrix"  # what a file is called that is to be read as one
 MOST = 40  # tensors of a file that are read
 
 
@@ -32,6 +36,9 @@ def outcome(path: Path) -> tuple[str, str, str]:
     refused: list[QuantlabError] = []
     kind = "refused"
     try:
+        if path.suffix == IMATRIX:
+            check_importance(path)
+            return "read", "", ""
         with open_checkpoint(path) as checkpoint:
             kind = "read"
             read_all(checkpoint, refused)
@@ -43,6 +50,14 @@ def outcome(path: Path) -> tuple[str, str, str]:
         if not str(error) or "\n" in str(error):
             return "fault", _place(error), f"a refusal of no line, or of several: {str(error)!r}"
     return kind, _place(refused[0]) if refused else "", str(refused[0]) if refused else ""
+
+
+def check_importance(path: Path) -> None:
+    """Read an importance file. What it says is finite, and never below 0."""
+    for values in read_importance(path).entries.values():
+        assert values.dtype == np.float32
+        assert np.isfinite(values).all()
+        assert (values >= 0).all()
 
 
 def read_all(checkpoint: Checkpoint, refused: list[QuantlabError]) -> None:
