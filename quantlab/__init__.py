@@ -18,6 +18,7 @@ from .core.observer import DynamicQuantizer, Observer
 from .core.packing import pack, unpack
 from .core.tensor import QuantizedTensor, fake_quantize, quantize
 from .errors import (
+    BudgetError,
     CalibrationRequiredError,
     Cancelled,
     CheckpointError,
@@ -35,6 +36,10 @@ from .errors import (
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.output.manifest import VERSION
+from .planning.plan import Plan
+from .planning.planner import plan, problem
+from .planning.problem import Problem
+from .planning.targets import TARGETS
 from .sweeping.findings import findings
 from .sweeping.sampled import sampled
 from .sweeping.store import ResultStore, SweepRecord
@@ -51,6 +56,8 @@ __all__ = [
     "METRICS",
     "MSE",
     "PRESETS",
+    "TARGETS",
+    "BudgetError",
     "CalibrationRequiredError",
     "Cancelled",
     "Checkpoint",
@@ -75,6 +82,8 @@ __all__ = [
     "PerGroup",
     "PerTensor",
     "Percentile",
+    "Plan",
+    "Problem",
     "QuantConfig",
     "QuantizedTensor",
     "QuantlabError",
@@ -92,6 +101,8 @@ __all__ = [
     "measure",
     "open_checkpoint",
     "pack",
+    "plan",
+    "problem",
     "quantize",
     "sampled",
     "sweep",

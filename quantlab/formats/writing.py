@@ -1,6 +1,6 @@
 """Exporting in another program's layout: checked, written, read back, and only then given its name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +12,7 @@ from .output.exporting import OnProgress, Progress, check_any_quantized, check_n
 from .output.fileformat import FileFormat
 from .output.layout import Layout, refused
 from .output.outgoing import Outgoing, Source
+from .safetensors.beside import companions
 from .safetensors.file import all_specs
 from .safetensors.shards import (
     SHARD_BYTES,
@@ -79,18 +80,28 @@ def check_held(tensors: Sequence[Outgoing], format: str, layout: Layout, source:
     layout.check(tensors, source)
 
 
-def export_nbytes(tensors: list[Outgoing], chosen: FileFormat, source: Checkpoint | None) -> int:
-    """Bytes of an export before it is written: of the file, or of all files of a folder. Raises as the export would."""
+def export_nbytes(
+    tensors: list[Outgoing],
+    chosen: FileFormat,
+    source: Checkpoint | None,
+    beside: Mapping[str, bytes] | None = None,
+) -> int:
+    """Bytes of an export before it is written: of the file, or of all files of a folder. Raises as the export would.
+
+    `beside` are the source's companions, where somebody has read them already.
+    """
     layout = chosen.layout
     if layout is None:
         assert chosen.nbytes is not None, "only formats that are written have a size beforehand"
-        return chosen.nbytes(tensors, _unhashed(source) if source else None)
+        return chosen.nbytes(tensors, unhashed(source) if source else None)
     if layout.file_nbytes is not None:
         return layout.file_nbytes(tensors, source)
-    return folder_nbytes(tensors, layout, source) if chosen.folder else shard_nbytes(tensors, layout)
+    if not chosen.folder:
+        return shard_nbytes(tensors, layout)
+    return folder_nbytes(tensors, layout, companions(source) if beside is None else beside)
 
 
-def _unhashed(source: Checkpoint) -> Source:
+def unhashed(source: Checkpoint) -> Source:
     """What a manifest says of a source, but for the digests, which are as long as any others."""
     digests = {file.name: _DIGEST for file in source.files}
     return Source(source.title, _DIGEST, digests if len(digests) > 1 else {})

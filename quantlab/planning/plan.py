@@ -1,8 +1,11 @@
 """A plan: what every weight of a model becomes, what that weighs and costs, and how good it is."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..shipping.recipe import Rule
+from .globs import rules_for
 from .units import Unit
 
 
@@ -43,6 +46,20 @@ class PlannedUnit:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """One configuration for every tensor that may have it; the others are copied, `copied` of them.
+
+    nbytes, damage, damages : as of a plan.
+    """
+
+    config: str
+    nbytes: int
+    damage: float
+    copied: int
+    damages: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What every weight becomes.
 
@@ -55,8 +72,11 @@ class Plan:
     objective, weighting : what damage means ("relative"), and where weights come from ("role prior").
     weights : weight of every unit's error, by the unit's name.
     damages : the same plan's damage under every objective.
-    budget : what was asked for, in words: "4.5bpw".
+    budget, limit : what was asked for, in words ("4.5bpw") and in bytes of the file.
+    bits_per_weight : of what is planned, headers and scales included.
     units : every unit, in the file's order.
+    kept : names of all other tensors.
+    uniform, above : beside the plan, the uniform configuration of least damage within `limit`, and the next one above.
     source : name, sha256 and tensors of the model; versions : of quantlab and of its engine.
     """
 
@@ -72,6 +92,37 @@ class Plan:
     weights: Mapping[str, float]
     damages: Mapping[str, float]
     budget: str
+    limit: int
+    bits_per_weight: float
     units: tuple[PlannedUnit, ...]
+    kept: tuple[str, ...]
     source: Mapping[str, str | int]
     versions: Mapping[str, str]
+    uniform: Uniform | None = None
+    above: Uniform | None = None
+
+    @property
+    def proved(self) -> bool:
+        """Whether no plan of this size has less damage."""
+        return self.gap == 0.0
+
+    @property
+    def relative_gap(self) -> float:
+        """How far the damage can be above the least possible, relative to it."""
+        return self.gap / self.damage if self.damage else 0.0
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many tensors have each choice, the most frequent first."""
+        return dict(Counter(self.choices.values()).most_common())
+
+    @property
+    def not_better_under(self) -> tuple[str, ...]:
+        """Objectives under which the plan is not better than the best uniform configuration of its size."""
+        if self.uniform is None:
+            return ()
+        return tuple(name for name, damage in self.uniform.damages.items() if not self.damages[name] < damage)
+
+    def rules(self) -> list[Rule]:
+        """The plan as rules of a recipe, in few globs: together they give exactly `choices`, and copy all else."""
+        return rules_for(self.choices, self.kept)

@@ -88,6 +88,15 @@ def nbytes(tensors: Tensors, source: Source | None) -> int:
     return _zip_nbytes(members)
 
 
+def members_nbytes(tensor: Outgoing, prefix: str) -> tuple[int, int]:
+    """What a tensor's members, called `prefix` and so on, add to an archive of less than 4 GB; how many there are."""
+    found = {prefix: PartSpec(dtype_named(tensor.source_dtype), tensor.shape)}
+    if tensor.config is not None:
+        found = {f"{prefix}.{part}": spec for part, spec in part_specs(tensor.shape, tensor.config).items()}
+    sizes = [(name, len(_array_header(spec.dtype, spec.shape)), spec.nbytes) for name, spec in found.items()]
+    return _zip_nbytes(sizes) - _zip_nbytes([]), len(found)
+
+
 def _member_specs(tensor: Outgoing, prefix: str) -> dict[str, PartSpec]:
     if tensor.config is None:
         _check_copied(tensor, prefix)

@@ -115,6 +115,7 @@ class Outline:
     names : of all values of all graphs.
     weights : TensorProto's number of the type of everything wanted that was found.
     overridable : what is wanted and an input too, so that a caller of the model may give it other values.
+    spared : bytes that everything wanted would take in the graph if it stayed.
     before, graph, after : what stays of the model before its graph, of the graph's content, and of the model behind it.
         The version is in none of them; data from other files are in `graph`.
 
@@ -129,6 +130,7 @@ class Outline:
         self.names: set[bytes] = set()
         self.weights: dict[bytes, int] = {}
         self.overridable: list[bytes] = []
+        self.spared: dict[bytes, int] = {}
         self.before, self.graph, self.after = (Kept(file) for _ in range(3))
         self._walk_model()
 
@@ -161,34 +163,42 @@ class Outline:
     def _walk_graph(self, first: int, end: int) -> None:
         at = first
         for key, a, b in self._wire.fields(first, end):
-            if not self._gives_way(key, a, b):
+            if not self._gives_way(key, at, a, b):
                 self.graph.keep(at, b)
             at = b
 
-    def _gives_way(self, key: int, a: int, b: int) -> bool:
-        """Look at a field of the graph; whether it is left out, or something else was put in its place."""
+    def _gives_way(self, key: int, at: int, a: int, b: int) -> bool:
+        """Look at a field of the graph that begins at `at`; whether it is left out, or put in another form."""
         if key == _INITIALIZER:
-            return self._initializer(a, b)
+            return self._initializer(at, a, b)
         if key == _NODE:
             operator, output, tensor = self._node(a, b)
             if operator != b"Constant" or output not in self._wanted or tensor is None:
                 return False
             self.weights[output] = onnxtensor.read(self._wire, *tensor).code
+            self._spare(output, b - at)
             return True
         if key == _INPUT and (name := self._named(a, b, _VALUE_NAME)) in self._wanted:
+            self._spare(name, b - at)
             self.overridable += [name] if self.ir_version >= CONSTANTS_ARE_NO_INPUTS else []
             return True
         if key == _SPARSE:
             self._sparse(a, b)
         return False
 
-    def _initializer(self, a: int, b: int) -> bool:
-        proto = onnxtensor.read(self._wire, a, b)
+    def _spare(self, name: bytes, nbytes: int) -> None:
+        self.spared[name] = self.spared.get(name, 0) + nbytes
+
+    def _initializer(self, at: int, a: int, b: int) -> bool:
+        proto, parts = onnxtensor.read(self._wire, a, b), []
         self.names.add(proto.name)
+        if proto.external:
+            parts = self._inlined(a, b, *onnxtensor.external_data(proto, self._wire, self._companions))
         if proto.name in self._wanted:
             self.weights[proto.name] = proto.code
-        elif proto.external:
-            self.graph.add(self._inlined(a, b, *onnxtensor.external_data(proto, self._wire, self._companions)))
+            self._spare(proto.name, sum(part.nbytes for part in parts) if parts else b - at)
+        elif parts:
+            self.graph.add(parts)
         return proto.external or proto.name in self._wanted
 
     def _inlined(self, first: int, end: int, nbytes: int, open: Callable[[], Stream]) -> list[Part]:

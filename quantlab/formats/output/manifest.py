@@ -20,7 +20,7 @@ from ...errors import CheckpointError, LimitError, QuantlabError
 from ...wording import shown
 from ..checkpoint import shape_fault
 from ..input.files import MAX_NAME, MAX_TENSORS
-from .outgoing import Source, Tensors
+from .outgoing import Outgoing, Source, Tensors
 
 VERSION = "0.1.0"  # of quantlab, as in pyproject.toml
 FORMAT_VERSION = 1
@@ -66,14 +66,21 @@ def compose(tensors: Tensors, prefixes: Mapping[str, str], source: Source | None
         "format_version": FORMAT_VERSION,
         "source": _source(source) if source else None,
         "decode": DECODE,
-        "tensors": [
-            describe(t.name, t.shape, t.source_dtype, t.config, prefixes[t.name], bfloat16)
-            | ({} if t.source_nbytes is None else {"source_nbytes": t.source_nbytes})
-            for t in tensors
-            if t.config is not None
-        ],
+        "tensors": [entry(tensor, prefixes[tensor.name], bfloat16) for tensor in tensors if tensor.config is not None],
     }
+    return as_json(content)
+
+
+def as_json(content: dict[str, Any]) -> str:
+    """JSON as it stands in a manifest."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def entry(tensor: Outgoing, prefix: str, bfloat16: str) -> dict[str, Any]:
+    """`describe` of a tensor that is to be quantized, and its bytes in the source where these are its own."""
+    assert tensor.config is not None, "a copy is not in the manifest"
+    found = describe(tensor.name, tensor.shape, tensor.source_dtype, tensor.config, prefix, bfloat16)
+    return found if tensor.source_nbytes is None else found | {"source_nbytes": tensor.source_nbytes}
 
 
 def _source(source: Source) -> dict[str, Any]:

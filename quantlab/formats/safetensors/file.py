@@ -185,20 +185,30 @@ def verify(file: InputFile, tensors: Tensors, on_bytes: OnBytes) -> None:
 
 def ranked(arrays: Mapping[str, np.ndarray | PartSpec]) -> list[str]:
     """The names in the reference writer's order: the widest types first, so that all are aligned; then by name."""
-    return sorted(arrays, key=lambda name: (-_RANK[arrays[name].dtype.name], name))
+    return sorted(arrays, key=lambda name: (-rank(arrays[name]), name))
+
+
+def rank(array: np.ndarray | PartSpec) -> int:
+    """The place of an array's type in the reference writer's order."""
+    return _RANK[array.dtype.name]
 
 
 def compose_header(arrays: Mapping[str, np.ndarray | PartSpec], metadata: dict[str, str]) -> bytes:
     """The length and the header of arrays that follow each other in this order."""
+    text = header_text(arrays, metadata)
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def header_text(arrays: Mapping[str, np.ndarray | PartSpec], metadata: dict[str, str]) -> bytes:
+    """The header's JSON."""
     header: dict[str, object] = {"__metadata__": metadata}
     position = 0
     for name, array in arrays.items():
         dtype, end = _NAMES[array.dtype.name], position + array.nbytes
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
         position = end
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    return json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _header(file: InputFile) -> bytearray:

@@ -95,15 +95,18 @@ def decoded(q: QuantizedTensor) -> np.ndarray:
 
 
 def settings(tensors: list[Outgoing], config: dict[str, Any]) -> dict[str, Any]:
-    """What config.json says of the quantization: group size and bits; modules that have others, or none, by name."""
+    """What config.json says of the quantization: one scheme for all, and where there are several, that of each module.
+
+    Those of the first scheme are named as well: so each module takes as many bytes whatever the others are.
+    """
     found = {
         module_of(t.name): {"group_size": t.config.granularity.group_size, "bits": t.config.codec.bits}  # type: ignore[union-attr]
         for t in tensors
         if t.config is not None
     }
-    first = next(iter(found.values()))
-    others: dict[str, Any] = {module: scheme for module, scheme in found.items() if scheme != first}
+    first = next(iter(found.values()), {})
+    named: dict[str, Any] = found if any(scheme != first for scheme in found.values()) else {}
     copied = {
         module_of(t.name): False for t in tensors if t.config is None and len(t.shape) == 2 and t.name.endswith(SUFFIX)
     }
-    return {"quantization": {**first, "mode": "affine", **others, **copied}}
+    return {"quantization": {**first, "mode": "affine", **named, **copied}}

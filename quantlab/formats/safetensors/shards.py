@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,17 +36,16 @@ def shard_nbytes(tensors: Sequence[Outgoing], layout: Layout) -> int:
 
 
 def folder_nbytes(
-    tensors: list[Outgoing], layout: Layout, source: Checkpoint | None, shard_bytes: int = SHARD_BYTES
+    tensors: list[Outgoing], layout: Layout, beside: Mapping[str, bytes], shard_bytes: int = SHARD_BYTES
 ) -> int:
-    """Bytes of all files of the folder that `write_folder` would write."""
-    beside = companions(source)
+    """Bytes of all files of the folder that `write_folder` would write; `beside`: the source's companions."""
     files = _files(tensors, shard_bytes)
     contents = {name: len(content) for name, content in beside.items()}
     if len(files) > 1:
-        contents[INDEX] = len(_json(_index(files, layout)))
+        contents[INDEX] = len(json_bytes(_index(files, layout)))
     if layout.settings is not None:
         config = read_config(beside.get("config.json"))
-        contents["config.json"] = len(_json({**config, **layout.settings(tensors, config)}))
+        contents["config.json"] = len(json_bytes({**config, **layout.settings(tensors, config)}))
     return sum(contents.values()) + sum(shard_nbytes(run, layout) for run in files.values())
 
 
@@ -167,7 +166,7 @@ def _write_settings(
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write and sync a small JSON file."""
-    write_synced(path, _json(content))
+    write_synced(path, json_bytes(content))
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -178,6 +177,6 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(target.fileno())
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def json_bytes(content: dict[str, Any]) -> bytes:
     """JSON as ASCII: a stranger's config may hold what UTF-8 cannot."""
     return json.dumps(content, indent=2).encode("ascii") + b"\n"
