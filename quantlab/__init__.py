@@ -36,6 +36,7 @@ from .errors import (
 )
 from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.output.manifest import VERSION
+from .planning.audit import Audit, audit
 from .planning.plan import Plan
 from .planning.planner import plan, problem
 from .planning.problem import Problem
@@ -57,6 +58,7 @@ __all__ = [
     "MSE",
     "PRESETS",
     "TARGETS",
+    "Audit",
     "BudgetError",
     "CalibrationRequiredError",
     "Cancelled",
@@ -91,6 +93,7 @@ __all__ = [
     "ShapeError",
     "StoreError",
     "SweepRecord",
+    "audit",
     "combinations",
     "evaluate",
     "export",

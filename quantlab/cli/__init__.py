@@ -13,7 +13,7 @@ from .. import __version__
 from ..core import pool
 from ..errors import Cancelled, QuantlabError
 from ..formats.input.files import reason
-from . import export, info, quantize, sweep, sweeps, verify
+from . import audit, export, info, quantize, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
 from .stopping import Stop
 from .terminal import complain, discard_stdout, prepare_streams
@@ -30,6 +30,7 @@ examples:
         ("which configurations are worth it", "sweep model.safetensors --dtype int4 int8 --granularity g32 g128"),
         ("write one down", "quantize model.safetensors --config int4-sym-g128-mse -o small.safetensors"),
         ("check what was written", "verify small.safetensors --source model.safetensors"),
+        ("judge what somebody else has quantized", "audit model-q4.gguf --source model/"),
     )
 }
 "quantlab COMMAND --help" explains one command. Exit code 0: done. 1: an input was refused, and one
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"quantlab {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in (info, sweep, sweeps, quantize, export, verify):
+    for command in (info, sweep, sweeps, quantize, export, verify, audit):
         command.add(commands)
     return top
 
