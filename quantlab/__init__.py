@@ -40,6 +40,7 @@ from .planning.audit import Audit, audit
 from .planning.plan import Plan
 from .planning.planner import plan, problem
 from .planning.problem import Problem
+from .planning.recipes import RECIPES, Recipe, recipe
 from .planning.targets import TARGETS
 from .sweeping.findings import findings
 from .sweeping.sampled import sampled
@@ -57,6 +58,7 @@ __all__ = [
     "METRICS",
     "MSE",
     "PRESETS",
+    "RECIPES",
     "TARGETS",
     "Audit",
     "BudgetError",
@@ -89,6 +91,7 @@ __all__ = [
     "QuantConfig",
     "QuantizedTensor",
     "QuantlabError",
+    "Recipe",
     "ResultStore",
     "ShapeError",
     "StoreError",
@@ -107,6 +110,7 @@ __all__ = [
     "plan",
     "problem",
     "quantize",
+    "recipe",
     "sampled",
     "sweep",
     "total",
