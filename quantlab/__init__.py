@@ -38,6 +38,7 @@ from .formats import Checkpoint, export, load_packed, open_checkpoint
 from .formats.output.manifest import VERSION
 from .planning.audit import Audit, audit
 from .planning.plan import Plan
+from .planning.planfile import load_plan
 from .planning.planner import plan, problem
 from .planning.problem import Problem
 from .planning.recipes import RECIPES, Recipe, recipe
@@ -104,6 +105,7 @@ __all__ = [
     "findings",
     "grid",
     "load_packed",
+    "load_plan",
     "measure",
     "open_checkpoint",
     "pack",

@@ -1,11 +1,17 @@
 """A plan: what every weight of a model becomes, what that weighs and costs, and how good it is."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
+from ..errors import ConfigError
+from ..formats.output.atomic import write_whole
 from ..shipping.recipe import Rule
 from .globs import rules_for
+from .planjson import text_of
 from .units import Unit
 
 
@@ -126,3 +132,38 @@ class Plan:
     def rules(self) -> list[Rule]:
         """The plan as rules of a recipe, in few globs: together they give exactly `choices`, and copy all else."""
         return rules_for(self.choices, self.kept)
+
+    @property
+    def text(self) -> str:
+        """The plan as a file has it, JSON. ConfigError without the digest of its model."""
+        if not self.source["sha256"]:
+            raise ConfigError(
+                "the plan does not say of which bytes it is: Problem.signed(plan) reads the model for that"
+            )
+        content: dict[str, Any] = {
+            "source": self.source, "versions": self.versions, "target": self.target, "file_format": self.format,
+            "budget": self.budget, "limit": self.limit, "nbytes": self.nbytes,
+            "bits_per_weight": self.bits_per_weight, "objective": self.objective, "weighting": self.weighting,
+            "damage": self.damage, "bound": self.bound, "gap": self.gap, "damages": self.damages,
+            "choices": self.choices,
+            "units": [_unit(unit) for unit in self.units],
+            "kept": self.kept,
+            "uniform": self.uniform and asdict(self.uniform),
+            "above": self.above and asdict(self.above),
+        }  # fmt: skip
+        return text_of(content)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the plan as JSON, whole or not at all; `load_plan` reads it. ExportError if it cannot be written."""
+        data = self.text.encode("ascii")
+
+        def write(target: BinaryIO) -> None:
+            target.write(data)
+
+        write_whole(path, write, lambda written: None)
+        return Path(path)
+
+
+def _unit(planned: PlannedUnit) -> dict[str, Any]:
+    found = asdict(planned)
+    return {**found.pop("unit"), **found}
