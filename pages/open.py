@@ -8,8 +8,9 @@ session = state.current()
 
 st.title("Open", anchor=False)
 st.caption(
-    "quantlab shows what a model's weights lose and save in fewer bits: open a model, sweep ways to quantize it, "
-    "compare the best, and export one for the program that is to load it."
+    "quantlab decides how to quantize a model's weights. **1** Open a model. **2** Plan: say which program will load "
+    "it and in what size, and every tensor gets the configuration that is best there. **3** Export a file of that "
+    "size. Inspect, Sweep and Compare show what every choice costs and hurts."
 )
 opening.choose_source(session)
 

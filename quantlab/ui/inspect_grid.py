@@ -13,20 +13,24 @@ from quantlab.ui import cache, state, text, widgets
 from quantlab.ui.help import about, about_metric
 
 RANGES = ("All", "Central 99 %")
-SHOWN = ("sqnr_db", "bits_per_weight", "nbytes", "compression_ratio", "clipped_fraction")
-CARD = 130  # pixels: all of them in a row beside the sidebar, two on a phone
+SHOWN = (
+    "sqnr_db", "worst_channel_sqnr_db", "bits_per_weight", "nbytes", "compression_ratio", "clipped_fraction",
+    "zeroed_fraction",
+)  # fmt: skip
+CARD = 126  # pixels: all of them in a row beside the sidebar, two on a phone
 WHOLE = "Whole tensor"
 
 
 def values_tab(session: state.Session, found: TensorStatistics) -> None:
     """A configuration, what it makes of the tensor, and the value histogram under its grid."""
     shape = session.spec.shape
+    measured = st.container()  # above the form: it follows every change there
     with st.expander(f"Quantization grid of {text.plain(session.config)}", icon=":material/tune:", expanded=True):
         config = widgets.config_form("grid-of", session.config, shape)
     if config != session.config:
         state.choose_config(config)
     if widgets.fits(config, shape):
-        with widgets.boundary():
+        with measured, widgets.boundary():
             _measured(session, config)
     if found.amax == 0:
         st.info("Every value is 0: there is nothing to draw, and whatever the scale, nothing is lost.")
@@ -49,12 +53,19 @@ def values_tab(session: state.Session, found: TensorStatistics) -> None:
 
 
 def _measured(session: state.Session, config: QuantConfig) -> None:
-    """Error and size of the tensor under the configuration, as a sweep measures them."""
-    report = cache.report(session.key, session.checkpoint, session.tensor, config)
+    """Error and size of the tensor under the configuration, as a sweep measures them, beside the size in the file."""
+    report, spec = cache.report(session.key, session.checkpoint, session.tensor, config), session.spec
+    source = {
+        "bits_per_weight": f"of {text.number(8 * spec.nbytes / spec.size)}",
+        "nbytes": f"of {text.size(spec.nbytes)}",
+    }
     with st.container(horizontal=True, gap="small"):
         for name in SHOWN:
             value = widgets.metric_text(name, getattr(report, name))
-            st.metric(METRICS[name].label, value, help=about_metric(name), width=CARD)
+            st.metric(
+                METRICS[name].label, value, source.get(name), "off", delta_arrow="off", help=about_metric(name),
+                width=CARD,
+            )  # fmt: skip
 
 
 def _group_choice(config: QuantConfig, shape: tuple[int, ...]) -> str | None:

@@ -68,10 +68,9 @@ def oddities(session: state.Session, found: TensorStatistics, channels: Sequence
     gains = cache.gains(session.key, session.checkpoint, session.tensor)
     lines = []
     for one in odd:
-        measured = f" Measured: {told(gains[one.word])}." if gains.get(one.word) else ""
-        lines.append(
-            f"**{text.plain(text.minus(one.name))}:** {text.plain(text.minus(one.what + one.advice + measured))}"
-        )
+        # What was measured takes the place of advice.
+        rest = f". Measured: {told(gains[one.word])}." if gains.get(one.word) else one.advice
+        lines.append(f"**{text.plain(text.minus(one.name))}:** {text.plain(text.minus(one.what + rest))}")
     st.warning("\n\n".join(lines), icon=":material/troubleshoot:")
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from quantlab.errors import CheckpointError, QuantlabError
+from quantlab.formats import Checkpoint
+from quantlab.planning.roles import role_of
+from quantlab.planning.targets import TARGETS
 from quantlab.samples import SAMPLE_DESCRIPTION, SAMPLE_NAME
 from quantlab.ui import cache, jobs, sources, state, text
 from quantlab.wording import counted
@@ -38,15 +41,36 @@ def summary(session: state.Session) -> None:
         text.size(sum(spec.nbytes for spec in specs)),
         ", ".join(sorted({spec.dtype for spec in specs})),
     ]
-    told, further = st.columns([4, 1], vertical_alignment="center")
+    told, further = st.columns(2, vertical_alignment="center")
     told.subheader(text.plain(session.title), anchor=False)
     told.caption(" · ".join(facts))
     if limited := cache.limits_of(session.key, checkpoint):
         st.caption(f":material/info: {text.sentence(limited)}")
     if session.chosen is not None and state.holds_weights(session.spec):
-        with further.container(horizontal_alignment="right"):
-            if st.button("Sweep this model", type="primary", icon=":material/grid_on:"):
-                state.go_to_sweep(scope="Weights")
+        with further.container(horizontal=True, horizontal_alignment="right", vertical_alignment="bottom"):
+            _next_steps(session)
+
+
+def _next_steps(session: state.Session) -> None:
+    """Where the way leads: to a plan for the program that is to load the model, or to all figures."""
+    target = st.selectbox(
+        "Program that will load it", list(TARGETS), list(TARGETS).index(suited(session.checkpoint)), key="plan-for",
+        format_func=lambda name: TARGETS[name].label, width=250,
+    )  # fmt: skip
+    if st.button(
+        "Plan", type="primary", icon=":material/route:",
+        help="The best configuration for every tensor, in the size that you choose.",
+    ):  # fmt: skip
+        state.go_to_plan(target)
+    if st.button("Sweep", icon=":material/grid_on:", help="What every configuration of a grid costs and hurts."):
+        state.go_to_sweep(scope="Weights")
+
+
+def suited(checkpoint: Checkpoint) -> str:
+    """The program that most load such a file with: its format says it, or that it holds a model of language."""
+    if of_format := {"gguf": "llama.cpp", "onnx": "onnxruntime"}.get(checkpoint.format):
+        return of_format
+    return "vllm" if any(role_of(name).kind in ("q", "qkv") for name in checkpoint.names) else "any"
 
 
 def matching(names: Iterable[str], query: str) -> list[str]:

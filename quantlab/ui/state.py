@@ -316,6 +316,13 @@ def go_to_sweep(scope: str, names: Iterable[str] = ()) -> NoReturn:
     st.switch_page(page_path("sweep"), query_params=remembered("sweep") | link() | chosen)
 
 
+def go_to_plan(target: str) -> NoReturn:
+    """Open Plan for a program, one of `planning.targets.TARGETS`. Not for callbacks: it ends the run."""
+    if "plan" not in PAGES:
+        go_to_sweep(scope="Weights")
+    go_to("plan", view={"target": target})
+
+
 def restore() -> Session:
     """Bring session and URL into step at the start of a run; only `main.py` calls this."""
     session, url = current(), st.query_params

@@ -47,6 +47,8 @@ def metric_text(name: str, value: float | None) -> str:
 
     >>> metric_text("sqnr_db", 31.456), metric_text("compression_ratio", 7.53), metric_text("nbytes", 154_000)
     ('31.46 dB', '7.53 ×', '154 kB')
+    >>> metric_text("worst_channel_sqnr_db", -9.6e-16)
+    '0 dB'
     """
     if value is None or math.isnan(value):
         return "–"
@@ -55,6 +57,8 @@ def metric_text(name: str, value: float | None) -> str:
         return text.percent(value)
     if unit == "bytes":
         return text.size(int(value))
+    if unit == "dB" and abs(value) < 0.005:  # nothing is left of a channel, but for what a logarithm makes of it
+        value = 0.0
     suffix = {"": "", "x": " ×"}.get(unit, f" {unit}")
     return f"{text.number(value)}{suffix}"
 

@@ -8,7 +8,7 @@ from quantlab.core.config import PRESETS, QuantConfig
 from quantlab.core.dtypes import DTYPES
 from quantlab.core.metrics import evaluate
 from quantlab.core.statistics import describe
-from quantlab.ui import cache, text
+from quantlab.ui import cache, text, widgets
 from tests.pages.app import messages, page
 
 
@@ -53,6 +53,8 @@ def test_figures_are_those_of_the_library():
         "Size": text.size(report.nbytes),
         "Compression": f"{report.compression_ratio:.4g} ×",
         "Clipped": text.percent(report.clipped_fraction),
+        "Zeroed": text.percent(report.zeroed_fraction),
+        "Worst channel": widgets.metric_text("worst_channel_sqnr_db", report.worst_channel_sqnr_db),
         "Min": text.number(figures.minimum),
         "Max": text.number(figures.maximum),
         "Mean": text.number(figures.mean, 3),
@@ -62,6 +64,19 @@ def test_figures_are_those_of_the_library():
         "Outliers": text.percent(figures.outliers),
     }
     assert charts(at) == 1
+
+
+def test_figures_stand_beside_those_of_the_file_and_follow_the_form(model):
+    """A model in fp16: two bytes for each weight are what is saved from."""
+    at = page("inspect", tensor="lstm_cell.weight_ih")
+    of = {metric.label: metric.delta for metric in at.metric if metric.delta}
+    assert of == {"Bits per weight": "of 32", "Size": "of 262 kB"}
+    before = metrics(at)
+    at.selectbox(key="grid-of-dtype").select("int4").run()
+    after = metrics(at)
+    changed = {label for label in before if before[label] != after[label]}
+    assert changed == {"SQNR", "Worst channel", "Bits per weight", "Size", "Compression", "Zeroed"}
+    assert after["Bits per weight"].startswith("4")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +268,7 @@ def test_an_input_channel_that_stands_out_is_found_and_its_axis_opened(tmp_path,
     x[:, 123] *= 50
     np.savez(tmp_path / "m.npz", down_proj=x)
     at = page("inspect", file=str(tmp_path / "m.npz"), tab="Channels")
-    assert "channel 123 along axis 1" in messages(at) and "(ch1)" in messages(at)
+    assert "channel 123 along axis 1" in messages(at) and "Measured: scales along axis 1: +" in messages(at)
     assert at.selectbox(key="axis1").value == 1
     assert at.dataframe[0].value["channel"][0] == 123
 

@@ -6,6 +6,7 @@ import pickle
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 
 import quantlab as ql
 from quantlab.core.statistics import describe
-from quantlab.ui import cache, open_findings, open_table, text
+from quantlab.ui import cache, open_findings, open_table, opening, state, text
 from tests.fuzz.run import CORPUS
 from tests.pages.app import messages, page, said, started
 
@@ -135,11 +136,37 @@ def test_more_ticks_than_a_link_holds_are_refused(monkeypatch):
     assert next(button for button in at.button if button.label == "Sweep these 2 tensors").disabled
 
 
+def clicked(at, label):
+    return next(button for button in at.button if button.label == label).click().run()
+
+
 def test_the_first_page_says_what_quantlab_is_for_and_what_comes_next():
     at = started()
-    assert "quantlab shows what a model's weights lose and save in fewer bits" in said(at)
-    next(button for button in at.button if button.label == "Sweep this model").click().run()
+    assert "quantlab decides how to quantize a model's weights. 1 Open a model. 2 Plan" in said(at)
+    at = clicked(at, "Sweep")
     assert at.title[0].value == "Sweep" and at.segmented_control(key="scope").value == "Weights"
+
+
+def test_the_next_step_is_a_plan_for_the_program_that_is_to_load_the_model():
+    at = started()
+    assert at.selectbox(key="plan-for").value == "any"  # no model of language
+    at.selectbox(key="plan-for").select("onnxruntime").run()
+    at = clicked(at, "Plan")
+    assert not at.exception
+    assert at.title[0].value == ("Plan" if "plan" in state.PAGES else "Sweep")
+
+
+@pytest.mark.parametrize(
+    "names, format, target",
+    [
+        (["model.layers.0.self_attn.q_proj.weight"], "safetensors", "vllm"),
+        (["conv.weight"], "safetensors", "any"),
+        (["blk.0.attn_q.weight"], "gguf", "llama.cpp"),
+        (["conv.weight"], "onnx", "onnxruntime"),
+    ],
+)
+def test_the_program_that_suits_a_file_is_offered_first(names, format, target):
+    assert opening.suited(SimpleNamespace(names=names, format=format)) == target
 
 
 @pytest.fixture
@@ -203,7 +230,7 @@ def test_a_file_without_weights_lists_what_it_has(folder):
     np.savez(folder / "ids.npz", a=np.arange(3), b=np.arange(4))
     at = started(file=str(folder / "ids.npz"))
     assert not at.exception and list(rows(at).index) == ["a", "b"]
-    assert not any(button.label == "Sweep this model" for button in at.button)
+    assert not any(button.label in ("Plan", "Sweep") for button in at.button)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_real_model_is_opened_inspected_swept_and_exported(model, tmp_path):
 
     at = page("inspect", file=path, tensor=weight)
     assert not at.exception and not at.error
-    assert len(at.metric) == 12  # of the tensor, and of what the configuration makes of it
+    assert len(at.metric) == 14  # of the tensor, and of what the configuration makes of it
     assert at.get("plotly_chart")
 
     at = clicked(page("sweep", file=path, scope="All", **GRID), "Run")
