@@ -17,7 +17,7 @@ from ..core.granularity import PerChannel, PerGroup, PerTensor
 from ..formats import FORMATS
 from ..formats.checkpoint import Checkpoint, TensorSpec
 from ..formats.onnx.write import FLOAT_TYPES
-from ..formats.safetensors.model import SCALES, dtype_of
+from ..formats.safetensors.model import SCALES, dtype_of, experts_of
 from ..shipping.recipe import Item
 from ..shipping.rehearsal import bound, unquantized
 from ..sweeping.refusals import refusal
@@ -39,6 +39,7 @@ class Target:
     format, formats : of `FORMATS`: the one that is written by default, and all that can hold its plans.
     wishes : (checkpoint) -> configurations that are worth measuring for it, before any is left out that cannot be.
     keeps : (tensor) -> why the program has it as it is whatever is asked; "" if it may be quantized.
+    must : (tensor) -> why it has to be quantized if anything is; "" if it may be copied.
     habit : (tensor) -> why it is kept unless it is asked for by a pin; "" if it is quantized as others are.
     demands : (tensor, configuration) -> what the program asks beyond what its format can hold; "" if that is met.
     tying : what it holds as one.
@@ -50,6 +51,7 @@ class Target:
     formats: tuple[str, ...]
     wishes: Callable[[Checkpoint], list[QuantConfig]]
     keeps: Callable[[TensorSpec], str] = lambda spec: ""
+    must: Callable[[TensorSpec], str] = lambda spec: ""
     habit: Callable[[TensorSpec], str] = lambda spec: ""
     demands: Callable[[TensorSpec, QuantConfig], str] = lambda spec, config: ""
     tying: ties.Tying = ties.alone
@@ -194,6 +196,10 @@ def _keeps_head(spec: TensorSpec) -> str:
     return "programs that load this format are tried with heads as they are: pin it to quantize it"
 
 
+def _packs_experts(spec: TensorSpec) -> str:
+    return "transformers loads experts beside packed layers only packed themselves" if experts_of(spec.name) else ""
+
+
 def _mlx_keeps(spec: TensorSpec) -> str:
     if len(spec.shape) <= 2 or role_of(spec.name).kind.startswith(EXPERT):
         return ""
@@ -236,6 +242,8 @@ TARGETS: dict[str, Target] = {
         keeps=lambda spec: _chooses_experts(spec.name),
         habit=_keeps_head,
         demands=_no_zero_points,
+        must=_packs_experts,
+        tying=ties.experts_as_one,
     ),
     "llama.cpp": Target(
         name="llama.cpp",

@@ -4,12 +4,11 @@ A program that computes several layers in one multiplication holds them under on
 and fails on the shapes of the others, or reads them wrongly.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..formats.checkpoint import Checkpoint
-from ..formats.safetensors.model import SUFFIX
+from ..formats.safetensors.model import SUFFIX, experts_of
 from ..shipping.recipe import matches
 from ..wording import shown
 from .units import Unit
@@ -17,7 +16,6 @@ from .units import Unit
 # name -> (what all members of a unit have in common, why they are one); None for a tensor that is alone.
 Tying = Callable[[str], tuple[object, str] | None]
 
-_EXPERTS = re.compile(r"(?P<layer>.*\bexperts)\.(?:\d+\.)?(?P<projection>.+)")
 _FUSED = {
     frozenset(modules.split()): f"vLLM fuses {words}"
     for modules, words in {
@@ -41,8 +39,8 @@ def fused(name: str) -> tuple[object, str] | None:
     >>> fused("model.layers.0.self_attn.q_proj.weight")[1]
     'vLLM fuses q, k and v'
     """
-    if experts := _EXPERTS.fullmatch(name):
-        return experts["layer"], "vLLM runs all experts of a layer under one scheme"
+    if experts := experts_of(name):
+        return experts[0], "vLLM runs all experts of a layer under one scheme"
     path, _, module = name.removesuffix(SUFFIX).rpartition(".")
     fusion = _FUSION.get(module)
     return ((path, fusion), _FUSED[fusion]) if fusion and name.endswith(SUFFIX) else None
@@ -52,10 +50,15 @@ def stacked_by(program: str) -> Tying:
     """What a program keeps in one tensor that others have one by one: a projection of all experts of a layer."""
 
     def stacked(name: str) -> tuple[object, str] | None:
-        found = _EXPERTS.fullmatch(name)
-        return found and (found.groups(), f"{program} keeps this projection of all experts of a layer in one tensor")
+        found = experts_of(name)
+        return found and (found, f"{program} keeps this projection of all experts of a layer in one tensor")
 
     return stacked
+
+
+def experts_as_one(name: str) -> tuple[object, str] | None:
+    """All experts of a model, which transformers decodes by one scheme."""
+    return ("experts", "transformers loads all experts under one scheme") if experts_of(name) else None
 
 
 def alone(name: str) -> None:

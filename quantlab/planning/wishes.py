@@ -23,8 +23,9 @@ from .units import COPY, Unit
 
 _SQNR = re.compile(r"(?:(?P<pattern>.+):)?sqnr>=(?P<least>[^:>]*)")
 
-# (tensor, configuration) -> why the target cannot load it so; "" if it can.
+# (tensor, configuration) -> why the target cannot load it so; "" if it can. The same of a copy.
 Refuses = Callable[[TensorSpec, QuantConfig], str]
+Must = Callable[[TensorSpec], str]
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,12 @@ def _nothing(pattern: str, checkpoint: Checkpoint) -> str:
 
 
 def pinned(
-    units: Sequence[Unit], pins: Sequence[Pin], floors: Sequence[Floor], checkpoint: Checkpoint, refuses: Refuses
+    units: Sequence[Unit],
+    pins: Sequence[Pin],
+    floors: Sequence[Floor],
+    checkpoint: Checkpoint,
+    refuses: Refuses,
+    must: Must = lambda spec: "",
 ) -> Mapping[str, Pinned]:
     """What units are given, by their names; the members of a unit share what any of them is given.
 
@@ -183,6 +189,8 @@ def pinned(
         ((choice, (pin, _)),) = choices.items()
         if choice != COPY:
             _check(unit, pin, QuantConfig.parse(choice), floors, checkpoint, refuses)
+        elif why := next(filter(None, (must(checkpoint.spec(name)) for name in unit.members)), ""):
+            raise ConfigError(f"the pin {shown(str(pin))} cannot be: {why}")
         found[unit.name] = Pinned(choice, f"pinned by you: {pin}")
     return found
 

@@ -1,5 +1,6 @@
 """What programs load: menus that their exports hold, and nothing offered that an export would refuse."""
 
+import itertools
 import json
 
 import numpy as np
@@ -66,38 +67,46 @@ def test_the_registry_is_keyed_by_name_and_knows_its_formats():
         assert all(FORMATS[format].writable for format in target.formats)
 
 
+def units(target, source):
+    """The units of a target, one of every kind: members of one shape are treated alike."""
+    found = target.ties(source, names_of_weights(source))
+    return {frozenset(source.spec(name).shape for name in unit.members): unit for unit in found}.values()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_offered_is_what_the_export_takes(target, source):
     """A target refuses what a rehearsal of the export refuses, of its own menu and of some that others have."""
     chosen = TARGETS[target]
     configs = dict.fromkeys([*chosen.wishes(source), *(each.wishes(source)[-1] for each in TARGETS.values())])
-    for name in {source.spec(name).shape: name for name in names_of_weights(source)}.values():
-        spec = source.spec(name)
-        for config in configs:
-            try:
-                assignment = assigned(source, [Rule("*", None, copy=True), Rule(name, config)], chosen.format)
-                says = refusals(source, assignment, chosen.format)
-            except ql.QuantlabError as error:
-                says = [str(error)]
-            if why := chosen.refuses(spec, config, source):
-                # Beyond the format: what the program asks, and scales that the file would hold otherwise.
-                beyond = chosen.never(spec, source) or chosen.demands(spec, config) or "measure" in why
-                assert says or beyond, (name, str(config), why)
-            else:
-                assert not says, (name, str(config), says)
-                assert [str(item.config) for item in assignment.taken] == [str(config)]
+    for unit, config in itertools.product(units(chosen, source), configs):
+        specs = [source.spec(name) for name in unit.members]
+        try:
+            rules = [Rule("*", None, copy=True), *(Rule(name, config) for name in unit.members)]
+            assignment = assigned(source, rules, chosen.format)
+            says = refusals(source, assignment, chosen.format)
+        except ql.QuantlabError as error:
+            says = [str(error)]
+        whys = [why for spec in specs if (why := chosen.refuses(spec, config, source))]
+        if whys:
+            # Beyond the format: what the program asks, and scales that the file would hold otherwise.
+            beyond = [chosen.never(spec, source) or chosen.demands(spec, config) for spec in specs]
+            assert says or any(beyond) or "measure" in whys[0], (unit.name, str(config), whys)
+        else:
+            assert not says, (unit.name, str(config), says)
+            assert {str(item.config) for item in assignment.taken} == {str(config)}
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_plan_may_mix_all_that_is_offered(target, source):
-    """One configuration a tensor, in turn: what is offered for each alone is taken by the export of all together."""
+    """One configuration a unit, in turn: what is offered for each alone is taken by the export of all together."""
     chosen = TARGETS[target]
     menu, rules, turn = chosen.menu(source), [Rule("*", None, copy=True)], 0
     assert len(menu) <= 12
-    for name in names_of_weights(source):
-        options = [config for config in menu if not chosen.refuses(source.spec(name), config, source)]
+    for unit in chosen.ties(source, names_of_weights(source)):
+        specs = [source.spec(name) for name in unit.members]
+        options = [config for config in menu if not any(chosen.refuses(spec, config, source) for spec in specs)]
         if options:
-            rules.append(Rule(name, options[turn % len(options)]))
+            rules += [Rule(name, options[turn % len(options)]) for name in unit.members]
             turn += 1
     if len(rules) > 1:
         assert not refusals(source, assigned(source, rules, chosen.format), chosen.format)

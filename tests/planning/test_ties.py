@@ -75,15 +75,15 @@ def test_vllm_fuses_layers_by_their_other_names(together, words, tmp_path):
 def test_all_experts_of_a_layer_are_one_in_vllm_and_a_projection_is_one_where_they_are_stacked(tmp_path):
     with ql.open_checkpoint(saved(tmp_path / "moe", MOE)) as source:
         names = names_of_weights(source)
-        vllm, ggml, mlx, free = (
-            TARGETS[name].ties(source, names) for name in ("vllm", "llama.cpp", "mlx", "transformers")
-        )
-    for units in (vllm, ggml, mlx, free):
+        programs = ("vllm", "llama.cpp", "mlx", "transformers", "any")
+        vllm, ggml, mlx, transformers, free = (TARGETS[name].ties(source, names) for name in programs)
+    for units in (vllm, ggml, mlx, transformers, free):
         check_whole(units, names)
     assert [len(unit.members) for unit in vllm] == [9, 1, 9, 1]
     assert {unit.reason for unit in vllm} == {"", "vLLM runs all experts of a layer under one scheme"}
     assert sorted(len(unit.members) for unit in ggml) == sorted(len(unit.members) for unit in mlx) == [1, 1] + [3] * 6
     assert {name.split(".")[-2] for name in ggml[0].members} == {"down_proj"}
+    assert [len(unit.members) for unit in transformers] == [len(EXPERTS), 1, 1]
     assert len(free) == len(EXPERTS) + 2
 
 

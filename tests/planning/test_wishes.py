@@ -8,7 +8,7 @@ from quantlab.planning.targets import TARGETS
 from quantlab.planning.wishes import Floor, Tie, check_patterns, parse_floor, parse_pin, parse_tie, pinned
 from quantlab.sweeping.weights import names_of_weights
 
-from .models import LLAMA, saved
+from .models import LLAMA, MOE, saved
 
 INT4, INT8 = "int4-sym-g32-mse-sbf16", "int8-sym-ch0-mse-sbf16"
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -91,6 +91,19 @@ def test_a_tie_is_a_glob():
 def test_a_glob_that_takes_in_no_weight_is_refused(pattern, why, llama):
     with pytest.raises(ql.ConfigError, match=why):
         check_patterns(["*", pattern], names_of_weights(llama), llama)
+
+
+def test_a_copy_that_the_target_does_not_load_is_refused(tmp_path):
+    with ql.open_checkpoint(saved(tmp_path / "moe", MOE)) as source:
+        for target in ("vllm", "transformers"):
+            names = names_of_weights(source)
+            units, must = TARGETS[target].ties(source, names), TARGETS[target].must
+            pins = [parse_pin("*experts*=copy")]
+            if target == "vllm":
+                assert len(pinned(units, pins, [], source, lambda spec, config: "", must)) == 2
+                continue
+            with pytest.raises(ql.ConfigError, match=r"'\*experts\*=copy' cannot be: transformers loads experts"):
+                pinned(units, pins, [], source, lambda spec, config: "", must)
 
 
 def decided(source, pins=(), floors=(), target="vllm", ties=()):

@@ -22,6 +22,7 @@ from ..input.files import CHUNK, InputFile, OnBytes, Stream
 from ..output.atomic import little_endian_bytes, write_bytes
 from ..output.outgoing import Outgoing
 from ..output.packed import same_bits
+from . import filetype
 from .header import DEFAULT_ALIGNMENT, KINDS, MAGIC, MAX_DIMENSIONS, MAX_TENSOR_NAME
 from .read import GGUFCheckpoint, open_file
 
@@ -132,10 +133,17 @@ def alignment_of(source: Checkpoint | None) -> int:
     return source.alignment if isinstance(source, GGUFCheckpoint) else DEFAULT_ALIGNMENT
 
 
-def metadata(source: Checkpoint | None) -> list[bytes]:
-    """The records of the metadata: all of a GGUF source, else the least that readers ask for."""
+def metadata(source: Checkpoint | None, placed: Sequence[Target]) -> list[bytes]:
+    """The records of the metadata: all of a GGUF source, else the least that readers ask for.
+
+    What the source says its tensors mostly are is brought up to date.
+    """
     if isinstance(source, GGUFCheckpoint):
-        return [bytes(source.record(key).read(source.records[key][1])) for key in source.records]
+        records = {key: bytes(source.record(key).read(source.records[key][1])) for key in source.records}
+        if filetype.KEY in records and placed:
+            kind = filetype.most((place.kind, place.tensor.shape) for place in placed)
+            records[filetype.KEY] = filetype.updated(records[filetype.KEY], kind)
+        return list(records.values())
     text = struct.Struct("<Q")
     architecture, value = b"general.architecture", b"unknown"
     return [
@@ -145,7 +153,8 @@ def metadata(source: Checkpoint | None) -> list[bytes]:
 
 def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | None, on_bytes: OnBytes) -> None:
     """Write a GGUF file, one tensor at a time."""
-    records, placed, alignment = metadata(source), targets(tensors, source), alignment_of(source)
+    placed, alignment = targets(tensors, source), alignment_of(source)
+    records = metadata(source, placed)
     target.write(MAGIC + struct.pack("<IQQ", VERSION, len(placed), len(records)))
     for record in records:
         target.write(record)
@@ -160,7 +169,7 @@ def write(target: BinaryIO, tensors: Sequence[Outgoing], source: Checkpoint | No
 def nbytes(tensors: Sequence[Outgoing], source: Checkpoint | None) -> int:
     """Bytes of the file that `write` would write."""
     placed, alignment = targets(tensors, source), alignment_of(source)
-    head = 24 + sum(map(len, metadata(source))) + sum(len(place.header()) for place in placed)
+    head = 24 + sum(map(len, metadata(source, placed))) + sum(len(place.header()) for place in placed)
     return sum(-(-size // alignment) * alignment for size in (head, *(place.nbytes for place in placed)))
 
 

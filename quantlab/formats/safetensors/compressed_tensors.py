@@ -26,18 +26,29 @@ from ...core.dtypes import MAPPINGS, SCALE_DTYPES
 from ...core.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ...core.tensor import PartSpec, QuantizedTensor, dtype_named
 from ...errors import ExportError, NonFiniteError
+from ...wording import shown
 from ..checkpoint import Checkpoint
 from ..output.layout import Layout
 from ..output.outgoing import Outgoing, rounded
 from .beside import own_config
-from .model import SCALES, SUFFIX, dtype_of, dtype_said, first_dtype, module_of, no_linear
+from .model import (
+    HEADS,
+    SCALES,
+    SUFFIX,
+    dtype_of,
+    dtype_said,
+    experts_of,
+    first_dtype,
+    module_of,
+    no_linear,
+)
 
 VERSION = "0.20.0"  # of compressed-tensors: the layout of 2, 4 and 8 bits has been the same since 0.9
 BITS = (2, 4, 8)  # 3, 5, 6 and 7 bits were laid out otherwise before 0.18, and vLLM and llama.cpp disagree on them
 AT_ONCE = 1 << 20  # codes that are packed in one go
 # Heads that models share with their embedding, so that no file has them: lm_head in nearly all, in transformers 5 also
-# these. Their module is a Linear, which "Linear" would turn into a packed one that nobody fills.
-TIED = r"re:.*(^|[.])(lm_head|lm_head[.]decoder|predictions[.]decoder|proj_out|embed_out|output_projection)$"
+# the others. Their module is a Linear, which "Linear" would turn into a packed one that nobody fills.
+TIED = f"re:{HEADS}$"
 
 
 def refuses(shape: tuple[int, ...], config: QuantConfig) -> str | None:
@@ -218,21 +229,43 @@ def bound(layout: Layout, source: Checkpoint) -> Layout:
 
 
 def remarks(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
-    """Which scales are stored otherwise than their configuration says."""
+    """Which scales are stored otherwise than their configuration says, and what transformers does not load."""
     dtype = dtype_of(source)
     ours = [(t.config, _model(t.source_dtype, dtype)) for t in tensors if t.config is not None]
     others = [held for config, held in ours if config.scale_dtype == "fp32" and held != "float32"]
-    return [f"scales are stored as {others[0]}, in which transformers holds this model"] if others else []
+    found = [f"scales are stored as {others[0]}, in which transformers holds this model"] if others else []
+    return found + _of_experts(tensors, source)
+
+
+def _of_experts(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
+    """What transformers (5.23) makes of experts: beside packed layers it expects packed ones, all under one scheme."""
+    schemes = {tensor.name: _scheme(tensor) for tensor in tensors if tensor.config is not None}
+    experts = [name for name in source.names if experts_of(name) and name.endswith(SUFFIX)]
+    if len({schemes.get(name) for name in experts}) < 2 and all(name in schemes for name in experts):
+        return []
+    return [
+        "transformers loads the experts of all layers by one configuration, and none that are copied: with these "
+        "the folder is for vLLM alone"
+    ]
 
 
 def unfit(tensors: Sequence[Outgoing], source: Checkpoint | None) -> dict[str, str]:
     """What the readers of the format cannot load of a model: name -> why. Of tensors without a model, nothing."""
     config = own_config(source)
-    return no_linear(tensors, config) if config else {}
+    return no_linear(tensors, config) | _affine_experts(tensors) if config else {}
+
+
+def _affine_experts(tensors: Sequence[Outgoing]) -> dict[str, str]:
+    why = "transformers and vLLM load experts without zero points: use the symmetric mapping"
+    affine = [t.name for t in tensors if t.config is not None and MAPPINGS[t.config.mapping].has_zero_point]
+    return {name: why for name in affine if experts_of(name)}
 
 
 def check(tensors: Sequence[Outgoing], source: Checkpoint | None) -> None:
-    """ExportError for what no single tensor tells: transformers decompresses all that is affine by one scheme."""
+    """ExportError for what no single tensor tells.
+
+    transformers decompresses all that is affine by one scheme, and no program has several for the experts of a layer.
+    """
     schemes = {repr(weights_scheme(tensor.config)) for tensor in tensors if tensor.config is not None}
     affine = [tensor for tensor in tensors if tensor.config and MAPPINGS[tensor.config.mapping].has_zero_point]
     if affine and len(schemes) > 1:
@@ -240,6 +273,24 @@ def check(tensors: Sequence[Outgoing], source: Checkpoint | None) -> None:
             f"compressed-tensors cannot be loaded with {affine[0].config} beside other configurations: transformers "
             f"loads affine weights only where all have one bit width and one granularity; use the symmetric mapping"
         )
+    _check_experts(tensors)
+
+
+def _check_experts(tensors: Sequence[Outgoing]) -> None:
+    found: dict[str, Outgoing] = {}
+    for tensor in tensors:
+        if (experts := experts_of(tensor.name)) and tensor.name.endswith(SUFFIX):
+            first = found.setdefault(experts[0], tensor)
+            if _scheme(first) != _scheme(tensor):
+                raise ExportError(
+                    f"{shown(first.name)} is {first.config or 'a copy'} and {shown(tensor.name)} "
+                    f"{tensor.config or 'a copy'}: the programs that load compressed-tensors have all experts of a "
+                    f"layer under one configuration, so give them the same, or copy all"
+                )
+
+
+def _scheme(tensor: Outgoing) -> str:
+    return repr(tensor.config and weights_scheme(tensor.config))
 
 
 def weights_scheme(config: QuantConfig) -> dict[str, Any]:
@@ -293,6 +344,8 @@ def _groups(tensors: Sequence[Outgoing]) -> dict[str, Any]:
         if tensor.config is not None:
             scheme = weights_scheme(tensor.config)
             schemes.setdefault(repr(scheme), (scheme, []))[1].append(module_of(tensor.name))
+    # transformers (5.23) decodes all experts by the first group, whoever it names.
+    first = next((_scheme(tensor) for tensor in tensors if tensor.config and experts_of(tensor.name)), "")
     return {
         f"group_{i}": {
             "targets": ["Linear"] if len(schemes) == 1 else modules,
@@ -301,5 +354,5 @@ def _groups(tensors: Sequence[Outgoing]) -> dict[str, Any]:
             "output_activations": None,
             "weights": scheme,
         }
-        for i, (scheme, modules) in enumerate(schemes.values())
+        for i, (scheme, modules) in enumerate(sorted(schemes.values(), key=lambda each: repr(each[0]) != first))
     }

@@ -19,6 +19,9 @@ _CONV1D_TYPES = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp
 _CONV1D = re.compile(r"c_attn|c_proj|c_fc|q_attn")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _ROUTER = re.compile(r"gate|router")
+_EXPERT = re.compile(r"(?P<experts>.*\bexperts)\.(?:\d+\.)?(?P<projection>.+)")
+# Heads that models share with their embedding.
+HEADS = r"(.*[.])?(lm_head|lm_head[.]decoder|predictions[.]decoder|proj_out|embed_out|output_projection)"
 
 
 def module_of(name: str) -> str:
@@ -51,6 +54,22 @@ def first_dtype(dtypes: Any) -> str | None:
     return next((dtype for dtype in dtypes if dtype in SCALES), None)
 
 
+def experts_of(name: str) -> tuple[str, str] | None:
+    """The experts that a tensor is one of, all of a layer, and what it is to its expert; None for what is no expert's.
+
+    >>> experts_of("model.layers.3.mlp.experts.17.up_proj.weight")
+    ('model.layers.3.mlp.experts', 'up_proj.weight')
+    """
+    found = _EXPERT.fullmatch(name)
+    return (found["experts"], found["projection"]) if found else None
+
+
+def is_tied(config: dict[str, Any]) -> bool:
+    """Whether a config.json says that the head is the embedding itself."""
+    inner = config.get("text_config")
+    return any(part.get("tie_word_embeddings") is True for part in (config, inner) if isinstance(part, dict))
+
+
 def no_linear(tensors: Sequence[Outgoing], config: dict[str, Any]) -> dict[str, str]:
     """Of tensors that are to be quantized, those that no torch.nn.Linear holds: name -> why, in a sentence.
 
@@ -66,6 +85,10 @@ def _no_linear(name: str, config: dict[str, Any]) -> str:
     module = module_of(name).rpartition(".")[2]
     if _EMBEDDING.fullmatch(module) and not _LINEAR.fullmatch(module):
         return "it is an embedding, and its readers load packed weights of linear layers only"
+    if is_tied(config) and re.fullmatch(HEADS, module_of(name)):
+        return (
+            "the model has its embedding in the place of it (tie_word_embeddings): copy it, or take it out of the file"
+        )
     kind = config.get("model_type")
     if kind in _CONV1D_TYPES and _CONV1D.fullmatch(module):
         return f"{kind} keeps it in a Conv1D, and its readers load packed weights of linear layers only"

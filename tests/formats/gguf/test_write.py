@@ -1,18 +1,22 @@
 """GGUF exports, read by gguf-py: its quantizer's bytes, its dequantizer's values, and all metadata kept."""
 
+import struct
+
 import gguf
 import numpy as np
 import pytest
 
 import quantlab as ql
 from quantlab.formats import FORMATS
+from quantlab.formats.gguf import filetype
 from quantlab.formats.gguf.write import TYPES
 from quantlab.formats.output.outgoing import Outgoing
 from quantlab.formats.writing import export_layout
 from quantlab.shipping.recipe import Rule
-from quantlab.shipping.rehearsal import assigned
+from quantlab.shipping.rehearsal import assigned, file_nbytes
 from quantlab.shipping.shipping import ship
 
+Q = gguf.GGMLQuantizationType
 SHAPES = [(64, 128), (32,), (3, 5, 64)]
 
 
@@ -84,6 +88,75 @@ def test_an_export_keeps_the_order_of_a_gguf_source(model, tmp_path):
     names = [[tensor.name for tensor in gguf.GGUFReader(path).tensors] for path in (model, tmp_path / "small.gguf")]
     assert names[0] == names[1]
     assert names[0].index("blk.0.attn_q.weight") == 2
+
+
+FAMILIES = {"IQ3_M": "IQ3_S", "IQ3_XS": "IQ3_S", "IQ2_M": "IQ2_S", "MXFP4_MOE": "MXFP4"}
+
+
+@pytest.mark.parametrize("kind", filetype.MIXES)
+def test_the_mixes_of_a_type_are_those_that_llama_cpp_names_after_it(kind):
+    names = [
+        gguf.LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_") for number in filetype.MIXES[kind]
+    ]
+    assert {FAMILIES.get(name, name.removesuffix("_S").removesuffix("_M").removesuffix("_L")) for name in names} <= {
+        kind,
+        kind.removesuffix("_S").removesuffix("_M"),
+    }
+    assert gguf.GGMLQuantizationType[kind].name == kind
+
+
+def with_file_type(tmp_path, said, kinds):
+    """A GGUF file of a norm and of matrices of these types, which says that it is mostly of another."""
+    writer = gguf.GGUFWriter(tmp_path / "said.gguf", "llama")
+    if said is not None:
+        writer.add_file_type(said)
+    writer.add_uint32("llama.block_count", 2)
+    writer.add_tensor("norm.weight", np.ones(33, np.float32))
+    for i, kind in enumerate(kinds):
+        if kind in (Q.F32, Q.F16):
+            writer.add_tensor(f"blk.{i}.w.weight", weights((32, 256)).astype("float32" if kind is Q.F32 else "float16"))
+        else:
+            blocks = np.zeros(gguf.quant_shape_to_byte_shape((32, 256), kind), np.uint8)
+            writer.add_tensor(f"blk.{i}.w.weight", blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "said.gguf"
+
+
+SAYS = {
+    "the majority": (1, [Q.F16] * 5, ["*.[012].*=q4_0", "*.3.*=q8_0"], 2),
+    "that of copies": (1, [Q.F16] * 5, ["*.3.*=q8_0", "*.4.*=q4_0"], 1),
+    "a mix of the same type stays": (14, [Q.Q4_K] * 3 + [Q.F16] * 2, ["*.3.*=q8_0", "*.4.*=q5_0"], 14),
+    "a mix of another type does not": (17, [Q.Q5_0] * 2, ["*.0.*=q5_0"], 8),
+    "nothing where nothing was said": (None, [Q.F16] * 2, ["*.*.w.*=q5_1"], None),
+    "a cast": (0, [Q.F32] * 3, ["*.[01].w.*=bf16"], 32),
+}
+
+
+@pytest.mark.parametrize("case", SAYS)
+def test_a_file_says_what_most_of_it_is(case, tmp_path):
+    said, kinds, rules, expected = SAYS[case]
+    with ql.open_checkpoint(with_file_type(tmp_path, said, kinds)) as source:
+        assignment = assigned(source, [Rule("*", None, copy=True), *map(Rule.parse, rules)], "gguf")
+        predicted = file_nbytes(source, assignment, "gguf")
+        ship(source, assignment, tmp_path / "small.gguf", "gguf")
+    assert (tmp_path / "small.gguf").stat().st_size == predicted
+    before, after = fields(gguf.GGUFReader(tmp_path / "said.gguf")), fields(gguf.GGUFReader(tmp_path / "small.gguf"))
+    found = gguf.GGUFReader(tmp_path / "small.gguf").fields.get("general.file_type")
+    assert (found and found.contents()) == expected
+    assert {key: value for key, value in before.items() if key != "general.file_type"} == {
+        key: value for key, value in after.items() if key != "general.file_type"
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [struct.pack("<IQ4sII", 8, 12, b"long", 4, 1), struct.pack("<IB", 0, 1), struct.pack("<Ii", 5, 1)]
+)
+def test_what_is_no_number_of_a_mix_is_left_as_it_is(value):
+    record = struct.pack("<Q", len(filetype.KEY)) + filetype.KEY.encode() + value
+    assert filetype.updated(record, "Q4_0") == record
 
 
 def fields(reader):
