@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+WIDEST = 100_000  # states of one half
+WORK, NARROWEST = 10_000_000, 100  # states in all, about: 2 s and 100 MB; once they are spent
+
 
 @dataclass(frozen=True)
 class Moves:
@@ -60,10 +63,10 @@ class Found:
     bound: float
 
 
-def search(moves: Moves, price: float, room: float, tolerance: float, most_states: int) -> Found:
+def search(moves: Moves, price: float, room: float, tolerance: float) -> Found:
     """The plan of least gap that adds at most `room` of weight, or one within `tolerance` of it.
 
-    `most_states` limits memory and time of the dynamic programming: what it cuts lowers the `bound`.
+    Where the dynamic programming meets its limits of memory and time, what they cut lowers the `bound`.
     """
     taken, gap = moves.at[:0], price * room
     if gap <= tolerance:
@@ -74,11 +77,11 @@ def search(moves: Moves, price: float, room: float, tolerance: float, most_state
         taken, gap = moves.at[pair], filled
     if gap <= tolerance:
         return Found(taken, gap, 0.0)
-    states = States(Core.of(moves.below(gap - tolerance)), price, room, gap, tolerance, most_states)
-    states.exhaust()
-    if states.gap < gap:
-        taken, gap = states.moves.at[states.trail()], states.gap
-    return Found(taken, gap, max(0.0, min(gap - tolerance, states.cut)))
+    halves = Halves(Core.of(moves.below(gap - tolerance)), price, room, gap, tolerance)
+    halves.exhaust()
+    if halves.gap < gap:
+        taken, gap = halves.taken(), halves.gap
+    return Found(taken, gap, max(0.0, min(gap - tolerance, halves.cut)))
 
 
 def best_pair(moves: Moves, price: float, room: float) -> tuple[np.ndarray, float]:
@@ -154,81 +157,114 @@ def from_here(values: np.ndarray) -> np.ndarray:
     return np.append(np.cumsum(values[::-1])[::-1], 0.0)
 
 
-class States:
-    """The dynamic programming: partial plans, of which none is both lighter and better than another.
+class Half:
+    """Partial plans over some units of the core: none is both no heavier and no worse than another.
 
     A state is a weight, a penalty and a node: where the path of its moves ends in `parents` and `last`, which grow by
     what each unit adds. Node -1 is the plan as it is.
     """
 
-    def __init__(self, core: Core, price: float, room: float, gap: float, tolerance: float, most: int) -> None:
-        self.core, self.moves, self.price, self.room = core, core.moves, price, room
-        self.gap, self.tolerance, self.most = gap, tolerance, most
+    def __init__(self) -> None:
         self.weight, self.penalty, self.node = np.zeros(1), np.zeros(1), np.full(1, -1)
         self.parents: list[np.ndarray] = []
         self.last: list[np.ndarray] = []
-        self.nodes, self.best, self.cut = 0, -1, math.inf
+        self.nodes = 0
+
+    def extend(self, weight: np.ndarray, penalty: np.ndarray, first: int, price: float, below: float) -> np.ndarray:
+        """Every state as it is and with each of the moves of one unit, if its penalty is `below`.
+
+        Returns which states are new.
+        """
+        penalties = self.penalty + penalty[:, None]
+        move, state = np.nonzero(penalties < below)
+        weights = np.concatenate((self.weight, self.weight[state] + weight[move]))
+        both = np.concatenate((self.penalty, penalties[move, state]))
+        order = undominated(weights, both, price)
+        old = len(self.node)
+        new = order >= old
+        picked = order[new] - old
+        self.parents.append(self.node[state[picked]].astype(np.int32))
+        self.last.append((first + move[picked]).astype(np.int32))
+        node = self.node[np.where(new, 0, order)]
+        node[new] = np.arange(self.nodes, self.nodes + len(picked))
+        self.nodes += len(picked)
+        self.weight, self.penalty, self.node = weights[order], both[order], node
+        return new
+
+    def keep(self, keep: np.ndarray) -> None:
+        """Only the states of a mask."""
+        self.weight, self.penalty, self.node = self.weight[keep], self.penalty[keep], self.node[keep]
+
+    def trail(self, node: int) -> list[int]:
+        """The moves that lead to a node."""
+        if node < 0:
+            return []
+        parents, last = np.concatenate(self.parents), np.concatenate(self.last)
+        found = []
+        while node >= 0:
+            found.append(int(last[node]))
+            node = int(parents[node])
+        return found
+
+
+class Halves:
+    """The dynamic programming: every second unit goes to one half, and a plan is a state of each.
+
+    Two lists of partial plans that meet are far shorter than one: about the square root of it.
+    """
+
+    def __init__(self, core: Core, price: float, room: float, gap: float, tolerance: float) -> None:
+        self.core, self.price, self.room = core, price, room
+        self.gap, self.tolerance, self.work, self.cut = gap, tolerance, WORK, math.inf
+        self.halves = Half(), Half()
+        self.best = -1, -1
 
     def exhaust(self) -> None:
         """Take up one unit after the other until none is left that could help."""
-        for i in range(len(self.core.start) - 1):
-            if not len(self.weight) or self.core.least[i] >= self.gap - self.tolerance:
+        core, moves = self.core, self.core.moves
+        for i in range(len(core.start) - 1):
+            if core.least[i] >= self.gap - self.tolerance:
                 return
-            self.extend(np.arange(self.core.start[i], self.core.start[i + 1]))
-            self.note_best()
-            self.forget(i + 1)
+            half, other = self.halves[i % 2], self.halves[1 - i % 2]
+            if not len(half.node) or not len(other.node):
+                return
+            of_unit = slice(core.start[i], core.start[i + 1])
+            new = half.extend(
+                moves.weight[of_unit], moves.penalty[of_unit], of_unit.start, self.price, self.gap - self.tolerance
+            )
+            self.work -= len(new)
+            self.meet(i % 2, new)
+            self.forget(half, other, i + 1)
 
-    def extend(self, moves: np.ndarray) -> None:
-        """Every state as it is and with each of the moves of one unit; what is no better than another goes."""
-        weight, penalty, parents, last = self.grown(moves)
-        old = len(self.node)
-        weight, penalty = np.concatenate((self.weight, weight)), np.concatenate((self.penalty, penalty))
-        order = undominated(weight, penalty, self.price)
-        made = order >= old
-        picked = order[made] - old
-        self.parents.append(parents[picked])
-        self.last.append(last[picked])
-        node = self.node[np.where(made, 0, order)]
-        node[made] = np.arange(self.nodes, self.nodes + len(picked))
-        self.nodes += len(picked)
-        self.weight, self.penalty, self.node = weight[order], penalty[order], node
+    def meet(self, side: int, new: np.ndarray) -> None:
+        """The best plan of the new states of one half, each with the heaviest, so the best, of the other that fits."""
+        half, other = self.halves[side], self.halves[1 - side]
+        state = np.flatnonzero(new)
+        partner = np.searchsorted(other.weight, self.room - half.weight[state], "right") - 1
+        state, partner = state[partner >= 0], partner[partner >= 0]
+        penalty, weight = half.penalty[state] + other.penalty[partner], half.weight[state] + other.weight[partner]
+        gaps = penalty + self.price * (self.room - weight)
+        if len(gaps) and gaps[i := int(np.argmin(gaps))] < self.gap:
+            found = int(half.node[state[i]]), int(other.node[partner[i]])
+            self.gap, self.best = float(gaps[i]), found if side == 0 else found[::-1]
 
-    def grown(self, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Weight, penalty, parent and last move of the states that the moves make, if they can be of use."""
-        penalty = self.penalty + self.moves.penalty[moves][:, None]
-        move, state = np.nonzero(penalty < self.gap - self.tolerance)
-        weight = self.weight[state] + self.moves.weight[moves[move]]
-        return weight, penalty[move, state], self.node[state], moves[move]
-
-    def note_best(self) -> None:
-        """The best plan so far: a state with the rest of the units as they are."""
-        fit = int(np.searchsorted(self.weight, self.room, "right"))
-        gaps = self.penalty[:fit] + self.price * (self.room - self.weight[:fit])
-        if fit and gaps[i := int(np.argmin(gaps))] < self.gap:
-            self.gap, self.best = float(gaps[i]), int(self.node[i])
-
-    def forget(self, i: int) -> None:
-        """Drop the states from which the units from `i` on lead to no better plan, and those beyond the limit."""
-        unfilled = np.maximum(self.room - self.weight - self.core.heavier[i], 0.0)
-        least = self.penalty + self.price * unfilled
-        keep = (least < self.gap - self.tolerance) & (self.weight + self.core.lighter[i] <= self.room)
-        if np.count_nonzero(keep) > self.most:
+    def forget(self, half: Half, other: Half, i: int) -> None:
+        """Drop what leads to no better plan with the other half and the units from `i` on, and what is too much."""
+        heaviest, lightest = other.weight[-1] + self.core.heavier[i], other.weight[0] + self.core.lighter[i]
+        least = half.penalty + self.price * np.maximum(self.room - half.weight - heaviest, 0.0)
+        keep = (least < self.gap - self.tolerance) & (half.weight + lightest <= self.room)
+        most = WIDEST if self.work > 0 else NARROWEST
+        if np.count_nonzero(keep) > most:
             beyond = np.flatnonzero(keep)
-            beyond = beyond[np.argpartition(least[beyond], self.most)[self.most :]]
+            beyond = beyond[np.argpartition(least[beyond], most)[most:]]
             keep[beyond] = False
             self.cut = min(self.cut, float(least[beyond].min()))
-        self.weight, self.penalty, self.node = self.weight[keep], self.penalty[keep], self.node[keep]
+        half.keep(keep)
 
-    def trail(self) -> np.ndarray:
-        """The moves of the best plan."""
-        if self.best < 0:
-            return np.zeros(0, np.int64)
-        parents, last = np.concatenate(self.parents), np.concatenate(self.last)
-        found, node = [], self.best
-        while node >= 0:
-            found.append(last[node])
-            node = int(parents[node])
-        return np.array(found)
+    def taken(self) -> np.ndarray:
+        """The options that the best plan has in place of others."""
+        moves = [move for half, node in zip(self.halves, self.best, strict=True) for move in half.trail(node)]
+        return self.core.moves.at[moves]
 
 
 def undominated(weight: np.ndarray, penalty: np.ndarray, price: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import BudgetError, check_integer
-from .options import Options, ends, lengths, pareto
+from .options import Options, pareto
 
 MOST_BUDGET = (1 << 63) - 1
 
@@ -47,7 +47,7 @@ class Front:
 
     def chosen(self, i: int) -> np.ndarray:
         """The option that each unit has in plan `i`: int64 [N]."""
-        return self.options.option[self.at(range(len(self.nbytes))[i])]
+        return self.options.option[self.at(range(len(self.nbytes))[i])].astype(np.int64)
 
     def below(self, budget: int) -> int:
         """The largest plan of at most `budget` bytes; BudgetError if there is none."""
@@ -79,54 +79,29 @@ def front(nbytes: np.ndarray, damage: np.ndarray) -> Front:
     (array([2, 4, 8]), array([9., 4., 0.]), array([inf, 2.5, 1. ]))
     """
     options = pareto(nbytes, damage)
-    best = options.option[ends(options.start, len(options.unit))]
-    return front_of(options, np.asarray(damage)[np.arange(len(best)), best].astype(np.float64))
+    return front_of(options, options.least(np.asarray(damage)))
 
 
 def front_of(options: Options, least: np.ndarray) -> Front:
     """The front of options; `least` is the least damage of each unit: float64 [N]."""
-    corners = hull(options)
+    corners = np.flatnonzero(options.corner)
     inside = np.flatnonzero(options.unit[corners[1:]] == options.unit[corners[:-1]])
     before, after = corners[inside], corners[inside + 1]
-    drop = options.damage[before] - options.damage[after]
-    price = descending(drop / (options.nbytes[after] - options.nbytes[before]), options.unit[after])
+    more, drop = options.nbytes[after] - options.nbytes[before], options.damage[before] - options.damage[after]
+    price = descending(drop / more, options.unit[after])
     order = np.argsort(-price, kind="stable")
-    before, after, drop = before[order], after[order], drop[order]
-    sizes = np.cumsum(np.append(options.nbytes[options.start].sum(), options.nbytes[after] - options.nbytes[before]))
+    smallest = options.nbytes[options.start[:-1]].sum()
     # From the least damage up, where the terms are small, and in long double where there is one.
-    above = np.cumsum(np.append(0.0, drop[::-1]), dtype=np.longdouble)[::-1]
+    above = np.cumsum(np.append(0.0, drop[order][::-1]), dtype=np.longdouble)[::-1]
     return Front(
-        sizes.astype(np.int64),
+        np.cumsum(np.append(smallest, more[order])).astype(np.int64),
         (above / options.scale + least.sum(dtype=np.longdouble)).astype(np.float64),
         np.append(np.inf, price[order] / options.scale),
         options,
-        options.start,
-        after,
+        options.start[:-1],
+        after[order],
         grain_of(options),
     )
-
-
-def grain_of(options: Options) -> int:
-    """The largest number of bytes by whose multiples all options of each unit differ; 1 if they do not differ."""
-    beyond = options.nbytes - np.repeat(options.nbytes[options.start], lengths(options.start, len(options.unit)))
-    return int(np.gcd.reduce(beyond.astype(np.int64), initial=0)) or 1
-
-
-def hull(options: Options) -> np.ndarray:
-    """The corners of each unit's lower convex hull, as indices into `options`.
-
-    A point that lies above the line between any two others of its unit is no corner, so all that lie above the line
-    between their neighbours can go at once, round by round, until none does.
-    """
-    left = np.arange(len(options.unit))
-    while True:
-        unit, x, y = options.unit[left], options.nbytes[left], options.damage[left]
-        across, down = np.diff(x), np.diff(y)
-        middle = unit[2:] == unit[:-2]
-        above = middle & (down[:-1] * across[1:] >= down[1:] * across[:-1])
-        if not above.any():
-            return left
-        left = left[np.concatenate(([True], ~above, [True]))]
 
 
 def descending(price: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -134,3 +109,14 @@ def descending(price: np.ndarray, unit: np.ndarray) -> np.ndarray:
     while (wrong := np.flatnonzero((unit[1:] == unit[:-1]) & (price[1:] > price[:-1]))).size:
         price[wrong + 1] = price[wrong]
     return price
+
+
+def grain_of(options: Options) -> int:
+    """The largest number of bytes by whose multiples all options of each unit differ; 1 if they do not differ."""
+    grain = 0
+    for _, block in options.blocks():
+        nbytes = options.nbytes[block].astype(np.int64)
+        more = np.diff(nbytes)[options.unit[block][1:] == options.unit[block][:-1]]
+        if grain != 1 and (more % grain if grain else more).any():  # the division is several times as fast as a gcd
+            grain = int(np.gcd.reduce(more, initial=grain))
+    return grain or 1

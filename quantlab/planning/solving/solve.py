@@ -9,11 +9,10 @@ from ...errors import BudgetError, check_number
 from .core import Found, Moves, search
 from .front import Front
 from .front import front as front_of_table
-from .options import Options, lengths
+from .options import Options
 
 EXACT_UNITS = 2_000  # up to so many units a plan is searched until it is proved
 TOLERANCE = 1e-6  # of the damage: with more units, what a plan may be above the optimum
-STATES = (20_000, 500_000)  # of the search; the second limit only where the first leaves a gap
 
 
 @dataclass(frozen=True)
@@ -98,37 +97,36 @@ def optimum(front: Front, budget: int) -> Optimum:
     price = float(front.price[i + 1]) * options.scale
     room = float((budget - int(front.nbytes[i])) // front.grain * front.grain)
     tolerance = 0.0 if len(taken) <= EXACT_UNITS else TOLERANCE * abs(float(front.damage[i])) * options.scale
-    found = thorough(moves_from(options, taken, options.nbytes, options.damage, price), price, room, tolerance)
+    moves = moves_from(options, taken, options.nbytes, options.damage, price, room)
+    found = search(moves, price, room, tolerance)
     return Optimum(moved(options, taken, found), max(0.0, found.gap - found.bound), price)
 
 
-def thorough(moves: Moves, price: float, room: float, tolerance: float) -> Found:
-    """Search, and once more with more memory if that left more than the tolerance."""
-    for most_states in STATES:
-        found = search(moves, price, room, tolerance, most_states)
-        if found.gap - found.bound <= tolerance:
-            break
-    return found
-
-
-def moves_from(options: Options, taken: np.ndarray, weight: np.ndarray, value: np.ndarray, price: float) -> Moves:
-    """All options but those that a plan has, with their weight and penalty beside its own."""
-    repeat = lengths(options.start, len(options.unit))
-    more = weight - np.repeat(weight[taken], repeat)
-    # What a plan of the front has is the least of its unit up to rounding: no penalty is less than 0.
-    penalty = np.maximum(value - np.repeat(value[taken], repeat) + price * more, 0.0)
-    other = np.ones(len(options.unit), bool)
-    other[taken] = False
-    at = np.flatnonzero(other)
-    return Moves(options.unit[at], at, more[at], penalty[at])
+def moves_from(
+    options: Options, taken: np.ndarray, weight: np.ndarray, value: np.ndarray, price: float, room: float
+) -> Moves:
+    """All options but those that a plan has whose penalty beside them is below the plan's gap, price x room."""
+    found = []
+    for units, block in options.blocks():
+        own, unit = taken[units], options.unit[block] - units.start
+        more = weight[block] - weight[own][unit]
+        with np.errstate(over="ignore"):  # infinity is right for what costs that much more
+            penalty = value[block] - value[own][unit] + price * more
+        # What a plan of the front has is the least of its unit up to rounding: no penalty is less than 0.
+        np.maximum(penalty, 0.0, out=penalty)
+        use = penalty < price * room
+        use[own - block.start] = False
+        at = np.flatnonzero(use)
+        found.append((options.unit[block][at], at + block.start, more[at], penalty[at]))
+    return Moves(*(np.concatenate([part[i] for part in found]) for i in range(4)))
 
 
 def solution_of(damage: np.ndarray, front: Front, best: Optimum, budget: int) -> Solution:
     """A plan in the terms of the table."""
     options = front.options
-    chosen = options.option[best.taken]
+    chosen = options.option[best.taken].astype(np.int64)
     total = total_damage(damage, chosen)
-    gap = best.gap / options.scale + (options.lost if best.price else 0.0)
+    gap = best.gap / options.scale + options.lost
     if best.gap > 0 or gap > 0:
         gap = max(gap, math.ulp(0.0))
     return Solution(
@@ -174,11 +172,10 @@ def smallest(nbytes: np.ndarray, damage: np.ndarray, most_damage: float, front: 
     size = int(known.options.nbytes[light.taken].sum())
     best = solve(nbytes, damage, size, known)
     if best.damage > most_damage:  # where the search was cut off: the plan that is good enough is at hand
-        own = total_damage(damage, known.options.option[light.taken])
+        chosen = known.options.option[light.taken].astype(np.int64)
+        own = total_damage(damage, chosen)
         gap = max(own - best.bound, best.gap)
-        best = replace(
-            best, chosen=known.options.option[light.taken], nbytes=size, damage=own, gap=gap, bound=bound_of(own, gap)
-        )
+        best = replace(best, chosen=chosen, nbytes=size, damage=own, gap=gap, bound=bound_of(own, gap))
     return replace(best, lightest=min(best.nbytes, up_to_grain(known, size - light.gap)))
 
 
@@ -220,12 +217,12 @@ def lighter(damage: np.ndarray, front: Front, i: int, most_damage: float) -> Opt
     tolerance = front.grain - 0.5  # a plan that is lighter at all is lighter by the grain
     if len(taken) > EXACT_UNITS:
         tolerance = max(tolerance, TOLERANCE * float(front.nbytes[i]))
-    moves = moves_from(options, taken, options.damage, options.nbytes, price)
-    found = thorough(moves, price, room + rounding, tolerance)
+    moves = moves_from(options, taken, options.damage, options.nbytes, price, room + rounding)
+    found = search(moves, price, room + rounding, tolerance)
     plan = moved(options, taken, found)
     least = options.nbytes[plan].sum() - max(0.0, found.gap - found.bound)
     if total_damage(damage, options.option[plan]) > most_damage:
-        plan = moved(options, taken, thorough(moves, price, max(0.0, room - rounding), tolerance))
+        plan = moved(options, taken, search(moves, price, max(0.0, room - rounding), tolerance))
     return Optimum(plan, float(options.nbytes[plan].sum() - least), slope)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from ...errors import BudgetError, check_integer
 from .front import Front, front_of
 from .front import front as front_of_table
-from .options import ends
 from .solve import Solution, optimum, total_damage
 
 
@@ -44,7 +43,8 @@ def steps(nbytes: np.ndarray, damage: np.ndarray, solution: Solution, front: Fro
     size = nbytes[np.arange(len(solution.chosen)), solution.chosen].astype(np.float64)
     sizes = known.options.nbytes[corners.at]
     # Each unit's corners stand by ascending bytes: how many of them are smaller, and whether the next is the option.
-    first, last = corners.first, ends(corners.first, len(corners.at))
+    first = corners.first[:-1]
+    last = corners.first[1:] - 1
     below = first + np.add.reduceat(sizes < size[corners.unit], first) if len(first) else first
     here = np.minimum(below, last)
     on = (below <= last) & (sizes[here] == size)
@@ -68,7 +68,7 @@ class Corners:
     ----------
     at : int64 [C]; index into the front's options.
     unit : int64 [C].
-    first : int64 [N]; where a unit's corners begin.
+    first : int64 [N + 1]; where a unit's corners begin.
     begin, end : int64 [C]; bytes of the first plan that has it, and those up to which it stays; -1: no end.
     """
 
@@ -89,7 +89,7 @@ class Corners:
         # A unit keeps an option until the next one's plan fits; the last of each unit it keeps for good.
         stays = np.append(unit[1:] == unit[:-1], False)[: len(at)]
         end = np.where(stays, np.append(begin[1:], 0)[: len(at)] - 1, -1)
-        return cls(at, unit, np.searchsorted(unit, np.arange(len(front.first))), begin, end)
+        return cls(at, unit, np.searchsorted(unit, np.arange(len(front.first) + 1)), begin, end)
 
 
 def changes(
@@ -116,8 +116,7 @@ def pin_costs(
     nbytes, damage = np.asarray(nbytes), np.asarray(damage)
     options = known.options.without(unit)
     units = np.delete(np.arange(len(solution.chosen)), unit)
-    best = options.option[ends(options.start, len(options.unit))]
-    rest = front_of(options, damage[units, best].astype(np.float64))
+    rest = front_of(options, options.least(damage[units]))
     left = {size: rest_damage(rest, damage[units], solution.budget - size) for size in set(nbytes[unit].tolist())}
     costs = np.array(
         [

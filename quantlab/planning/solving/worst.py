@@ -46,7 +46,7 @@ def least_worst(options: Options, damage: np.ndarray, budget: int) -> float:
     while low < high:
         middle = (low + high) // 2
         sizes = np.where(own <= limits[middle], options.nbytes, np.inf)
-        if np.minimum.reduceat(sizes, options.start).sum() <= budget:
+        if np.minimum.reduceat(sizes, options.start[:-1]).sum() <= budget:
             high = middle
         else:
             low = middle + 1
