@@ -78,7 +78,7 @@ def architecture(checkpoint: Checkpoint) -> str:
     """What GGUF calls a model's architecture; "" where nothing tells, or gguf-py does not know it."""
     if isinstance(checkpoint, GGUFCheckpoint):
         said = checkpoint.metadata.get("general.architecture")
-        return said if isinstance(said, str) and said in _architectures() else ""
+        return said if isinstance(said, str) and said in architectures() else ""
     try:
         config = own_config(checkpoint)
     except (QuantlabError, OSError):  # it only helps: the names decide, too
@@ -86,7 +86,7 @@ def architecture(checkpoint: Checkpoint) -> str:
     inner = config.get("text_config")
     said = (inner if isinstance(inner, dict) else config).get("model_type", config.get("model_type"))
     plain = _plain(said.removesuffix("_text")) if isinstance(said, str) else ""
-    known = {_plain(name): name for name in _architectures()}
+    known = {_plain(name): name for name in architectures()}
     return CALLED.get(plain, known.get(plain, ""))
 
 
@@ -112,7 +112,7 @@ def _fitting(names: list[str], known: frozenset[str], arch: str) -> Mapping[str,
 
     if arch and hits(_table(arch)):
         return _table(arch)
-    found = [(hits(table), table) for table in map(_table, _architectures())]
+    found = [(hits(table), table) for table in map(_table, architectures())]
     most, table = max(found, key=lambda pair: pair[0])
     return table if most else None
 
@@ -146,7 +146,8 @@ def _ways(name: str) -> Iterator[str]:
 
 
 @cache
-def _architectures() -> tuple[str, ...]:
+def architectures() -> tuple[str, ...]:
+    """All that gguf-py knows, as general.architecture has them."""
     # Imported late: it takes as long to import as NumPy, and most models are not matched with others.
     from gguf import MODEL_ARCH_NAMES
 
@@ -158,7 +159,7 @@ def _table(arch: str) -> Mapping[str, str]:
     """Names of the first block in Hugging Face's naming, in GGUF's, both without what follows the module."""
     from gguf import MODEL_ARCH_NAMES, TensorNameMap
 
-    check_known("architecture", arch, _architectures())
+    check_known("architecture", arch, architectures())
 
     # With entries of its own: making the table of one architecture changes those of the class, for all later ones.
     own = type("Own", (TensorNameMap,), {"block_mappings_cfg": dict(TensorNameMap.block_mappings_cfg)})

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 
 from ...errors import check_known
 from ...formats.checkpoint import Checkpoint
+from ...formats.gguf.read import GGUFCheckpoint
+from ..names import architecture
 from ..plan import Plan
+from ..planfile import check_model
 from .autoround import AUTOROUND
 from .bitsandbytes import BITSANDBYTES
 from .gptqmodel import GPTQMODEL
@@ -18,7 +21,7 @@ from .mlx_lm import MLX_LM
 from .modelopt import MODELOPT
 from .onnxruntime import ONNXRUNTIME
 from .text import commented, heading
-from .tool import Recipe, Tool, check_expressible, wanted_of
+from .tool import Known, Recipe, Tool, check_expressible, wanted_of
 from .torchao import TORCHAO
 
 RECIPES: dict[str, Tool] = {
@@ -43,21 +46,33 @@ def recipe(
 
     Parameters
     ----------
-    source : the plan's model. What the plan does not speak of can then be named, and keep its type, where a tool would
-        take it otherwise. source_names : the names of its tensors, where they alone are known.
+    source : the plan's model. With it, what stays as it is keeps its own type where a tool has to be told of one, and
+        names are translated by the model's architecture. source_names : names of its tensors, in place of the plan's.
 
     Raises
     ------
     ConfigError : an unknown tool, or a plan that it cannot express: the first tensor by name, the nearest that the tool
         has, and how many there are.
+    CheckpointError : the source is not the plan's model.
     """
     check_known("tool", tool, RECIPES)
-    names = source.names if source and source_names is None else list(source_names or ())
-    dtypes = {name: source.spec(name).dtype for name in source.names} if source else None
-    wanted, made_by = wanted_of(plan, names, dtypes), RECIPES[tool]
+    if source is not None:
+        check_model(plan, source)
+    wanted, made_by = wanted_of(plan, source_names, known_of(source)), RECIPES[tool]
     check_expressible(wanted, made_by)
     top = heading(wanted, made_by.label)
     text = made_by.write(wanted)
     if made_by.comment:
         text = commented(top, made_by.comment) + text
     return Recipe(text, made_by.filename, made_by.command(wanted), (*top, *made_by.remarks(wanted)))
+
+
+def known_of(source: Checkpoint | None) -> Known | None:
+    """What a model's files tell beyond a plan."""
+    if source is None:
+        return None
+    if isinstance(source, GGUFCheckpoint):
+        kinds = {name: source.kind(name).name.lower() for name in source.names}
+    else:
+        kinds = {name: source.spec(name).dtype for name in source.names}
+    return Known(kinds, architecture(source))

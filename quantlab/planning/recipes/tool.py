@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,21 +117,28 @@ def width(granularity: Granularity) -> float:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a model's files tell beyond a plan: types by tensor (ggml's or NumPy's), and GGUF's architecture, or ""."""
+
+    kinds: Mapping[str, str]
+    arch: str = ""
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A plan as a tool's writer gets it.
 
     Attributes
     ----------
     configs : tensor -> its configuration. copied : weights that the plan leaves as they are.
-    others : tensors of the source that the plan does not speak of, where they are known.
-    dtypes : the types of the source's tensors, by NumPy's names, where they are known.
+    others : tensors of the source that are no weights. known : what the source tells, where it is there.
     """
 
     plan: Plan
     configs: Mapping[str, QuantConfig]
     copied: tuple[str, ...]
     others: tuple[str, ...] = ()
-    dtypes: Mapping[str, str] | None = None
+    known: Known | None = None
 
     @property
     def title(self) -> str:
@@ -168,13 +175,14 @@ class Tool:
     comment: str = "#"
 
 
-def wanted_of(plan: Plan, names: Sequence[str] = (), dtypes: Mapping[str, str] | None = None) -> Wanted:
+def wanted_of(plan: Plan, names: Iterable[str] | None = None, known: Known | None = None) -> Wanted:
     """What a plan asks for. ConfigError for a word in it that is no configuration, or one without any."""
     configs = {name: QuantConfig.parse(word) for name, word in plan.choices.items() if word != COPY}
     if not configs:
         raise ConfigError("the plan leaves every tensor as it is: there is nothing to write a recipe for")
     copied = tuple(name for name, word in plan.choices.items() if word == COPY)
-    return Wanted(plan, configs, copied, tuple(name for name in names if name not in plan.choices), dtypes)
+    others = plan.kept if names is None else tuple(name for name in names if name not in plan.choices)
+    return Wanted(plan, configs, copied, others, known)
 
 
 def check_expressible(wanted: Wanted, tool: Tool) -> None:

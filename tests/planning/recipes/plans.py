@@ -19,9 +19,9 @@ def names(roles=ROLES, prefix="model.layers", blocks=BLOCKS):
     return [f"{prefix}.{block}.{role}.weight" for block in range(blocks) for role in roles]
 
 
-def plan_of(choices: Mapping[str, str], name: str = "tiny", **others) -> Plan:
+def plan_of(choices: Mapping[str, str], name: str = "tiny", sha256: str = "ab" * 32, **others) -> Plan:
     """A plan as `planner` makes one, with these choices."""
-    told = {"target": "any", "format": "safetensors", "budget": "4.5bpw"} | others
+    told = {"target": "any", "format": "safetensors", "budget": "4.5bpw", "kept": ()} | others
     return Plan(
         choices=dict(choices),
         nbytes=1000,
@@ -32,8 +32,10 @@ def plan_of(choices: Mapping[str, str], name: str = "tiny", **others) -> Plan:
         weighting="role prior",
         weights={},
         damages={},
+        limit=1000,
+        bits_per_weight=4.5,
         units=(),
-        source={"name": name, "sha256": "ab" * 32, "tensors": len(choices)},
+        source={"name": name, "sha256": sha256, "tensors": len(choices)},
         versions={"quantlab": "0.1.0"},
         **told,
     )

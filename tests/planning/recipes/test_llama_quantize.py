@@ -5,10 +5,13 @@ behind it a ggml_type_name in any case. src/llama-quant.cpp: std::regex in its d
 name of each tensor with "weight" at its end and two dimensions or more; the first that is found decides.
 """
 
+import json
 import re
 
 import gguf
+import numpy as np
 import pytest
+import safetensors.numpy
 
 import quantlab as ql
 from quantlab.planning.recipes import recipe
@@ -55,8 +58,6 @@ def test_the_command_ends_with_a_quantized_type():
 def test_with_its_source_what_is_kept_keeps_its_type(tmp_path):
     path = tmp_path / "model.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
-    import numpy as np
-
     for name, dtype in {
         "token_embd.weight": np.float16,
         "blk.0.ffn_up.weight": np.float16,
@@ -70,8 +71,12 @@ def test_with_its_source_what_is_kept_keeps_its_type(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     choices = {"blk.0.ffn_up.weight": "q4_0", "blk.0.ffn_down.weight": "copy", "blk.0.attn_q.weight": "copy"}
+    kept = ("token_embd.weight", "blk.0.attn_norm.weight")
     with ql.open_checkpoint(path) as source:
-        found = parsed(recipe(plan_of(choices), "llama-quantize", source=source).text)
+        plan = plan_of(choices, kept=kept, sha256=source.sha256())
+        found = parsed(recipe(plan, "llama-quantize", source=source).text)
+        with pytest.raises(ql.CheckpointError, match="also has"):
+            recipe(plan_of(choices, sha256=source.sha256()), "llama-quantize", source=source)
     kinds = {name: type_of(found, name).name for name in ("token_embd.weight", *choices)}
     assert kinds == {
         "token_embd.weight": "F16",
@@ -85,3 +90,40 @@ def test_with_its_source_what_is_kept_keeps_its_type(tmp_path):
 def test_names_that_no_pattern_finds_are_refused(name):
     with pytest.raises(ql.ConfigError, match="llama-quantize"):
         recipe(plan_of(CHOICES | {name: "q4_0"}), "llama-quantize")
+
+
+def test_a_plan_of_hugging_faces_names_is_told_in_ggufs():
+    choices = mixed(("q4_0", "q8_0"))
+    found = recipe(plan_of(choices, kept=("model.embed_tokens.weight", "model.norm.weight")), "llama-quantize")
+    theirs = parsed(found.text)
+    for (name, word), own in zip(choices.items(), [*names(GGUF_ROLES, "blk"), "output.weight"], strict=True):
+        assert type_of(theirs, own).name == {"copy": "F32"}.get(word, word.upper()), name
+    assert found.command.startswith("python convert_hf_to_gguf.py MODEL --outtype f32 ")
+    assert any("most of GGUF's architectures" in remark for remark in found.remarks)
+
+
+def test_a_models_own_architecture_and_type_are_looked_up(tmp_path):
+    layers = [f"model.layers.{i}.self_attn.{part}_proj.weight" for i in range(2) for part in "qkv"]
+    halves = {name: np.zeros((32, 32), np.float16) for name in layers}
+    safetensors.numpy.save_file(halves, tmp_path / "model.safetensors")
+    for arch, own in (("qwen3", "blk.1.attn_q.weight"), ("rwkv6qwen2", "blk.1.time_mix_receptance.weight")):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": arch}))
+        with ql.open_checkpoint(tmp_path / "model.safetensors") as source:
+            plan = plan_of(dict.fromkeys(sorted(layers), "q4_0"), sha256=source.sha256())
+            found = recipe(plan, "llama-quantize", source=source)
+        assert type_of(parsed(found.text), own).name == "Q4_0" and type_of(parsed(found.text), "x").name == "F16"
+        assert "--outtype f16" in found.command and len(found.remarks) == 4
+
+
+def test_experts_of_a_stack_are_one_tensor():
+    expert = "model.layers.0.mlp.experts.{}.up_proj.weight"
+    choices = {expert.format(i): "q4_0" for i in range(4)}
+    assert type_of(parsed(recipe(plan_of(choices), "llama-quantize").text), "blk.0.ffn_up_exps.weight").name == "Q4_0"
+    for other in ("q8_0", "copy"):
+        with pytest.raises(ql.ConfigError, match=r"as one tensor, and the plan gives .*--tie"):
+            recipe(plan_of(choices | {expert.format(2): other}), "llama-quantize")
+
+
+def test_a_tensor_without_a_name_in_gguf_is_refused():
+    with pytest.raises(ql.ConfigError, match=r"none for tensor 'model\.vision\.thing\.weight'"):
+        recipe(plan_of({names()[0]: "q4_0", "model.vision.thing.weight": "q4_0"}), "llama-quantize")
