@@ -67,9 +67,10 @@ UNAWARE = frozenset({"q8_0", "float32", "fp16", "bf16", "mxfp4", "nvfp4", "tq1_0
 
 @dataclass
 class Judged:
-    """A row of an audit, and the rows of a sweep that it was judged by."""
+    """A row of an audit, the tensor that it is of, and the rows of a sweep that it was judged by."""
 
     row: dict[str, Any]
+    spec: TensorSpec | None = None
     rivals: list[Row] = field(default_factory=list)
     column: str = "sqnr_db"  # of the rivals: what is compared
     own_db: float = math.nan  # the same figure of the tensor, which its row has after any rounding of the program
@@ -125,7 +126,7 @@ class Auditor:
         reading = self._stored.read(pair.name, spec.dtype)
         x, found, changed = self._closest(pair, spec, self._values(pair).reshape(own), reading)
         scaling = self._scaling(pair, found)
-        judged = Judged(self._row(pair, spec, reading, found, scaling))
+        judged = Judged(self._row(pair, spec, reading, found, scaling), spec)
         verdict, why = self._verdict(pair, spec, x, reading, found, scaling)
         if verdict == KEPT:
             verdict, why = self._compete(judged, spec, x, reading, found)

@@ -11,6 +11,7 @@ import numpy as np
 from ..formats import Checkpoint
 from ..wording import size_text
 from .auditing import Judged
+from .damage import weighting
 from .solving.solve import Solution, smallest, solve
 from .targets import Target
 from .units import Unit
@@ -60,7 +61,7 @@ class Whole:
         better = f"a plan has {less:.1%} less damage" if less >= NOTABLE else "no plan has notably less damage"
         smaller = f"{size_text(self.smallest)}, {saved:.1%} less" if saved >= NOTABLE else "about as many bytes"
         return [
-            f"in the same {size} (of what is judged), {better}{sure}; damage is of weights only, {self.weighting}",
+            f"in the same {size} (of what is judged), {better}{sure}; damage: relative error of weights, {self.weighting}",
             f"the same damage takes {smaller}{sure}",
         ]
 
@@ -72,8 +73,8 @@ def whole_of(judged: Sequence[Judged], target: Target, source: Checkpoint) -> Wh
         return None
     by_source = {each.row["source"]: each for each in found}
     units = target.ties(source, list(by_source))
-    weights = np.ones(len(found))
-    options = _Options(units, by_source, dict(zip(by_source, weights, strict=True)))
+    weights = weighting([each.spec for each in found if each.spec], weights=None, prior=True)
+    options = _Options(units, by_source, dict(zip(by_source, weights.values.tolist(), strict=True)))
     nbytes, damage = options.tables()
     size, lost = int(nbytes[:, 0].sum()), math.fsum(damage[:, 0])
     same_size, same_damage = solve(nbytes, damage, size), smallest(nbytes, damage, lost)
@@ -81,7 +82,7 @@ def whole_of(judged: Sequence[Judged], target: Target, source: Checkpoint) -> Wh
         len(found),
         size,
         lost,
-        "every tensor counting the same",
+        weights.word,
         same_size.damage,
         options.choices(same_size),
         same_damage.nbytes,
