@@ -61,8 +61,9 @@ class Whole:
         better = f"a plan has {less:.1%} less damage" if less >= NOTABLE else "no plan has notably less damage"
         smaller = f"{size_text(self.smallest)}, {saved:.1%} less" if saved >= NOTABLE else "about as many bytes"
         return [
-            f"in the same {size} (of what is judged), {better}{sure}; damage: relative error of weights, {self.weighting}",
+            f"in the same {size} (of what is judged), {better}{sure}",
             f"the same damage takes {smaller}{sure}",
+            f"damage is the relative error of weights ({self.weighting}), and no quality of outputs",
         ]
 
 

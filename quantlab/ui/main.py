@@ -14,6 +14,7 @@ TITLES = {  # page -> title, icon
     "sweep": ("Sweep", ":material/grid_on:"),
     "compare": ("Compare", ":material/compare_arrows:"),
     "export": ("Export", ":material/save_alt:"),
+    "audit": ("Audit", ":material/fact_check:"),
 }
 
 # A file of ours: the browser would fetch one of Streamlit's icons from Google, at every page.

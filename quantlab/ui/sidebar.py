@@ -1,4 +1,4 @@
-"""The frame around a page: links to the five pages, and in the sidebar what is open.
+"""The frame around a page: links to the pages, and in the sidebar what is open.
 
 A phone shows the links above the page instead: following a link leaves its sidebar open over the page.
 """

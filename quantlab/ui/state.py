@@ -14,6 +14,7 @@ URL            Session                  changed with
 ``?job=``      ``job``                  `choose_job(job_id)`: a sweep that runs, has run or is kept; None forgets it
 ``?rule=``     ``rules`` (repeated)     `choose_rules(rules)`: what an export does otherwise than `config`, `GLOB=SLUG`
 ``?export=``   ``export``               `choose_export(job_id)`: an export that runs or has run; None forgets it
+``?audit=``    ``audit``                `choose_audit(job_id)`: an audit that runs or has run; None forgets it
 ``?pin=``      ``pins`` (repeated)      `choose_pins(pins)`: what a plan gives to tensors whatever is best, `GLOB=SLUG`
 =============  =======================  ==========================================================================
 
@@ -57,9 +58,9 @@ Parsed = TypeVar("Parsed")
 # The file and the job that a page was about, and what its widgets said: name in the URL -> values.
 View = tuple[str, str | None, dict[str, str | list[str]]]
 
-PAGES = ("open", "inspect", "sweep", "compare", "export")
+PAGES = ("open", "inspect", "sweep", "compare", "export", "audit")
 # The names in the URL that are no page's own.
-OWN = ("file", "tensor", "config", "compare", "over", "job", "rule", "export", "pin")
+OWN = ("file", "tensor", "config", "compare", "over", "job", "rule", "export", "audit", "pin")
 COMPARED = 4  # most configurations side by side
 FIRST_CONFIG = PRESETS["int8_symmetric"]
 
@@ -80,6 +81,7 @@ class Session:
     job: str | None = None
     rules: tuple[Rule, ...] = ()
     export: str | None = None
+    audit: str | None = None
     pins: tuple[Pin, ...] = ()
     problem: str | None = None  # why there is no checkpoint, in a sentence
     notices: list[str] = field(default_factory=list)  # what the URL asked for and did not get; shown once
@@ -248,6 +250,12 @@ def choose_export(job_id: str | None) -> None:
     _publish(current())
 
 
+def choose_audit(job_id: str | None) -> None:
+    """Remember the job of an audit by its id, or none."""
+    current().audit = job_id
+    _publish(current())
+
+
 def choose_pins(pins: Iterable[Pin]) -> None:
     """Remember what a plan gives to tensors whatever is best for them; of two pins of one pattern the later."""
     current().pins = tuple({pin.pattern: pin for pin in pins}.values())
@@ -285,6 +293,8 @@ def link(
         view["rule"] = [str(rule) for rule in session.rules]
     if session.export:
         view["export"] = session.export
+    if session.audit:
+        view["audit"] = session.audit
     if session.pins:
         view["pin"] = [str(pin) for pin in session.pins]
     return view
@@ -343,6 +353,7 @@ def restore() -> Session:
         session.pins = tuple(_parse(session, parse_pin, url.get_all("pin"), "pin"))
     session.job = url.get("job", session.job)
     session.export = url.get("export", session.export)
+    session.audit = url.get("audit", session.audit)
     _publish(session)
     return session
 
@@ -416,9 +427,9 @@ def _open(source: str) -> None:
 
 def _reopen(session: Session, source: str) -> None:
     """Open what the URL names, or the file that changed on disk; a failure becomes the session's problem."""
-    tensor, job, export = session.chosen, session.job, session.export
+    tensor, job, export, audit = session.chosen, session.job, session.export, session.audit
     if source != session.source:
-        job = export = None
+        job = export = audit = None
     try:
         _set(session, source, cache.checkpoint(source))
     except QuantlabError as error:
@@ -428,7 +439,7 @@ def _reopen(session: Session, source: str) -> None:
         problem = f"{session.title} is not there any more: choose a file" if gone else str(error)
         session.source, session.opened, session.problem = source, None, problem
     else:
-        session.job, session.export = job, export
+        session.job, session.export, session.audit = job, export, audit
         if tensor in session.checkpoint.names:
             session.chosen = tensor
 
@@ -436,7 +447,8 @@ def _reopen(session: Session, source: str) -> None:
 def _set(session: Session, source: str, opened: tuple[cache.Key, Checkpoint]) -> None:
     """Make a file the open one, with nothing left of the one before."""
     session.source, session.opened, session.problem = source, opened, None
-    session.chosen, session.job, session.export = first_tensor(opened[1]), None, None
+    session.chosen = first_tensor(opened[1])
+    session.job = session.export = session.audit = None
     session.rules, session.pins, session.ticked, session.over = (), (), (), None
 
 
