@@ -80,7 +80,9 @@ class QuantizedTensor:
             raise ShapeError(
                 f"{self.config} on shape {self.shape} has a {name} of {dtype} {self.scale_shape}, but {given}"
             )
-        if not np.isfinite(values).all():
+        with np.errstate(invalid="ignore"):  # a signalling NaN in 16 bits
+            finite = np.isfinite(values).all()
+        if not finite:
             raise NonFiniteError(f"{self.config} on shape {self.shape} was given a {name} with NaN or infinite values")
         # ggml's rules make scales of either sign, and 0 for a block of zeros.
         if name == "scale" and DTYPES[self.config.dtype].configurable:
