@@ -384,6 +384,30 @@ def total_error_sums(
     return totals, channels
 
 
+def weighted_error_sums(
+    codecs: Sequence[Codec], x: np.ndarray, size: int, fitted: Fitted, weights: np.ndarray
+) -> np.ndarray:
+    """sum w e^2 of x (float32 [rows, cols]) under every codec: float64 [codecs].
+
+    fitted : float32 [codecs, rows, groups] each. weights : of every value in C order, float32 [rows * cols].
+    """
+    found = np.empty(len(codecs))
+    for k, (codec, *one) in enumerate(zip(codecs, *fitted, strict=True)):
+        decoded = decoded_values(codec, x, size, Fitted(*one))
+        found[k] = kernels.weighting.weighted_distance(x.reshape(-1), decoded.reshape(-1), weights)
+    return found
+
+
+def decoded_values(codec: Codec, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
+    """What x (float32 [rows, cols]) becomes: float32 of the same shape."""
+    if isinstance(codec, CastCodec | BlockCodec):
+        return codec.decoded(x, size, fitted)[0]
+    codes, decoded = np.empty(x.shape, codec.code_dtype), np.empty_like(x)
+    codec.encode(x, size, fitted, codes)
+    codec.decode(codes, size, fitted, decoded)
+    return decoded
+
+
 def cut(fitted: Fitted, at: tuple[slice, slice]) -> Fitted:
     """The parameters of some rows and groups, of [..., rows, groups]."""
     return Fitted(*(values[..., *at] for values in fitted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,11 @@ class Weighting:
             )
         found = np.broadcast_to(found, (inputs.stacks, inputs.count)) if found.ndim == 1 else found
         return cls(np.ascontiguousarray(found), tuple(shape), inputs.axis)
+
+    def digest(self) -> bytes:
+        """What tells these weights from others: SHA-256 of their shape and bytes."""
+        little = self.weights.astype("<f4", copy=False)
+        return hashlib.sha256(f"weights {little.shape}".encode() + little.tobytes()).digest()
 
     def taken(self, rows: Any, shape: tuple[int, ...]) -> Weighting:
         """Those of some rows, which are indices or a slice along the first axis: a tensor of `shape` by themselves."""

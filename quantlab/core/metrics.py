@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from . import channels, kernels, memory, pool
 from .arrays import as_float32, as_values, check_array, raise_non_finite, widened
 from .channels import ChannelFigures, Channels, ChannelSums, ChannelTotals, first_of, powers_of
 from .config import QuantConfig, check_config
-from .dtypes import SUMS, cut, total_error_sums
+from .dtypes import SUMS, cut, total_error_sums, weighted_error_sums
 from .granularity import PIECE, Groups, PerTensor, Piece
+from .inputs import Weighting
 from .kernels.records import Fitted, Place
 from .tensor import QuantizedTensor, fit, fit_together, packed_nbytes, shares_ranges
 
@@ -86,6 +87,8 @@ class ErrorReport:
     zeroed_fraction : share of all values that were not 0 and became 0.
     clipped_fraction : share of values whose nearest code lies beyond the last one. None where only values are known,
         as are nbytes, bits_per_weight (8 * nbytes / elements) and compression_ratio (source bytes / nbytes).
+    weighted_sqnr_db : 10 log10(sum w x^2 / sum w e^2), w being the weight of the input that a value is multiplied by.
+        None where inputs have no weights.
     """
 
     mse: float
@@ -102,6 +105,7 @@ class ErrorReport:
     nbytes: int | None = None
     bits_per_weight: float | None = None
     compression_ratio: float | None = None
+    weighted_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -187,14 +191,22 @@ class Batch:
             self.refusal = refusal.with_traceback(None)
             return None
 
-    def sums(self, part: Groups, piece: Piece, place: Place) -> tuple[np.ndarray, np.ndarray]:
-        """`total_error_sums` of a piece; zeros if they cannot serve it."""
-        if self.refusal is None:
-            fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
-            if fitted is not None:
-                codecs = [config.codec for config in self.configs]
-                return total_error_sums(codecs, part.matrix, part.size, fitted, place)
-        return np.zeros((len(self.configs), SUMS)), np.zeros((len(self.configs), int(place.slots)))
+    def sums(
+        self, part: Groups, piece: Piece, place: Place, weights: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`total_error_sums` of a piece, and `weighted_error_sums` where there are weights; zeros for what is not."""
+        count = len(self.configs)
+        none = np.zeros((count, SUMS)), np.zeros((count, int(place.slots))), np.zeros(count)
+        if self.refusal is not None:
+            return none
+        fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
+        if fitted is None:
+            return none
+        codecs = [config.codec for config in self.configs]
+        sums, errors = total_error_sums(codecs, part.matrix, part.size, fitted, place)
+        if weights is None:
+            return sums, errors, none[2]
+        return sums, errors, weighted_error_sums(codecs, part.matrix, part.size, fitted, weights)
 
 
 def batches_of(configs: Iterable[QuantConfig]) -> list[Batch]:
@@ -215,6 +227,8 @@ class PieceSums:
     errors : error sums of every piece under every configuration: float64 [pieces, configurations, SUMS].
     channels : of all pieces together.
     refusals : for every configuration, why it cannot serve the tensor; None if it can.
+    weighted : sum w x^2 of every piece, and sum w e^2 under every configuration: float64 [pieces, 1 + configurations];
+        None where inputs have no weights.
     """
 
     powers: np.ndarray
@@ -222,6 +236,7 @@ class PieceSums:
     errors: np.ndarray
     channels: ChannelSums
     refusals: tuple[QuantlabError | None, ...]
+    weighted: np.ndarray | None = None
 
 
 def joined(parts: Sequence[PieceSums]) -> PieceSums:
@@ -235,37 +250,47 @@ def joined(parts: Sequence[PieceSums]) -> PieceSums:
         np.concatenate([part.errors for part in parts]),
         channels.joined([part.channels for part in parts]),
         tuple(next(filter(None, each), None) for each in zip(*(part.refusals for part in parts), strict=True)),
+        np.concatenate(weighted) if (weighted := [p.weighted for p in parts if p.weighted is not None]) else None,
     )
 
 
-def run_batches(groups: Groups, batches: Sequence[Batch], layout: Channels) -> PieceSums:
+def run_batches(
+    groups: Groups, batches: Sequence[Batch], layout: Channels, weighting: Weighting | None = None
+) -> PieceSums:
     """The sums of every configuration.
 
     Each piece is read once and evaluated under every configuration while it is in cache; no codes are materialised.
     """
     refused: dict[int, QuantlabError | None] = {}
+    granularity = batches[0].configs[0].granularity
     count, cols = sum(len(batch.at) for batch in batches), groups.matrix.shape[1]
     totals = ChannelTotals(layout, count)
 
-    def piece_sums(numbered: tuple[int, Piece]) -> tuple[float, float, np.ndarray]:
+    def piece_sums(numbered: tuple[int, Piece]) -> tuple[float, float, np.ndarray, np.ndarray]:
         number, piece = numbered
         part = groups.part(piece)
         lo, hi = part.extents
         first = first_of(piece, cols)
         place = layout.place(first, part.matrix.size)
         sums, errors = np.empty((count, SUMS)), np.empty((count, int(place.slots)))
+        weights = None if weighting is None else weighting.spread(first, part.matrix.size, granularity)
+        weighted = np.zeros(1 + count)
         for batch in batches:
             pool.check_cancel()  # ten searches of a piece take a second
-            sums[batch.at], errors[batch.at] = batch.sums(part, piece, place)
+            at = np.array(batch.at)
+            sums[at], errors[at], weighted[1 + at] = batch.sums(part, piece, place, weights)
+        if weights is not None:
+            weighted[0] = kernels.weighting.weighted_squares(part.matrix.reshape(-1), weights)
         powers = powers_of(part.matrix, place)
         totals.add(number, layout.base(first), powers, errors)
-        return float(powers.sum()), max(-lo.min(), hi.max()), sums
+        return float(powers.sum()), max(-lo.min(), hi.max()), sums, weighted
 
-    powers, peaks, sums = zip(*pool.run(piece_sums, enumerate(groups.pieces())), strict=True)
+    powers, peaks, sums, weighted = zip(*pool.run(piece_sums, enumerate(groups.pieces())), strict=True)
     for batch in batches:
         refused |= dict.fromkeys(batch.at, batch.refusal)
     refusals = tuple(refused[i] for i in range(count))
-    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), totals.sums, refusals)
+    lost = None if weighting is None else np.stack(weighted)
+    return PieceSums(np.array(powers), np.array(peaks), np.stack(sums), totals.sums, refusals, lost)
 
 
 def outcomes(
@@ -273,11 +298,21 @@ def outcomes(
 ) -> list[ErrorReport | QuantlabError]:
     """A report for every configuration, or why it cannot serve the tensor, from the sums of all its pieces."""
     signal = Signal(math.prod(shape), sum(sums.powers.tolist()), float(sums.peaks.max()))
-    figures = channel_figures(shape, sums.channels)
+    figures, weighted = channel_figures(shape, sums.channels), weighted_figures(sums)
     return [
-        refusal or report(shape, config, signal, total, each, source_nbytes)
-        for config, refusal, total, each in zip(configs, sums.refusals, fold(sums.errors), figures, strict=True)
+        refusal or replace(report(shape, config, signal, total, each, source_nbytes), weighted_sqnr_db=figure)
+        for config, refusal, total, each, figure in zip(
+            configs, sums.refusals, fold(sums.errors), figures, weighted, strict=True
+        )
     ]
+
+
+def weighted_figures(sums: PieceSums) -> Sequence[float | None]:
+    """The SQNR of the weighted sums under every configuration; None where inputs have no weights."""
+    if sums.weighted is None:
+        return [None] * len(sums.refusals)
+    signal, *lost = sums.weighted.sum(axis=0).tolist()
+    return [decibels(signal, noise) for noise in lost]
 
 
 def channel_figures(shape: tuple[int, ...], sums: ChannelSums) -> Sequence[ChannelFigures | None]:
@@ -287,7 +322,9 @@ def channel_figures(shape: tuple[int, ...], sums: ChannelSums) -> Sequence[Chann
     return sums.figures()
 
 
-def group_sums(groups: Groups, configs: Iterable[QuantConfig], layout: Channels) -> PieceSums:
+def group_sums(
+    groups: Groups, configs: Iterable[QuantConfig], layout: Channels, weighting: Weighting | None = None
+) -> PieceSums:
     """The sums of configurations that share one layout of groups, and of the channels of another.
 
     Groups that lie in one piece are fitted with it, so that nothing is held for all groups; larger ones beforehand.
@@ -296,16 +333,20 @@ def group_sums(groups: Groups, configs: Iterable[QuantConfig], layout: Channels)
     if groups.size > PIECE:
         for batch in batches:
             batch.fitted = batch.fit(groups)
-    return run_batches(groups, batches, layout)
+    return run_batches(groups, batches, layout, weighting)
 
 
 def evaluate_each(
-    x: np.ndarray, configs: Sequence[QuantConfig], source_nbytes: int, channel_axis: int = 0
+    x: np.ndarray,
+    configs: Sequence[QuantConfig],
+    source_nbytes: int,
+    channel_axis: int = 0,
+    weighting: Weighting | None = None,
 ) -> list[ErrorReport | QuantlabError]:
     """For configurations of one granularity: a report, or why it cannot serve the tensor."""
     granularity = configs[0].granularity
     layout = Channels.of(x.shape, channel_axis, granularity)
-    return outcomes(x.shape, configs, group_sums(granularity.to_groups(x), configs, layout), source_nbytes)
+    return outcomes(x.shape, configs, group_sums(granularity.to_groups(x), configs, layout, weighting), source_nbytes)
 
 
 def evaluate_fitted(
@@ -383,6 +424,19 @@ def measure(x: np.ndarray, x_hat: np.ndarray, channel_axis: int = 0) -> ErrorRep
     differences = Differences(original.shape, channel_axis)
     differences.add(0, original.reshape(-1), decoded.reshape(-1))
     return differences.report()
+
+
+def weighted_sqnr_db(x: np.ndarray, x_hat: np.ndarray, weighting: Weighting) -> float:
+    """10 log10(sum w x^2 / sum w e^2) of two float32 arrays of the shape that the weights are for."""
+
+    def part(start: int) -> tuple[float, float]:
+        values, became = (array.reshape(-1)[start : start + PIECE] for array in (x, x_hat))
+        weights = weighting.spread(start, values.size)
+        squares = kernels.weighting.weighted_squares(values, weights)
+        return squares, kernels.weighting.weighted_distance(values, became, weights)
+
+    signal, noise = (sum(sums) for sums in zip(*pool.run(part, range(0, x.size, PIECE)), strict=True))
+    return decibels(signal, noise)
 
 
 def measurable(x: np.ndarray, what: str = "the tensor") -> np.ndarray:

@@ -11,14 +11,17 @@ import numpy as np
 
 from ..core import pool
 from ..core.arrays import is_huge_broadcast
+from ..core.inputs import Weighting
 
 HOUSE = Path(__file__).parents[1]
 LIBRARIES = ("numpy", "ml_dtypes", "numba", "llvmlite")  # they round and compile
 STEP = 16 << 20  # bytes hashed between two looks at Cancel
 
 
-def fingerprint(raw: Any, channel_axis: int = 0) -> bytes | None:
+def fingerprint(raw: Any, channel_axis: int = 0, weighting: Weighting | None = None) -> bytes | None:
     """SHA-256 over dtype, shape and bytes (C order, little-endian) of an array, and the axis of its output channels.
+
+    Weights of its inputs, which figures depend on, belong to it.
 
     None for what cannot be quantized anyway: what is no array of numbers, and views that repeat a value gigabytes of
     times. Raises Cancelled, between two pieces, as the limits of the pool say.
@@ -36,6 +39,8 @@ def fingerprint(raw: Any, channel_axis: int = 0) -> bytes | None:
         pool.check_cancel()
         little = part.astype(part.dtype.newbyteorder("<"), order="C", copy=False)
         digest.update(little.reshape(-1).view(np.uint8).data)
+    if weighting is not None:
+        digest.update(weighting.digest())
     return digest.digest()
 
 

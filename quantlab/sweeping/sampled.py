@@ -21,6 +21,7 @@ from ..core import pool
 from ..core.arrays import as_values
 from ..core.channels import Channels
 from ..core.config import QuantConfig
+from ..core.inputs import Weighting
 from ..core.metrics import evaluate_each, group_sums, outcomes
 from ..core.tensor import packed_nbytes
 from ..errors import Cancelled, QuantlabError, check_integer
@@ -57,7 +58,7 @@ def sampled(request: SweepRequest, share: int = SHARE) -> Streamed:
         for index, name in enumerate(request.names):
             request.tell(index * count, f"{name}: reading")
             with pool.limits(request.workers, request.cancel):
-                rows = _rows_of(request, name, reader.take())
+                rows = _rows_of(request, name, reader.take(), share)
             yield name, rows
 
 
@@ -95,7 +96,7 @@ def _runs(chosen: np.ndarray) -> Iterator[tuple[int, int]]:
         yield rows[0], rows[-1] + 1
 
 
-def _rows_of(request: SweepRequest, name: str, raw: np.ndarray | Exception) -> list[Row]:
+def _rows_of(request: SweepRequest, name: str, raw: np.ndarray | Exception, share: int) -> list[Row]:
     spec, configs = request.source.spec(name), request.configs
     shape = tuple(getattr(spec, "shape", ()))
     if isinstance(raw, Exception):
@@ -105,27 +106,34 @@ def _rows_of(request: SweepRequest, name: str, raw: np.ndarray | Exception) -> l
     except QuantlabError as error:
         return refused_rows(name, shape, configs, str(error))
     del raw
-    whole = x.shape == shape
+    whole, weighting = x.shape == shape, request.importance.get(name)
+    if weighting is not None and not whole:
+        weighting = weighting.taken(drawn(name, shape[0], math.prod(shape), share), x.shape)
     found: dict[QuantConfig, Row] = {}
     for granularity, together in by_granularity(configs):
         able = [config for config in together if whole or not config.codec.has_scale or granularity.by_rows(shape)]
         found |= {config: refusal(f"{config} {WHY_NOT}") for config in together if config not in able}
-        found |= _figures(x, shape, able, spec.nbytes, channel_axis_of(spec)) if able else {}
+        found |= _figures(x, shape, able, spec.nbytes, channel_axis_of(spec), weighting) if able else {}
     return [{**labels(name, shape, config), **found[config]} for config in configs]
 
 
 def _figures(
-    x: np.ndarray, shape: tuple[int, ...], configs: list[QuantConfig], source_nbytes: int, channel_axis: int
+    x: np.ndarray,
+    shape: tuple[int, ...],
+    configs: list[QuantConfig],
+    source_nbytes: int,
+    channel_axis: int,
+    weighting: Weighting | None,
 ) -> dict[QuantConfig, Row]:
     """Figures of configurations of one granularity, from rows of a tensor of `shape`; sizes are those of the whole."""
     granularity = configs[0].granularity
     try:
         if x.shape == shape:
-            reports = evaluate_each(x, configs, source_nbytes, channel_axis)
+            reports = evaluate_each(x, configs, source_nbytes, channel_axis, weighting)
             errors = np.zeros(len(configs))
         else:
             rows = Channels.of(x.shape, 0, granularity)
-            sums = group_sums(granularity.to_groups(x), configs, rows)
+            sums = group_sums(granularity.to_groups(x), configs, rows, weighting)
             reports = outcomes(x.shape, configs, sums, source_nbytes)
             errors = standard_errors(sums.channels.errors, sums.channels.powers, len(x) / shape[0])
     except Cancelled:

@@ -7,11 +7,13 @@ resumed by starting it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from ..core.config import QuantConfig
 from ..errors import ConfigError
@@ -21,7 +23,7 @@ from .identity import engine_version
 from .sources import Source, as_source, checked_names
 from .storedrows import as_text, rows_of
 from .storedrun import StoredRun
-from .sweep import OnRows, Progress, Runner, checked_configs, stream, table
+from .sweep import OnRows, Progress, Runner, checked_configs, checked_importance, stream, table
 
 FILE = "results.sqlite"
 
@@ -108,11 +110,12 @@ class ResultStore:
         cancel: Callable[[], bool] | None = None,
         runner: Runner = stream,
         on_begin: Callable[[SweepRecord], object] | None = None,
+        importance: Mapping[str, np.ndarray] | None = None,
     ) -> pd.DataFrame:
         """`sweep`, begun or resumed: what the store holds is not computed again, and each tensor is saved as it ends.
 
-        The same values under the same configurations are the same sweep. After a Cancel, an error or a killed process
-        the tensors in flight are lost, and nothing else.
+        The same values under the same configurations are the same sweep, with the same weights of inputs if there are
+        any. After a Cancel, an error or a killed process the tensors in flight are lost, and nothing else.
 
         Parameters
         ----------
@@ -127,12 +130,13 @@ class ResultStore:
         DataFrame : as `sweep`; `attrs["sweep"]` is its id, and `attrs["held"]` the number of rows that were there.
         """
         opened, wanted = as_source(source), checked_configs(configs)
-        run = StoredRun(self._database, opened, wanted, checked_names(opened, tensors), cancel)
+        weightings = checked_importance(opened, importance)
+        run = StoredRun(self._database, opened, wanted, checked_names(opened, tensors), cancel, weightings)
         run.begin(title, location)
         if on_begin is not None:
             on_begin(self.record(run.id))
         measured = run.measure(runner, workers, on_progress, on_rows)
-        frame = self.frame(run.id)
+        frame = self.frame(run.id, importance is not None)
         self._database.check(len(frame) == len(run.names) * len(wanted))  # an index that does not find what was written
         frame.attrs |= {"sweep": run.id, "held": len(frame) - measured}
         return frame
@@ -168,11 +172,14 @@ class ResultStore:
         with self._database.decoding():
             return [as_text(name) for name, _ in found]
 
-    def frame(self, id: str) -> pd.DataFrame:
-        """The rows that are there, as `sweep` returns them. ConfigError if there is no such sweep."""
+    def frame(self, id: str, weighted: bool = False) -> pd.DataFrame:
+        """The rows that are there, as `sweep` returns them. ConfigError if there is no such sweep.
+
+        weighted : whether there is a column of weighted errors, though no row may have any.
+        """
         self.record(id)
         rows = rows_of(self._database, id)
-        return table(rows, rows)
+        return table(rows, rows, weighted)
 
     def delete(self, id: str) -> None:
         """Forget a sweep, and the results that no other sweep uses. ConfigError if there is no such sweep."""

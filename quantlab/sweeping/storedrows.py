@@ -1,12 +1,13 @@
 """Rows of a sweep in the database, and back: to the last bit."""
 
 import json
+import math
 import struct
 from collections.abc import Iterable
 
 from ..core.config import QuantConfig
 from .database import WHOLE, Database
-from .sweep import FIGURES, Row, labels, refused_rows
+from .sweep import FIGURES, WEIGHTED, Row, labels, refused_rows
 
 # The figures of a row, as float64 one after the other. A new one goes to the end: rows of earlier versions have the
 # first of these, and no others. The ratio is not among them: it follows from the bytes that a tensor takes where it is.
@@ -23,6 +24,7 @@ KEPT = (
     "worst_channel_sqnr_db",
     "zeroed_fraction",
     "channels_sqnr_db",
+    WEIGHTED,
 )
 FEWEST = 9  # figures of the first rows that there were
 LOST = "what was kept of it is damaged: run the sweep again, and it is measured anew"
@@ -67,6 +69,8 @@ def row_of(
     known = struct.unpack(f"<{count}d", figures)[: len(KEPT)]
     found: Row = {**dict.fromkeys(KEPT, float("nan")), **dict(zip(KEPT, known, strict=False))}
     found["nbytes"] = int(found["nbytes"])
+    if math.isnan(found[WEIGHTED]):  # inputs without weights
+        del found[WEIGHTED]
     found["compression_ratio"] = nbytes / found["nbytes"]
     return {**labels(name, shape, config), **dict.fromkeys(FIGURES), **found}
 
@@ -75,7 +79,7 @@ def kept(row: Row) -> tuple[bytes | None, bytes | None]:
     """What the store keeps of a row: its figures, or the reason why there are none."""
     if "reason" in row:
         return None, as_bytes(row["reason"])
-    return struct.pack(f"<{len(KEPT)}d", *(row[figure] for figure in KEPT)), None
+    return struct.pack(f"<{len(KEPT)}d", *(row.get(figure, math.nan) for figure in KEPT)), None
 
 
 def as_bytes(text: str) -> bytes:

@@ -5,13 +5,14 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core import pool
 from ..core.config import QuantConfig
+from ..core.inputs import Weighting
 from ..errors import Cancelled, QuantlabError, StoreError
 from ..wording import shown
 from .database import SEAL, WHOLE, Database
@@ -30,6 +31,7 @@ class StoredRun:
     configs: list[QuantConfig]
     names: list[str]
     cancel: Callable[[], bool] | None
+    importance: Mapping[str, Weighting] = field(default_factory=dict)
     id: str = ""
     known: dict[str, bytes] = field(default_factory=dict)  # fingerprints by name
 
@@ -39,6 +41,9 @@ class StoredRun:
         self.place = {name: position for position, name in enumerate(self.names)}
         self.stamp = files_stamp(self.source)
         self.path = as_bytes(str(getattr(self.source, "location", "")))
+        digests = b"".join(self.importance[name].digest() for name in self.names if name in self.importance)
+        # Where fingerprints are remembered of tensors with weights, which belong to them: no path has a NUL.
+        self.weighted_path = self.path + b"\0" + hashlib.sha256(digests).digest()
         self.outline = self._outline()
 
     # -- the beginning
@@ -77,16 +82,27 @@ class StoredRun:
             return
         with self.database.reading() as sql:
             rows = sql.execute(
-                f"SELECT tensor, fingerprint FROM files WHERE path = ? AND stamp = ? AND {WHOLE['files']}",
-                (self.path, self.stamp),
+                f"SELECT path, tensor, fingerprint FROM files WHERE path IN (?, ?) AND stamp = ? AND {WHOLE['files']}",
+                (self.path, self.weighted_path, self.stamp),
             ).fetchall()
         with self.database.decoding():
-            self.known = {name: digest for tensor, digest in rows if (name := as_text(tensor)) in self.place}
+            self.known = {
+                name: digest
+                for path, tensor, digest in rows
+                if (name := as_text(tensor)) in self.place and path == self._path_of(name)
+            }
+
+    def _path_of(self, name: str) -> bytes:
+        return self.weighted_path if name in self.importance else self.path
 
     def _outline(self) -> bytes:
         """What can be said of the sweep before anything is read."""
+        weights = {name: [weighting.digest().hex()] for name, weighting in self.importance.items()}
         tensors = [
-            (name, list(getattr(spec, "shape", ())), str(getattr(spec, "dtype", "")), int(spec.nbytes))
+            (
+                *(name, list(getattr(spec, "shape", ())), str(getattr(spec, "dtype", "")), int(spec.nbytes)),
+                *weights.get(name, ()),
+            )
             for name, spec in zip(self.names, self.specs, strict=True)
         ]
         said = json.dumps([self.engine, [config.slug for config in self.configs], tensors])
@@ -123,7 +139,7 @@ class StoredRun:
         if name not in self.known:
             try:
                 with pool.limits(cancel=self.cancel):
-                    digest = fingerprint(self.source.raw(name), channel_axis_of(self.source.spec(name)))
+                    digest = self._digest(name, self.source.raw(name))
             except Cancelled:
                 raise
             except (QuantlabError, OSError, MemoryError):
@@ -131,6 +147,9 @@ class StoredRun:
             if digest is not None:
                 self._learn(name, digest)
         return self.known.get(name)
+
+    def _digest(self, name: str, raw: Any) -> bytes | None:
+        return fingerprint(raw, channel_axis_of(self.source.spec(name)), self.importance.get(name))
 
     def _learn(self, name: str, digest: bytes) -> None:
         """Remember a fingerprint, for the next time that the file is opened too."""
@@ -140,7 +159,7 @@ class StoredRun:
                 sql.execute(
                     "INSERT OR REPLACE INTO files (path, tensor, stamp, fingerprint, digest) "
                     "VALUES (?1, ?2, ?3, ?4, digest_of(?1, ?2, ?3, ?4))",
-                    (self.path, as_bytes(name), self.stamp, digest),
+                    (self._path_of(name), as_bytes(name), self.stamp, digest),
                 )
 
     def _enter(self, sql: sqlite3.Connection) -> str:
@@ -221,7 +240,9 @@ class StoredRun:
         if on_rows is not None:
             for name, rows in self.rows(set(self.names) - set(todo)).items():
                 on_rows(name, rows)
-        whole = SweepRequest(self.source, self.configs, self.names, workers, on_progress, self.cancel, self.wanted)
+        whole = SweepRequest(
+            self.source, self.configs, self.names, workers, on_progress, self.cancel, self.wanted, self.importance
+        )
         held = whole.rows - len(todo) * len(self.configs)
         missing = replace(whole, names=todo, on_progress=lambda done, total, label: whole.tell(held + done, label))
         with closing(runner(missing)) as streamed:  # whatever stops us here stops the reader, or a cluster's tasks
@@ -236,7 +257,7 @@ class StoredRun:
     def wanted(self, name: str, raw: Any) -> list[QuantConfig]:
         """The configurations of a tensor that the store does not hold. `raw` is None where the bytes are elsewhere."""
         if name not in self.known and raw is not None:
-            digest = fingerprint(raw, channel_axis_of(self.source.spec(name)))
+            digest = self._digest(name, raw)
             if digest is not None:
                 self._learn(name, digest)
         if name not in self.known:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from ..core.arrays import as_values
 from ..core.config import QuantConfig, check_config, listed
 from ..core.dtypes import DTYPES
 from ..core.granularity import Granularity
+from ..core.inputs import Weighting
 from ..core.metrics import ErrorReport, evaluate_each
-from ..errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer
+from ..errors import Cancelled, ConfigError, LimitError, QuantlabError, check_integer, check_known
 from ..late import pandas as pd
 from ..wording import counted, shown
 from .readahead import ReadAhead
@@ -59,6 +60,7 @@ MAX_EVALUATIONS = 10**14
 
 FIGURES = COLUMNS[COLUMNS.index("sqnr_db") :]
 
+WEIGHTED = "weighted_sqnr_db"  # beside them where inputs have weights; NaN for tensors whose inputs have none
 ERROR = "sqnr_se_db"  # beside them in rows of a sample: the standard error of sqnr_db
 
 Row = dict[str, Any]
@@ -77,6 +79,7 @@ class SweepRequest:
     names : the tensors, each once; those of `source`.
     workers, on_progress, cancel : as of `sweep`.
     wanted : asked which of `configs` to evaluate; the others count as done. Default: all of them.
+    importance : weights of the inputs of some of the tensors (`checked_importance`).
     """
 
     source: TensorSource
@@ -86,6 +89,7 @@ class SweepRequest:
     on_progress: Progress | None = None
     cancel: Callable[[], bool] | None = None
     wanted: Wanted | None = None
+    importance: Mapping[str, Weighting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.workers is not None:
@@ -119,6 +123,7 @@ def sweep(
     *,
     on_rows: OnRows | None = None,
     runner: Runner | None = None,
+    importance: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Error and size of every configuration on every tensor.
 
@@ -135,6 +140,10 @@ def sweep(
         for a large model, whose last column, `sqnr_se_db`, is the standard error of `sqnr_db`. Sizes are exact.
     on_rows : called as on_rows(name, rows) as each tensor ends; a row is a dict of `COLUMNS`, and has a "reason" where
         the configuration cannot serve the tensor.
+    importance : by tensor, how much the error of each of its input columns counts: float32 [inputs], or
+        [experts, inputs] of a stack; mean squares of the inputs, as `planning.importance` reads them. The table then
+        has a column `weighted_sqnr_db`, -10 log10(sum w e^2 / sum w x^2); NaN for tensors that are not in it. Inputs
+        lie along the axis that is not of output channels. ShapeError or NonFiniteError for what is of another tensor.
 
     Returns
     -------
@@ -149,14 +158,15 @@ def sweep(
     opened = as_source(source)
     names = checked_names(opened, tensors)
     found: dict[str, list[Row]] = {}
-    request = SweepRequest(opened, wanted, names, workers, on_progress, cancel)
+    weightings = checked_importance(opened, importance)
+    request = SweepRequest(opened, wanted, names, workers, on_progress, cancel, importance=weightings)
     with closing((runner or stream)(request)) as streamed:
         for name, rows in streamed:
             found[name] = rows
             if on_rows is not None:
                 on_rows(name, rows)
     request.tell(request.rows, "done")
-    return table(found, names)
+    return table(found, names, importance is not None)
 
 
 def stream(request: SweepRequest) -> Streamed:
@@ -177,18 +187,37 @@ def stream(request: SweepRequest) -> Streamed:
             report(0, f"{name}: reading")
             # Not around the `yield`: limits would hold for the one who asks for the next tensor.
             with pool.limits(request.workers, request.cancel):
-                rows = _taken_rows(reader, request.source, name, count, report)
+                rows = _taken_rows(reader, request, name, report)
             yield name, rows
 
 
-def table(rows_by_tensor: Mapping[str, list[Row]], names: Iterable[str]) -> pd.DataFrame:
-    """Rows as `sweep` returns them: in the order of `names`, with the reasons in `attrs["refused"]`."""
+def table(rows_by_tensor: Mapping[str, list[Row]], names: Iterable[str], weighted: bool = False) -> pd.DataFrame:
+    """Rows as `sweep` returns them: in the order of `names`, with the reasons in `attrs["refused"]`.
+
+    weighted : whether there is a column of weighted errors, though no row may have any.
+    """
     rows = [row for name in names for row in rows_by_tensor.get(name, ())]
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *([ERROR] if any(ERROR in row for row in rows) else [])])
+    more = [column for column in (WEIGHTED, ERROR) if any(column in row for row in rows)]
+    more = [WEIGHTED, *more] if weighted and WEIGHTED not in more else more
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *more])
     frame.attrs["refused"] = [
         {"tensor": row["tensor"], "config": row["config"], "reason": row["reason"]} for row in rows if "reason" in row
     ]
     return frame
+
+
+def checked_importance(source: TensorSource, importance: Mapping[str, np.ndarray] | None) -> dict[str, Weighting]:
+    """The weights of inputs by tensor, each held to its tensor's shape. Errors as of `sweep`."""
+    found: dict[str, Weighting] = {}
+    if importance is None:
+        return found
+    known = frozenset(source.names)
+    for name, weights in importance.items():
+        if name not in known:
+            check_known("tensor of the importance", name, source.names)
+        spec = source.spec(name)
+        found[name] = Weighting.of(weights, tuple(spec.shape), channel_axis_of(spec), shown(name))
+    return found
 
 
 def check_grid(
@@ -253,22 +282,19 @@ def _load(request: SweepRequest, name: str) -> _Loaded:
 
 
 def _taken_rows(
-    reader: ReadAhead[str, _Loaded],
-    source: TensorSource,
-    name: str,
-    count: int,
-    on_progress: Callable[[int, str], None],
+    reader: ReadAhead[str, _Loaded], request: SweepRequest, name: str, on_progress: Callable[[int, str], None]
 ) -> list[Row]:
     """The rows of the next tensor of the reader. Its bytes are let go with this call."""
     loaded = reader.take()
-    spec, skipped = source.spec(name), count - len(loaded.configs)
+    spec, skipped = request.source.spec(name), len(request.configs) - len(loaded.configs)
     if loaded.fault:
         return fault_rows(name, getattr(spec, "shape", ()), loaded.configs, loaded.fault)
 
     def tell(done: int, label: str) -> None:
         on_progress(skipped + done, label)
 
-    return tensor_rows(name, loaded.release(), spec.nbytes, loaded.configs, tell, channel_axis_of(spec))
+    weighting = request.importance.get(name)
+    return tensor_rows(name, loaded.release(), spec.nbytes, loaded.configs, tell, channel_axis_of(spec), weighting)
 
 
 def channel_axis_of(spec: Any) -> int:
@@ -283,6 +309,7 @@ def tensor_rows(
     configs: Sequence[QuantConfig],
     on_progress: Callable[[int, str], None] = lambda done, label: None,
     channel_axis: int = 0,
+    weighting: Weighting | None = None,
 ) -> list[Row]:
     """The rows of one tensor, in the order of `configs`: the unit of work, wherever it is done.
 
@@ -293,6 +320,7 @@ def tensor_rows(
         loads as float32, and has 4.5 bits per weight.
     on_progress : called with the number of rows that are done, and what is being done.
     channel_axis : along which its output channels lie.
+    weighting : of its inputs; rows then have the column `WEIGHTED`.
     """
     try:
         with memory.asked(0, f"tensor {shown(name)}"):
@@ -305,7 +333,7 @@ def tensor_rows(
     found: dict[QuantConfig, Row] = {}
     for granularity, together in by_granularity(configs):
         on_progress(len(found), f"{name}: evaluating {len(together)} configurations ({granularity.slug})")
-        found.update(granularity_rows(x, together, nbytes, channel_axis))
+        found.update(granularity_rows(x, together, nbytes, channel_axis, weighting))
     return [{**labels(name, x.shape, config), **found[config]} for config in configs]
 
 
@@ -335,12 +363,16 @@ def by_granularity(configs: Iterable[QuantConfig]) -> Iterator[tuple[Granularity
 
 
 def granularity_rows(
-    x: np.ndarray, configs: list[QuantConfig], source_nbytes: int, channel_axis: int
+    x: np.ndarray,
+    configs: list[QuantConfig],
+    source_nbytes: int,
+    channel_axis: int,
+    weighting: Weighting | None = None,
 ) -> dict[QuantConfig, dict[str, Any]]:
     """Figures, or a reason, for every configuration of one granularity."""
     try:
         with memory.asked(0, f"evaluating {counted(len(configs), 'configuration')} ({configs[0].granularity.slug})"):
-            outcomes = evaluate_each(x, configs, source_nbytes, channel_axis)
+            outcomes = evaluate_each(x, configs, source_nbytes, channel_axis, weighting)
     except Cancelled:
         raise
     except memory.NoMemory as error:
@@ -355,7 +387,8 @@ def figures(outcome: ErrorReport | QuantlabError) -> Row:
     if isinstance(outcome, QuantlabError):
         return refusal(str(outcome))
     report = asdict(outcome)
-    return {column: math.nan if report[column] is None else report[column] for column in FIGURES}
+    more = [] if outcome.weighted_sqnr_db is None else [WEIGHTED]
+    return {column: math.nan if report[column] is None else report[column] for column in [*FIGURES, *more]}
 
 
 def labels(name: str, shape: tuple[int, ...], config: QuantConfig) -> dict[str, Any]:

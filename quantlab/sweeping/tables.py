@@ -18,14 +18,14 @@ import numpy as np
 from ..core.metrics import Metric
 from ..late import pandas as pd
 from .refusals import told
-from .sweep import ERROR
+from .sweep import ERROR, WEIGHTED
 
 TOTAL = "all tensors"  # the name of the total in place of a tensor's
 # How a column of `total` comes of those of its tensors: means weighted by numbers of values, and the worst of any.
 MEANS = ("mse", "mae", "cosine", "clipped_fraction", "zeroed_fraction")
 WORST: dict[str, Callable[..., np.ndarray]] = {"max_abs_error": np.max, "worst_channel_sqnr_db": np.min}
-# SQNRs whose relative errors are averaged, weighted by numbers of values.
-DECIBELS = ("sqnr_db", "channels_sqnr_db")
+# SQNRs whose relative errors are averaged, weighted by numbers of values; of the last over the tensors that have it.
+DECIBELS = ("sqnr_db", "channels_sqnr_db", WEIGHTED)
 NEEDED = ("nbytes", "compression_ratio")
 # Figures that only all tensors together have.
 WHOLE: dict[str, Metric] = {
@@ -99,6 +99,7 @@ def total(frame: pd.DataFrame) -> pd.DataFrame:
 
     sqnr_db : -10 log10 of the mean, weighted by numbers of values, of each tensor's relative squared error,
         sum e^2 / sum x^2. channels_sqnr_db : the same of the means of each tensor's channels.
+        weighted_sqnr_db : the same of weighted errors, over the tensors that have them.
     worst_sqnr_db, worst_tensor : the lowest SQNR of any tensor, and the first tensor that has it.
     p5_sqnr_db, median_sqnr_db : percentiles of SQNR over tensors, each counting once. Without interpolation (the lower
         of two), so that each is the SQNR of some tensor.
@@ -134,7 +135,12 @@ def _together(columns: dict[str, np.ndarray], n: np.ndarray) -> dict[str, np.nda
     found |= {name: worst(columns[name], axis=1) for name, worst in WORST.items() if name in columns and n.size}
     lost = {name: 10 ** (-columns[name] / 10) * n for name in DECIBELS if name in columns}
     with np.errstate(divide="ignore"):  # no error at all is +inf dB
-        found |= {name: -10 * np.log10(each.sum(axis=1) / values) for name, each in lost.items()}
+        found |= {name: -10 * np.log10(each.sum(axis=1) / values) for name, each in lost.items() if name != WEIGHTED}
+        if WEIGHTED in lost:
+            there = ~np.isnan(lost[WEIGHTED])
+            counted = (n * there).sum(axis=1)
+            part = np.nansum(lost[WEIGHTED], axis=1) / np.where(counted > 0, counted, np.nan)
+            found[WEIGHTED] = -10 * np.log10(part)
     nbytes = columns["nbytes"].sum(axis=1)
     source = (columns["compression_ratio"] * columns["nbytes"]).sum(axis=1)
     if ERROR in columns:  # of a sample: the errors of the tensors are independent

@@ -110,6 +110,17 @@ def test_rows_are_those_of_one_machine_to_the_last_bit(cluster, model, local):
     assert "2 workers" in told[-1][2]
 
 
+def test_inputs_have_their_weights_wherever_their_rows_are_measured(cluster, model):
+    names, rng = ["head.weight", "layers.0.weight", "layers.1.weight"], np.random.default_rng(4)
+    importance = {"head.weight": rng.random(1024), "layers.0.weight": rng.random(320)}
+    with ql.open_checkpoint(model) as checkpoint:
+        options = {"tensors": names, "importance": importance}
+        here = ql.sweep(checkpoint, CONFIGS, **options)
+        runner = ClusterRunner(cluster.address, range_values=RANGE).stream
+        assert ql.sweep(checkpoint, CONFIGS, **options, runner=runner).equals(here)
+    assert here["weighted_sqnr_db"].notna().sum() > len(CONFIGS)
+
+
 def layouts(task):
     return {ql.QuantConfig.parse(slug).granularity.slug for slug in task.slugs}
 

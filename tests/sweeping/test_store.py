@@ -26,7 +26,7 @@ from quantlab.sweeping.identity import fingerprint
 from quantlab.sweeping.sources import ArraySource
 from quantlab.sweeping.store import ResultStore
 from quantlab.sweeping.storedrows import KEPT, LOST
-from quantlab.sweeping.sweep import FIGURES, fault_rows, stream, sweep, table, tensor_rows
+from quantlab.sweeping.sweep import FIGURES, WEIGHTED, fault_rows, stream, sweep, table, tensor_rows
 
 CONFIGS = ql.grid(["int4", "int8", "fp16"], ["symmetric", "affine"], ["tensor", "ch1", "g32"], ["minmax", "entropy"])
 FEW = CONFIGS[:3]
@@ -778,7 +778,7 @@ def test_figures_that_an_earlier_version_did_not_have_are_missing(monkeypatch):
 
 
 def test_every_figure_is_kept():
-    assert sorted(KEPT) == sorted(set(FIGURES) - {"compression_ratio"})
+    assert sorted(KEPT) == sorted({*FIGURES, WEIGHTED} - {"compression_ratio"})
 
 
 def test_a_configuration_of_another_version_is_named(tmp_path):

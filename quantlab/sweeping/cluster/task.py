@@ -12,6 +12,7 @@ from ...core import pool
 from ...core.arrays import as_values
 from ...core.channels import Channels
 from ...core.config import QuantConfig
+from ...core.inputs import Weighting
 from ...core.metrics import PieceSums, group_sums
 from ...errors import Cancelled, CheckpointError, ClusterError, QuantlabError
 from ...formats import Checkpoint, open_checkpoint
@@ -48,6 +49,7 @@ class Task:
 
     slugs : the configurations. rows : a range of rows, cut where `granularity.row_step` allows; None: the whole tensor.
     with_digest : whether the tensor's fingerprint is wanted. threads : to use at most; None: as many as are free.
+    weighting : of the whole tensor's inputs; None: they have none.
     """
 
     place: Place
@@ -56,6 +58,7 @@ class Task:
     rows: tuple[int, int] | None = None
     with_digest: bool = False
     threads: int | None = None
+    weighting: Weighting | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def perform(expected: str, task: Task) -> Result:
     if task.rows is None:
         return _whole(checkpoint, task, configs, threads, cancel)
     with pool.limits(threads, cancel):
-        return _range(checkpoint, task.tensor, task.rows, configs)
+        return _range(checkpoint, task, task.rows, configs)
 
 
 def _whole(
@@ -105,29 +108,31 @@ def _whole(
 
     def look(name: str, raw: Any) -> list[QuantConfig]:
         if task.with_digest:
-            digests.append(fingerprint(raw, checkpoint.spec(name).channel_axis))
+            digests.append(fingerprint(raw, checkpoint.spec(name).channel_axis, task.weighting))
         return configs
 
-    ((_, rows),) = stream(SweepRequest(checkpoint, configs, [task.tensor], threads, None, cancel, look))
+    importance = {} if task.weighting is None else {task.tensor: task.weighting}
+    ((_, rows),) = stream(SweepRequest(checkpoint, configs, [task.tensor], threads, None, cancel, look, importance))
     return Result(rows, next(iter(digests), None))
 
 
-def _range(checkpoint: Checkpoint, tensor: str, rows: tuple[int, int], configs: list[QuantConfig]) -> Result:
+def _range(checkpoint: Checkpoint, task: Task, rows: tuple[int, int], configs: list[QuantConfig]) -> Result:
     """The sums of a range of rows, piece by piece."""
     layouts = list(by_granularity(configs))
     try:
-        x = as_values(checkpoint.raw_rows(tensor, *rows))
+        x = as_values(checkpoint.raw_rows(task.tensor, *rows))
     except Cancelled:
         raise
     except QuantlabError:
         return Result(sums=[None] * len(layouts))
-    return Result(sums=[_sums(x, together) for _, together in layouts])
+    weighting = None if task.weighting is None else task.weighting.taken(slice(*rows), x.shape)
+    return Result(sums=[_sums(x, together, weighting) for _, together in layouts])
 
 
-def _sums(x: Any, configs: Sequence[QuantConfig]) -> PieceSums | None:
+def _sums(x: Any, configs: Sequence[QuantConfig], weighting: Weighting | None) -> PieceSums | None:
     granularity = configs[0].granularity
     try:
-        return group_sums(granularity.to_groups(x), configs, Channels.of(x.shape, 0, granularity))
+        return group_sums(granularity.to_groups(x), configs, Channels.of(x.shape, 0, granularity), weighting)
     except Cancelled:
         raise
     except QuantlabError:

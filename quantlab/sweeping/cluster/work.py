@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...core.config import QuantConfig
 from ...core.granularity import row_step
+from ...core.inputs import Weighting
 from ...core.metrics import ErrorReport, PieceSums, joined, outcomes
 from ...errors import ClusterError, QuantlabError
 from ...formats import Checkpoint, TensorSpec
@@ -40,8 +41,15 @@ class TensorWork:
     """
 
     def __init__(
-        self, source: Checkpoint, name: str, configs: Sequence[QuantConfig], range_values: int, with_digest: bool
+        self,
+        source: Checkpoint,
+        name: str,
+        configs: Sequence[QuantConfig],
+        range_values: int,
+        with_digest: bool,
+        weighting: Weighting | None = None,
     ) -> None:
+        self._weighting = weighting
         spec = source.spec(name)
         self.name, self.shape, self.nbytes, self.configs = name, spec.shape, spec.nbytes, list(configs)
         split = [config for config in configs if config.granularity.by_rows(spec.shape)]
@@ -60,7 +68,8 @@ class TensorWork:
 
     def tasks(self, base: Task) -> list[Task]:
         """Its tasks, that of the whole tensor, which takes longest, being the first."""
-        return [replace(base, tensor=self.name, slugs=slugs, rows=rows) for slugs, rows in self._jobs]
+        base = replace(base, tensor=self.name, weighting=self._weighting)
+        return [replace(base, slugs=slugs, rows=rows) for slugs, rows in self._jobs]
 
     def take(self, task: Task, result: Result) -> list[Task]:
         """What came of a task. Returns what is to be done on top of the others: what a range of rows cannot decide."""
@@ -129,7 +138,7 @@ class Work:
 
     def __init__(self, source: Checkpoint, request: SweepRequest, range_values: int) -> None:
         self._source, self._range_values = source, range_values
-        self._configs, self._wanted = request.configs, request.wanted
+        self._configs, self._wanted, self._importance = request.configs, request.wanted, request.importance
         self._base = Task(Place.of(source), "", (), None, request.wanted is not None, request.workers)
         self._names = deque(request.names)
         self._ready: deque[Part] = deque()
@@ -156,7 +165,8 @@ class Work:
     def _begin(self, name: str) -> None:
         configs = self._configs if self._wanted is None else self._wanted(name, None)
         self._finished += len(self._configs) - len(configs)
-        tensor = TensorWork(self._source, name, configs, self._range_values, self._base.with_digest)
+        weighting = self._importance.get(name)
+        tensor = TensorWork(self._source, name, configs, self._range_values, self._base.with_digest, weighting)
         self._begun.append(tensor)
         self._ready.extend(Part(tensor, task) for task in tensor.tasks(self._base))
 
