@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..late import pandas as pd
-from ..sweeping.sweep import ERROR
+from ..sweeping.sweep import ERROR, WEIGHTED
 from ..sweeping.tables import WRITERS, measured, scope, total, why_no_total
 from ..wording import counted
 from .options import OUT_HELP, UsageError
@@ -18,6 +18,7 @@ from .terminal import figure, note, show_table
 
 HEADERS = ["SQNR dB", "bits/wt", "ratio"]
 MORE = ["worst ch. dB", "mean ch. dB", "max error", "clipped %", "zeroed %"]  # where there is room for them
+MAYBE = {ERROR: "+- dB", WEIGHTED: "weighted dB"}
 SHOWN_REASONS = 5
 COLUMNS_HELP = """\
 On the screen there is one line per configuration, over all tensors together, smallest first;
@@ -91,7 +92,7 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
         [
             *(row[column] for column in lead),
             *cells(row),
-            *error_cell(row),
+            *more_cells(row),
             figure(row["worst_channel_sqnr_db"], ".2f"),
             figure(row["channels_sqnr_db"], ".2f"),
             figure(row["max_abs_error"], ".3g"),
@@ -100,7 +101,7 @@ def show_rows(rows: pd.DataFrame, lead: list[str]) -> None:
         ]
         for row in rows.to_dict("records")
     ]
-    headers = HEADERS + ["+- dB"] * (ERROR in rows) + MORE
+    headers = HEADERS + [MAYBE[name] for name in MAYBE if name in rows] + MORE
     show_table([*lead, *headers], lines, "<" * len(lead) + ">" * len(headers))
 
 
@@ -114,13 +115,22 @@ def show_totals(frame: pd.DataFrame) -> None:
     beaten = totals["sqnr_db"] <= totals["sqnr_db"].cummax().shift(fill_value=-math.inf)
     lines = [
         [
-            row["config"], "" if dominated else "*", *cells(row), *error_cell(row),
+            row["config"], "" if dominated else "*", *cells(row), *more_cells(row),
             *(figure(row[name], ".2f") for name in ("median_sqnr_db", "p5_sqnr_db", "worst_sqnr_db")),
             row["worst_tensor"],
         ]
         for row, dominated in zip(totals.to_dict("records"), beaten, strict=True)
     ]  # fmt: skip
-    headers = ["config", "", *HEADERS, *["+- dB"] * (ERROR in totals), "median", "p5", "worst dB", "tensor"]
+    headers = [
+        "config",
+        "",
+        *HEADERS,
+        *[MAYBE[name] for name in MAYBE if name in totals],
+        "median",
+        "p5",
+        "worst dB",
+        "tensor",
+    ]
     show_table(headers, lines, "<<" + ">" * (len(headers) - 3) + "<", name=len(headers) - 1)
 
 
@@ -130,9 +140,9 @@ def tell_no_total(frame: pd.DataFrame) -> None:
         note(f"not among the totals: {sentence}")
 
 
-def error_cell(row: Mapping[Hashable, Any]) -> list[str]:
-    """The standard error of a sample's SQNR, where it is one."""
-    return [figure(row[ERROR], ".2f")] if ERROR in row else []
+def more_cells(row: Mapping[Hashable, Any]) -> list[str]:
+    """The standard error of a sample's SQNR, and the SQNR weighted by importance, where they are asked for."""
+    return [figure(row[name], ".2f") for name in MAYBE if name in row]
 
 
 def cells(row: Mapping[Hashable, Any]) -> list[str]:

@@ -21,11 +21,12 @@ from ..sweeping.estimate import Estimate, estimate, roughly
 from ..sweeping.refusals import foretold, refusals
 from ..sweeping.sampled import SHARE, sampled
 from ..sweeping.store import ResultStore
-from ..sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, SweepRequest, check_grid, stream, table
+from ..sweeping.sweep import MAX_EVALUATIONS, MAX_ROWS, Progress, Runner, check_grid, stream, sweep
 from ..sweeping.tables import json_text
 from ..sweeping.weights import weights_of
 from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
+from .importance import HELP, importance_for
 from .options import UsageError, add_file, add_tensors, command, examples, one
 from .results import COLUMNS_HELP, SHOWN_REASONS, add_results, deliver, destination, tell_refused
 from .terminal import Bar, note
@@ -83,6 +84,10 @@ def add(commands: Any) -> None:
         "--sample", metavar="N", nargs="?", const=SHARE, type=one(share),
         help=f"measure one row in N of each tensor (default: {SHARE}), drawn at random: a first answer, with +- dB, "
         "the standard error of each SQNR; per tensor, and channels along another axis than the first, are left out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--importance", metavar="IMATRIX",
+        help=f"weight errors by what their inputs are: a column more, weighted_sqnr_db; {HELP}",
     )  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true",
@@ -153,15 +158,16 @@ def measured_frame(
     runner: Runner = ClusterRunner(args.cluster).stream if args.cluster else stream
     if args.sample:
         runner = partial(sampled, share=args.sample)
+    importance = importance_for(args.importance, checkpoint) if args.importance else None
     with Bar() as bar:
         progress = bar if args.cluster else by_weights(bar, sizes)  # a cluster takes tensors as they come
         if args.store is None:
-            return table(dict(runner(SweepRequest(checkpoint, configs, names, args.workers, progress))), names)
+            return sweep(checkpoint, configs, names, args.workers, progress, runner=runner, importance=importance)
         with ResultStore(args.store or None) as store:
             try:
                 frame = store.run(
                     checkpoint, configs, names, title=checkpoint.title, location=public(checkpoint.location),
-                    workers=args.workers, on_progress=progress, runner=runner,
+                    workers=args.workers, on_progress=progress, runner=runner, importance=importance,
                 )  # fmt: skip
             except (KeyboardInterrupt, Cancelled, ClusterError):
                 note("what is finished is in the store: the same command goes on from there")

@@ -19,7 +19,7 @@ from quantlab.core.config import PRESETS
 from quantlab.core.dtypes import DTYPES, MAPPINGS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("info", "sweep", "quantize", "export", "verify")
+COMMANDS = ("info", "sweep", "importance", "quantize", "export", "verify")
 HOSTILE = {
     "empty": b"",
     "text": b"# quantlab\n",
