@@ -156,7 +156,7 @@ class _Builder:
         members = np.empty(len(self.specs), np.int64)
         for i, unit in enumerate(units):
             members[[self.place[name] for name in unit.members]] = i
-        given = pinned(units, self.wishes.pins, self.wishes.floors, self.checkpoint, self._refuses)
+        given = pinned(units, self.wishes.pins, self.wishes.floors, self.checkpoint, self._refuses, self._must)
         sizes = Sizes(self.checkpoint, self.format, self.found.names, self.configs)
         may = self._allowed()
         may = self._of_units(may, members, len(units), np.logical_and)
@@ -248,6 +248,10 @@ class _Builder:
             return why
         return "" if stored == config else f"the file holds scales as {stored.scale_dtype}: measure {stored} instead"
 
+    def _must(self, spec: TensorSpec) -> str:
+        """Why the target cannot load a tensor as it is beside quantized ones; "" where it can."""
+        return self.target.must(spec) if self.format == self.target.format else ""
+
     def _allowed(self) -> np.ndarray:
         """bool [T, K + 1]; what each tensor may have by itself. Options that none may have are told of."""
         may = np.zeros((len(self.specs), len(self.options)), bool)
@@ -294,6 +298,9 @@ class _Builder:
                 found[i] = habit
             elif not may[i, :-1].any():
                 found[i] = self._why_copied(unit)
+            elif why := next(filter(None, map(self._must, specs)), ""):
+                may[i, -1] = False
+                self.left.append(Left(f"{COPY} of {unit.name}", why))
         kept: dict[str, list[int]] = {}
         for i, reason in found.items():
             if units[i].name not in given:

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file as save_arrays
 import quantlab as ql
 from quantlab.formats import FORMATS
 from quantlab.formats.gguf.write import TYPES
+from quantlab.planning.planner import problem
 from quantlab.planning.targets import TARGETS
 from quantlab.shipping.recipe import Rule
 from quantlab.shipping.rehearsal import assigned, bound, file_nbytes
@@ -42,7 +43,16 @@ def mixed(source, target, turn=0):
 
 def shipped(source, choices, path, format):
     """The export of a plan's choices by rules; what its program computes, by name."""
-    rules = [Rule("*", None, copy=True), *(Rule.parse(f"{name}={choice}") for name, choice in choices.items())]
+    return by_rules(source, rules_of(choices), choices, path, format)[0]
+
+
+def rules_of(choices):
+    """A rule for every name, and a copy of all else."""
+    return [Rule("*", None, copy=True), *(Rule.parse(f"{name}={choice}") for name, choice in choices.items())]
+
+
+def by_rules(source, rules, choices, path, format):
+    """The export of rules that must come to these choices: what its program computes by name, and its bytes."""
     assignment = assigned(source, rules, format)
     assert {item.spec.name: str(item.config) for item in assignment.taken} == {
         name: choice for name, choice in choices.items() if choice != COPY
@@ -51,7 +61,8 @@ def shipped(source, choices, path, format):
     shipment = ship(source, assignment, path, format)
     assert shipment.equal.all() and shipment.file_nbytes == predicted
     decoded = bound(source, format).decoded
-    return {item.spec.name: decoded(ql.quantize(source.raw(item.spec.name), item.config)) for item in assignment.taken}
+    names = {item.spec.name: item.config for item in assignment.taken}
+    return {name: decoded(ql.quantize(source.raw(name), config)) for name, config in names.items()}, predicted
 
 
 # -- compressed-tensors, by transformers
@@ -105,15 +116,45 @@ def test_transformers_computes_the_logits_of_a_mixed_plans_dense_twin(model, tar
         assert len(set(choices.values())) > 3
         values = shipped(source, choices, tmp_path / "out", "compressed-tensors")
     check_groups(json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"], choices)
+    check_logits(libraries, tmp_path, values)
+
+
+def check_logits(libraries, folder, values):
+    """That the folder `out` computes what `model` does with these values, which is something else than it did."""
+    torch, transformers = libraries
     load, tokens = transformers.AutoModelForCausalLM.from_pretrained, torch.arange(24).reshape(2, 12)
-    packed, dense = (
-        load(tmp_path / "out").eval(),
-        load(with_values(tmp_path / "model", tmp_path / "twin", values)).eval(),
-    )
+    twin = with_values(folder / "model", folder / "twin", values)
     with torch.no_grad():
-        logits = packed(tokens).logits
-        assert torch.equal(logits, dense(tokens).logits)
-        assert not torch.equal(logits, load(tmp_path / "model").eval()(tokens).logits)
+        before, packed, dense = (load(each).eval()(tokens).logits for each in (folder / "model", folder / "out", twin))
+    assert torch.equal(packed, dense)
+    assert not torch.equal(packed, before)
+
+
+@pytest.mark.parametrize(
+    ("model", "target"), [("untied", "vllm"), ("experts", "transformers"), ("tied", "transformers")]
+)
+def test_a_solved_plan_has_the_predicted_size_and_computes_what_its_dense_twin_does(model, target, libraries, tmp_path):
+    torch, transformers = libraries
+    torch.manual_seed(1)
+    MODELS[model](transformers).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    with ql.open_checkpoint(tmp_path / "model") as source:
+        table = ql.sweep(source, TARGETS[target].menu(source))
+        made = problem(table, source, target=target)
+        plan = made.solve(budget="5.5bpw")
+        assert len(set(plan.choices.values())) > 1
+        assert any("experts" in left.what for left in made.left) == (model == "experts")
+        values, size = by_rules(source, plan.rules(), plan.choices, tmp_path / "out", plan.format)
+        assert size == plan.nbytes
+    check_logits(libraries, tmp_path, values)
+
+
+def test_a_plan_for_transformers_may_not_copy_experts(mixtral):
+    table = ql.sweep(mixtral, TARGETS["transformers"].menu(mixtral))
+    with pytest.raises(ql.ConfigError, match="transformers loads experts beside packed layers only packed themselves"):
+        problem(table, mixtral, target="transformers", pins=["*experts*=copy"])
+    plan = problem(table, mixtral, target="transformers").solve(budget="100%")
+    assert COPY in plan.choices.values()  # of all that fits, as much as possible is copied
+    assert COPY not in {choice for name, choice in plan.choices.items() if "experts" in name}
 
 
 def check_groups(settings, choices):
@@ -291,8 +332,7 @@ def test_onnx_runtime_computes_what_a_mixed_plans_dense_twin_does(dtype, opset, 
 def test_quantlabs_own_files_hold_a_mixed_plan(format, tmp_path):
     with ql.open_checkpoint(saved(tmp_path / "model", LLAMA, "float32")) as source:
         choices = mixed(source, "any")
-        rules = [Rule("*", None, copy=True), *(Rule.parse(f"{name}={choice}") for name, choice in choices.items())]
-        assignment = assigned(source, rules, format)
+        assignment = assigned(source, rules_of(choices), format)
         shipment = ship(source, assignment, tmp_path / f"out{FORMATS[format].suffix}", format)
         assert shipment.equal.all() and shipment.file_nbytes == file_nbytes(source, assignment, format)
         if format != "dense":
@@ -308,7 +348,6 @@ def test_every_target_writes_a_plan_to_every_format_that_it_names(tmp_path):
         for at, (target, format) in enumerate(
             itertools.chain(*([(t, f) for f in t.formats] for t in TARGETS.values()))
         ):
-            rules = [Rule.parse(f"{name}={choice}") for name, choice in mixed(source, target.name, at).items()]
-            assignment = assigned(source, [Rule("*", None, copy=True), *rules], format)
+            assignment = assigned(source, rules_of(mixed(source, target.name, at)), format)
             shipment = ship(source, assignment, tmp_path / f"{at}{FORMATS[format].suffix}", format)
             assert shipment.equal.all() and shipment.file_nbytes == file_nbytes(source, assignment, format)
