@@ -16,6 +16,7 @@ KINDS = (
     "head",
 )
 EXPERT = "expert "
+LONGEST = 400  # characters of a name that is looked into: published ones have 150, and a stranger's may have 4,096
 
 
 class Role(NamedTuple):
@@ -87,6 +88,8 @@ def role_of(name: str) -> Role:
     >>> role_of("blk.0.ffn_down_exps.weight").kind, role_of("onnx::MatMul_123").kind
     ('expert down', '')
     """
+    if len(name) > LONGEST:
+        return Role()
     block, expert = _BLOCK.search(name), _EXPERT.search(name)
     kind = _kind(re.sub(r"(?<=[./])\d+(?=[./]|$)", "#", name.lower()))
     return Role(kind, _number(block), _number(expert) if kind.startswith(EXPERT) else None)

@@ -145,6 +145,7 @@ NAMES = {
     "weight": ("", None, None),
     "model.layers." + "9" * 50 + ".mlp.up_proj.weight": ("up", None, None),
     "....": ("", None, None),
+    "x" * 4096 + ".layers.0.mlp.up_proj.weight": ("", None, None),
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ _CONV1D_TYPES = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp
 _CONV1D = re.compile(r"c_attn|c_proj|c_fc|q_attn")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _ROUTER = re.compile(r"gate|router")
-_EXPERT = re.compile(r"(?P<experts>.*\bexperts)\.(?:\d+\.)?(?P<projection>.+)")
+_EXPERT = re.compile(r"\bexperts(\.(?:\d+\.)?)(?=.)", re.DOTALL)
 # Heads that models share with their embedding.
 HEADS = r"(.*[.])?(lm_head|lm_head[.]decoder|predictions[.]decoder|proj_out|embed_out|output_projection)"
 
@@ -60,8 +60,8 @@ def experts_of(name: str) -> tuple[str, str] | None:
     >>> experts_of("model.layers.3.mlp.experts.17.up_proj.weight")
     ('model.layers.3.mlp.experts', 'up_proj.weight')
     """
-    found = _EXPERT.fullmatch(name)
-    return (found["experts"], found["projection"]) if found else None
+    found = _EXPERT.search(name)
+    return (name[: found.start(1)], name[found.end() :]) if found else None
 
 
 def is_tied(config: dict[str, Any]) -> bool:
