@@ -8,12 +8,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ..core.config import QuantConfig
-from ..errors import CheckpointError, check_number
+from ..errors import CheckpointError
+from ..formats import open_checkpoint
 from ..late import pandas as pd
 from ..planning.audit import Audit, audit, told
 from ..planning.auditing import DOMINATED, IDENTICAL, VERDICTS
+from ..planning.budget import quality_of
 from ..sweeping.tables import WRITERS, json_text, whole_bytes
 from ..wording import counted, shown
+from .importance import HELP, importance_for
 from .options import OUT_HELP, add_file, command, examples, flattened, one, several
 from .output import checked_out, write_file, write_stdout
 from .terminal import Bar, figure, note, show_table
@@ -50,26 +53,21 @@ def add(commands: Any) -> None:
         help="configurations to compare with (default: those worth measuring for the program that the file is for)",
     )  # fmt: skip
     parser.add_argument("--compare-only", action="store_true", help="compare with the source and with nothing else")
-    parser.add_argument("--min-sqnr", metavar="DB", type=one(decibels), help="exit code 1 if a matrix has less")
+    parser.add_argument("--importance", metavar="IMATRIX", help=f"weight errors by inputs, and judge by that: {HELP}")
+    parser.add_argument(
+        "--min-sqnr", metavar="DB", type=one(quality_of), help="exit code 1 if a matrix has less, or it is not known"
+    )
     parser.add_argument("--csv", metavar="OUT", help=f"write a row per tensor as csv: {OUT_HELP}; - is stdout")
     parser.add_argument("--json", action="store_true", help="print JSON; null stands for what does not exist")
-
-
-def decibels(text: str) -> float:
-    """A limit in dB. ConfigError for what is no number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    return check_number("the SQNR", value, -1000, 1000)
 
 
 def run(args: argparse.Namespace) -> None:
     """Audit, print or write, and fail at a tensor below the limit."""
     path = checked_out(args.csv) if args.csv not in (None, "-") else None
     against = () if args.compare_only else flattened(args.configs) or None
-    with Bar() as bar:
-        found = audit(args.file, args.source, against=against, on_progress=bar)
+    with open_checkpoint(args.source) as source, Bar() as bar:
+        importance = importance_for(args.importance, source) if args.importance else None
+        found = audit(args.file, source, importance=importance, against=against, on_progress=bar)
     if args.csv:
         data = WRITERS["csv"](found.frame)
         write_stdout(data) if path is None else write_file(path, data)
@@ -80,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         print()
         print("\n".join(told(found)))
     if args.min_sqnr is not None:
-        gate(found, args.min_sqnr)
+        gate(found, args.min_sqnr.decibels)
 
 
 def content(found: Audit, args: argparse.Namespace) -> dict[str, Any]:

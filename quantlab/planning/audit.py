@@ -66,10 +66,13 @@ class Audit:
         return int((self.frame["verdict"] == verdict).sum())
 
     def failing(self, least_db: float) -> pd.DataFrame:
-        """Rows of what is broken or of another shape, and of matrices whose SQNR (rescaled) is below `least_db`."""
+        """Rows of matrices that are not known to have an SQNR, rescaled where they are, of `least_db` or more.
+
+        And of all that is broken, of another shape, or cannot be read: what is not known is no proof.
+        """
         sqnr = self.frame["rescaled_sqnr_db"].fillna(self.frame["sqnr_db"])
-        matrix = self.frame["shape"].str.contains("x")
-        return self.frame[(sqnr < least_db) & matrix | self.frame["verdict"].isin([BROKEN, RESHAPED])]
+        asked = self.frame["shape"].str.contains("x") | self.frame["verdict"].isin([BROKEN, RESHAPED, UNJUDGED])
+        return self.frame[~(sqnr >= least_db) & asked & (self.frame["verdict"] != IDENTICAL)]
 
 
 def audit(

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..formats import Checkpoint
+from ..formats.checkpoint import TensorSpec
 from ..formats.gguf.read import GGUFCheckpoint
+from .comparing import Comparison, compare
 from .roles import role_of
-from .stored import model_config
+from .stored import Pair, Reading, model_config
+
+TRIED = 100.0  # times that a change must lower the squared error to be what was done
+TRIED_FROM_NOISE = 10.0  # the same where the error was larger than the tensor: at 2 bits no more can be left of it
+SHUFFLED = 0.25  # relative error of a matrix from which on its rows may be in another order
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,37 @@ def turned(x: np.ndarray, heads: int, back: bool = False) -> np.ndarray:
     half = x.shape[0] // heads // 2
     inner = (half, 2) if back else (2, half)
     return np.ascontiguousarray(x.reshape(heads, *inner, *x.shape[1:]).swapaxes(1, 2)).reshape(x.shape)
+
+
+class Converted:
+    """Compares tensors as they are and, between GGUF and others, as the converter may have changed them.
+
+    Attributes
+    ----------
+    found : the changes that explained a difference, in words -> of how many tensors.
+    """
+
+    def __init__(self, stored: Checkpoint, origin: Checkpoint) -> None:
+        self.found: dict[str, int] = {}
+        self._back = not isinstance(stored, GGUFCheckpoint)
+        gguf, other = (origin, stored) if self._back else (stored, origin)
+        both = isinstance(gguf, GGUFCheckpoint) and not isinstance(other, GGUFCheckpoint)
+        self._heads = Heads.of(gguf, other) if both and isinstance(gguf, GGUFCheckpoint) else None
+
+    def closest(
+        self, pair: Pair, spec: TensorSpec, x: np.ndarray, reading: Reading
+    ) -> tuple[np.ndarray, Comparison, str]:
+        """The source's values, how far what is stored is off, and the change that explains a difference, in words.
+
+        A change is taken if the squared error is `TRIED` times lower with it.
+        """
+        found = compare(x, reading.parts(), spec.channel_axis)
+        if self._heads is None or not found.relative or (x.ndim > 1 and found.relative < SHUFFLED):
+            return x, found, ""
+        for change in changes(pair.source if self._back else pair.name, x.shape, self._heads, self._back):
+            other = change.make(x)
+            tried = compare(other, reading.parts(), spec.channel_axis)
+            if tried.relative * (TRIED_FROM_NOISE if found.relative >= 1 else TRIED) <= found.relative:
+                self.found[change.words] = self.found.get(change.words, 0) + 1
+                return other, tried, change.words
+        return x, found, ""

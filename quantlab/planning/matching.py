@@ -12,33 +12,13 @@ from ..formats.gguf.read import GGUFCheckpoint
 from ..wording import counted, shown
 from . import names as naming
 from .roles import role_of
-from .stored import Stored
+from .stored import Pair, Stored
 
 # A module's own weight, under the names that layouts give to its codes; a copy among an ONNX file's tensors.
 _WEIGHT = re.compile(r"\.(weight|weight_packed|qweight|W_q)$|_value$")
 # What wraps a model in one program and not in another.
 _WRAPPERS = re.compile(r"^(?:(?:module|model|_orig_mod|base_model|language_model|transformer|bert|roberta)\.)+")
 PROBED = 64  # rows of a head that are compared with the embedding's
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A tensor and its source.
-
-    Attributes
-    ----------
-    sources : names of the source; several where the tensor stacks what the source keeps expert by expert.
-    expert : which of the experts that the source stacks; None: all of it.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    expert: int | None = None
-
-    @property
-    def source(self) -> str:
-        """The source's name: the first of several."""
-        return self.sources[0]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ..core.config import QuantConfig
+from ..core.inputs import Weighting
 from ..core.slices import measure_slices
 from ..core.tensor import packed_nbytes, quantize
 from ..formats import Checkpoint
@@ -55,12 +56,14 @@ class Rivals:
         parts = self._layout.specs(unquantized(Item(spec, config))) if self._layout else {}
         return sum(part.nbytes for part in parts.values()) or packed_nbytes(spec.shape, config)
 
-    def rows(self, spec: TensorSpec, x: np.ndarray) -> list[Row]:
+    def rows(self, spec: TensorSpec, x: np.ndarray, weighting: Weighting | None = None) -> list[Row]:
         """A row of a sweep for every configuration that can serve the tensor, with the bytes of the program's file.
 
         Errors are those of codes and scales, before the program rounds what it decodes to a dtype of its own.
         """
-        rows = tensor_rows(spec.name, x, spec.nbytes, self.allowed(spec), channel_axis=spec.channel_axis)
+        rows = tensor_rows(
+            spec.name, x, spec.nbytes, self.allowed(spec), channel_axis=spec.channel_axis, weighting=weighting
+        )
         found = [(QuantConfig.parse(row["config"]), row) for row in rows if "reason" not in row]
         return [{**row, **_size(self.nbytes(spec, config), spec)} for config, row in found]
 

@@ -4,12 +4,16 @@ What scales a layer's columns divides the norm before it by the same numbers, so
 Compared as they are, the weights look ruined.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .comparing import Comparison
+from .matching import Matching
+from .roles import role_of
+from .stored import Pair, Stored
 
 LEAST_ROWS = 32  # scales that are fitted to rounding errors alone lower them by 1 part in so many
 EXPLAINED = 1 / 4  # of the squared error is left at most where scales of columns explain a difference: 6 dB
@@ -23,6 +27,37 @@ class Scaling:
     relative: float = 0.0
 
 
+class Norms:
+    """The norms that two checkpoints have of every layer: what they differ by, columns were scaled by."""
+
+    def __init__(self, stored: Stored, origin: Stored, matching: Matching) -> None:
+        self._stored, self._origin, self._pairs = stored, origin, matching.pairs
+        self._of: dict[int | None, list[tuple[str, np.ndarray]]] = {}
+
+    def of(self, name: str) -> list[tuple[str, np.ndarray]]:
+        """The norms of a tensor's layer that are not the source's: name -> source over own, float64 [n], not 0."""
+        block = role_of(name).block
+        if block not in self._of:
+            pairs = [pair for pair in self._pairs if "norm" in pair.name.lower() and role_of(pair.name).block == block]
+            ratios = ((pair.name, self._ratio(pair)) for pair in pairs)
+            self._of[block] = [(name, ratio) for name, ratio in ratios if ratio is not None]
+        return self._of[block]
+
+    def _ratio(self, pair: Pair) -> np.ndarray | None:
+        shapes = self._stored.shape(pair.name), self._origin.shape_of(pair)
+        if shapes[0] != shapes[1] or len(shapes[0]) != 1:
+            return None
+        if self._stored.fault(pair.name) or self._origin.fault(pair.source):
+            return None
+        before, now = (
+            np.asarray(x, np.float64) for x in (self._origin.values_of(pair), self._stored.values(pair.name))
+        )
+        with np.errstate(all="ignore"):
+            ratio = before / now
+        usable = np.isfinite(ratio).all() and ratio.all() and not np.array_equal(before, now)
+        return ratio if usable else None
+
+
 def scaling(found: Comparison, norms: Iterable[tuple[str, np.ndarray]]) -> Scaling:
     """The scales that explain the difference of a matrix from its source; none where none do.
 
@@ -30,7 +65,7 @@ def scaling(found: Comparison, norms: Iterable[tuple[str, np.ndarray]]) -> Scali
         nobody has to fit. Where none explains it, those of least squares are tried.
     """
     experts, inputs = found.power.shape
-    if experts > 1 or found.rows < LEAST_ROWS:
+    if experts > 1 or found.rows < LEAST_ROWS or not math.isfinite(found.relative):
         return Scaling()
     tried = [
         Scaling(f"columns are scaled as {name} says", found.undone(ratio))

@@ -21,22 +21,32 @@ from ..formats.output.outgoing import Outgoing
 from ..formats.prequantized import PARTS, QUANTIZED
 from ..formats.safetensors.beside import own_config
 from ..shipping.verifying import described_by
-from ..wording import shown
 
 Parts = Iterator[tuple[slice, np.ndarray]]
 _KINDS = {kind: slug for slug, kind in TYPES.items()}
 # What lies beside the codes of somebody else's quantized weight, and is no tensor of the model by itself.
 _BESIDE = re.compile(r".*\.(qzeros|g_idx|weight_shape|weight_zero_point|weight_global_scale|(in|out)put_scale|SCB)")
 _ONNX_PARTS = ("_quantized", "_scale", "_zero_point", "_shape")
-# Methods that choose codes by what a layer computes, so that weights alone come out worse than by rounding.
-CALIBRATED = {
-    "gptq": "GPTQ",
-    "awq": "AWQ",
-    "auto-round": "AutoRound",
-    "auto_round": "AutoRound",
-    "autoround": "AutoRound",
-}
-ROTATED = {"exl3": "EXL3", "quip": "QuIP#", "spinquant": "SpinQuant", "higgs": "HIGGS"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tensor and its source.
+
+    Attributes
+    ----------
+    sources : names of the source; several where the tensor stacks what the source keeps expert by expert.
+    expert : which of the experts that the source stacks; None: all of it.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    expert: int | None = None
+
+    @property
+    def source(self) -> str:
+        """The source's name: the first of several."""
+        return self.sources[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +139,19 @@ class Stored:
             out[at] = part
         return out.reshape(shape)
 
+    def shape_of(self, pair: Pair) -> tuple[int, ...]:
+        """The shape of a pair's source: of a stack of several, or of one of a stack."""
+        shape = self.shape(pair.source)
+        if len(pair.sources) > 1:
+            return (len(pair.sources), *shape)
+        return shape if pair.expert is None else shape[1:]
+
+    def values_of(self, pair: Pair) -> np.ndarray:
+        """The values of a pair's source: of a stack of several, or of one of a stack."""
+        parts = [self.values(name) for name in pair.sources]
+        whole = parts[0] if len(parts) == 1 else np.stack(parts)
+        return whole if pair.expert is None else whole[pair.expert]
+
     def is_exact(self, name: str) -> bool:
         """Whether a tensor is of integers that are no codes of weights: positions, counters, masks."""
         if name in self._described or name in self._packed:
@@ -214,27 +237,3 @@ def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
         raise CheckpointError(
             f"the config.json beside {checkpoint} cannot be read: repair it or take it away"
         ) from error
-
-
-def said_of_rounding(checkpoint: Checkpoint) -> str:
-    """The method behind the codes, where a file says one that plain errors of weights say nothing of; "" elsewhere."""
-    if isinstance(checkpoint, GGUFCheckpoint):
-        given = next((key for key in checkpoint.metadata if key.startswith("quantize.imatrix.")), "")
-        return f"an importance matrix ({shown(given)} in its metadata)" if given else ""
-    method = _method(checkpoint)
-    return CALIBRATED.get(method, "")
-
-
-def said_of_rotation(checkpoint: Checkpoint) -> str:
-    """The method that rotated a model's weights before rounding them, where a file says so; "" elsewhere."""
-    if isinstance(checkpoint, GGUFCheckpoint):
-        return ""
-    settings = model_config(checkpoint).get("quantization_config")
-    if isinstance(settings, dict) and settings.get("transform_config"):
-        return "a transform (transform_config in its config.json)"
-    return ROTATED.get(_method(checkpoint), "")
-
-
-def _method(checkpoint: Checkpoint) -> str:
-    settings = model_config(checkpoint).get("quantization_config")
-    return str(settings.get("quant_method", "")).lower() if isinstance(settings, dict) else ""

@@ -71,7 +71,8 @@ def test_against_what_is_asked_for_and_against_nothing(run, pair):
 @pytest.mark.parametrize(
     "arguments, code, said",
     [
-        (["--min-sqnr", "loud"], 2, "the SQNR is nan: give a number"),
+        (["--min-sqnr", "loud"], 2, "the quality is 'loud': give decibels"),
+        (["--importance", "/no/such.imatrix"], 1, "such.imatrix"),
         (["--configs", "int44"], 2, "int44"),
         (["--csv", "/no/such/folder/x.csv"], 1, "there is no folder"),
     ],
@@ -79,6 +80,23 @@ def test_against_what_is_asked_for_and_against_nothing(run, pair):
 def test_what_cannot_be_is_refused_in_one_sentence(run, pair, arguments, code, said):
     ran = run("audit", pair[0], "--source", pair[1], *arguments)
     assert ran.code == code and said in ran.err and "Traceback" not in ran.err
+
+
+def test_importance_weighs_errors(run, pair, tmp_path):
+    out, model = pair
+    weights = np.linspace(0, 2, 64, dtype=np.float32)
+    np.savez(tmp_path / "importance.npz", **{"fc1.weight": weights})
+    rows = run("audit", out, "--source", model, "--importance", tmp_path / "importance.npz", "--json").json["tensors"]
+    expected = ql.audit(out, model, importance={"fc1.weight": weights}).frame
+    assert rows[0]["weighted_sqnr_db"] == pytest.approx(expected["weighted_sqnr_db"][0], rel=1e-12)
+    assert rows[0]["better_weighted_sqnr_db"] > rows[0]["weighted_sqnr_db"]
+
+
+def test_a_gate_fails_what_cannot_be_measured(run, pair, tmp_path):
+    out, _ = pair
+    np.savez(tmp_path / "other.npz", **{"fc1.weight": np.full((48, 64), np.nan, np.float32)})
+    ran = run("audit", out, "--source", tmp_path / "other.npz", "--min-sqnr", "1dB")
+    assert ran.code == 1 and "'fc1.weight' (not judged)" in ran.err
 
 
 def test_another_model_is_refused(run, pair, tmp_path):

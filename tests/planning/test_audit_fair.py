@@ -13,7 +13,7 @@ from quantlab.core.tensor import encode, fit
 from quantlab.planning.audit import told
 from quantlab.planning.rounding import SHARE, far_share
 from quantlab.planning.stored import Stored
-from tests.planning.test_audit import KINDS, exported, row_of, sqnr
+from tests.planning.test_audit import KINDS, exported, row_of, sqnr, write_gguf
 
 
 @pytest.fixture
@@ -139,6 +139,9 @@ def test_what_was_rounded_with_an_importance_matrix_is_not_judged_by_plain_error
     path = with_imatrix(tmp_path / "model.gguf", x, kind)
     row = row_of(ql.audit(path, tmp_path / "model.safetensors"), "blk.0.ffn_up.weight")
     assert row["verdict"] == verdict and ("quantize.imatrix.file" in row["note"]) == (verdict == "not judged")
+    known = {"model.layers.0.mlp.up_proj.weight": np.ones(64, np.float32)}
+    row = row_of(ql.audit(path, tmp_path / "model.safetensors", importance=known), "blk.0.ffn_up.weight")
+    assert row["verdict"] == "not dominated" and row["weighted_sqnr_db"] == pytest.approx(row["sqnr_db"], rel=1e-9)
 
 
 def test_codes_in_a_layout_that_is_not_decoded_are_said_to_be_there(layer, tmp_path):
@@ -269,6 +272,41 @@ def test_it_can_be_stopped_and_tells_how_far_it_is(layer):
     assert told_of[0][:2] == (0, size) and told_of[-1] == (size, size, "done") and len(told_of) == len(tensors) + 1
     with pytest.raises(ql.Cancelled):
         ql.audit(folder, folder, cancel=lambda: True)
+
+
+def test_with_importance_verdicts_are_by_weighted_errors(tmp_path, rng):
+    """The largest value of every group is that of an input that counts: what clips it is not better."""
+    x = 0.3 * rng.standard_normal((64, 128)).astype(np.float32)
+    x[:, ::32] = 8
+    w = np.tile(np.float32([100] + [0.01] * 31), 4)
+    folder = save(tmp_path / "model", {Q: x})
+    exported(folder, tmp_path / "out", [f"{Q}=int4-sym-g32-minmax"], "compressed-tensors")
+    against = [ql.QuantConfig.parse("int4-sym-g32-mse")]
+    assert row_of(ql.audit(tmp_path / "out", folder, against=against), Q)["verdict"] == "dominated"
+    row = row_of(ql.audit(tmp_path / "out", folder, against=against, importance={Q: w}), Q)
+    swept = ql.sweep({Q: x}, against, importance={Q: w})["weighted_sqnr_db"][0]
+    assert row["verdict"] == "not dominated" and row["weighted_sqnr_db"] > swept + 1
+
+
+def test_importance_of_another_shape_is_that_tensors_fault(layer, tmp_path):
+    folder, _ = layer
+    exported(folder, tmp_path / "out", ["*_proj.weight=int4-sym-g32-mse"], "compressed-tensors")
+    found = ql.audit(tmp_path / "out", folder, importance={Q: np.ones(7, np.float32)})
+    assert row_of(found, Q)["verdict"] == "not judged" and "has shape (7,)" in row_of(found, Q)["note"]
+    assert row_of(found, OUT)["verdict"] == "not dominated"
+
+
+def test_importance_of_experts_is_stacked_as_they_are(tmp_path, rng):
+    names = [f"model.layers.0.mlp.experts.{i}.up_proj.weight" for i in range(3)]
+    parts = {name: rng.standard_normal((16, 64)).astype(np.float32) for name in names}
+    weights = {name: rng.uniform(0, 3, 64).astype(np.float32) for name in names}
+    save_file(parts, tmp_path / "model.safetensors")
+    stack = np.stack(list(parts.values()))
+    path = write_gguf(tmp_path / "model.gguf", {"blk.0.ffn_up_exps.weight": (stack, "Q4_0")}, "qwen3moe")
+    row = row_of(ql.audit(path, tmp_path / "model.safetensors", importance=weights), "blk.0.ffn_up_exps.weight")
+    root = np.sqrt(np.stack(list(weights.values()), dtype=np.float64))[:, None]
+    decoded = gguf.dequantize(gguf.quantize(stack, KINDS["Q4_0"]), KINDS["Q4_0"])
+    assert row["weighted_sqnr_db"] == pytest.approx(sqnr(stack * root, decoded * root), rel=1e-9)
 
 
 def test_importance_weighs_inputs(layer, tmp_path, rng):
