@@ -13,7 +13,7 @@ from .. import __version__
 from ..core import pool
 from ..errors import Cancelled, QuantlabError
 from ..formats.input.files import reason
-from . import audit, export, importance, info, quantize, recipe, sweep, sweeps, verify
+from . import audit, export, importance, info, plan, quantize, recipe, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
 from .stopping import Stop
 from .terminal import complain, discard_stdout, prepare_streams
@@ -28,6 +28,7 @@ examples:
     examples(
         ("what is in a file", "info model.safetensors --stats"),
         ("which configurations are worth it", "sweep model.safetensors --dtype int4 int8 --granularity g32 g128"),
+        ("the best for every tensor in 4.7 GB", "plan model.safetensors --for vllm --budget 4.7GB -o plan.json"),
         ("write one down", "quantize model.safetensors --config int4-sym-g128-mse -o small.safetensors"),
         ("check what was written", "verify small.safetensors --source model.safetensors"),
         ("judge what somebody else has quantized", "audit model-q4.gguf --source model/"),
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"quantlab {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in (info, sweep, sweeps, importance, quantize, export, recipe, verify, audit):
+    for command in (info, sweep, sweeps, importance, plan, quantize, export, recipe, verify, audit):
         command.add(commands)
     return top
 

@@ -1,12 +1,13 @@
 """The best plan whose file fits a budget, to the byte: a solver of sums, and what of a file is no sum.
 
-Without the rest of a file that depends on all choices, the best plan is found and proved by the solver. So it is asked
-with the least that this rest can take: what it says is a bound, and its plan is the best one if the file fits. If not,
-the budget is lowered by what is missing, and the bound raised: no plan that takes an option whose price leads beyond
-the best plan found can be better, and without these options the rest takes more at least.
+Asked with the least that the rest of a file can take, the solver finds a plan and a bound. If the plan's file fits, it
+is the best one. If not, the budget is lowered by what is missing until one fits, and then the bound is raised: no
+option whose price leads beyond that plan can be in a better one, and without these the rest takes more at least. What a
+file has once for each scheme that is used (a group of a config.json) is decided by cases: with the scheme, and without.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,20 +17,29 @@ from .solving.front import Front
 from .solving.front import front as front_of
 from .solving.solve import Solution, bound_of, solve
 
-ROUNDS = 12  # of lowering the budget, which few plans need more than twice, and of raising the bound
+CASES = 200  # that are looked at; few need more than ten
+ROUNDS = 5  # of ruling options out
 ROUNDING = 1e-12  # of a sum of damages, relatively: no option is ruled out by less
+
+Solver = Callable[[np.ndarray, np.ndarray, int, Front], Solution]
+NO_SCHEMES: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Rest:
     """What a file takes beside the sum of its options.
 
-    exact : int64 [N], the options -> bytes of the file. least : bool [N, K], what may be chosen -> bytes that the rest
-    takes at least.
+    Attributes
+    ----------
+    exact : int64 [N], the options -> bytes of the file.
+    least : (bool [N, K], what may be chosen; schemes that are used; whether there are several) -> bytes that the rest
+        takes at least.
+    schemes : bool [S, N, K]; whether an option is of a scheme that the file says something of once.
     """
 
     exact: Callable[[np.ndarray], int]
-    least: Callable[[np.ndarray], int]
+    least: Callable[[np.ndarray, frozenset[int], bool], int]
+    schemes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,21 +50,13 @@ class Fitted:
     file_nbytes: int
 
 
-def best_within(
-    nbytes: np.ndarray,
-    damage: np.ndarray,
-    budget: int,
-    rest: Rest,
-    front: Front,
-    least: int | None = None,
-    solver: Callable[[np.ndarray, np.ndarray, int, Front], Solution] = solve,
-) -> Fitted:
+def best_within(nbytes: np.ndarray, damage: np.ndarray, budget: int, rest: Rest, front: Front, under: int) -> Fitted:
     """The plan of least damage whose file has at most `budget` bytes.
 
     Parameters
     ----------
     nbytes, damage, front : as for `solving.solve`.
-    least : what the rest of any plan takes at least, where it is known.
+    under : what the rest of any plan takes at least.
 
     Returns
     -------
@@ -64,73 +66,130 @@ def best_within(
     ------
     BudgetError : no plan was found that fits; `possible` are the bytes of the smallest file that was found.
     """
-    under = rest.least(np.isfinite(damage)) if least is None else least
-    try:
-        relaxed = solver(nbytes, damage, budget - under, front)
-        found = _fits(nbytes, damage, budget, rest, front, relaxed, solver)
-    except BudgetError as error:
-        smallest = rest.exact(front.chosen(0))
-        raise BudgetError(str(error), smallest) from error
+    relaxed, found = first_within(nbytes, damage, budget, rest, front, under)
     if found.solution is relaxed:
         return found
-    return _bounded(nbytes, damage, budget, rest, found, relaxed, solver)
+    search = _Search(nbytes, damage, budget, rest, found)
+    bound = max(relaxed.bound, search.bound(np.isfinite(damage)))
+    best = search.best
+    gap = max(0.0, best.solution.damage - bound)
+    return replace(best, solution=replace(best.solution, gap=gap, bound=bound_of(best.solution.damage, gap)))
 
 
-def _fits(
+def first_within(
+    nbytes: np.ndarray, damage: np.ndarray, budget: int, rest: Rest, front: Front, under: int, solver: Solver = solve
+) -> tuple[Solution, Fitted]:
+    """The solver's plan as if the rest were the least possible, and the first one whose file fits, maybe the same.
+
+    BudgetError as `best_within`.
+    """
+    try:
+        relaxed = solver(nbytes, damage, budget - under, front)
+        return relaxed, fitted(nbytes, damage, budget, rest, front, relaxed, solver)
+    except BudgetError as error:
+        raise BudgetError(str(error), rest.exact(front.chosen(0))) from error
+
+
+def fitted(
     nbytes: np.ndarray,
     damage: np.ndarray,
     budget: int,
     rest: Rest,
     front: Front,
-    first: Solution,
-    solver: Callable[[np.ndarray, np.ndarray, int, Front], Solution],
+    solution: Solution,
+    solver: Solver = solve,
 ) -> Fitted:
     """The first plan whose file fits, of a budget that is lowered each time by what was missing."""
-    solution = first
     while (size := rest.exact(solution.chosen)) > budget:
         solution = solver(nbytes, damage, solution.nbytes - (size - budget), front)
     return Fitted(solution, size)
 
 
-def _bounded(
-    nbytes: np.ndarray,
-    damage: np.ndarray,
-    budget: int,
-    rest: Rest,
-    found: Fitted,
-    relaxed: Solution,
-    solver: Callable[[np.ndarray, np.ndarray, int, Front], Solution],
-) -> Fitted:
-    """The same plan, or a better one, with the best bound that ruling options out leads to."""
-    best, bound, allowed = found, relaxed.bound, np.isfinite(damage)
-    under = budget - relaxed.budget
-    for _ in range(ROUNDS):
-        left = allowed & (penalties(nbytes, damage, allowed, relaxed) <= best.solution.damage * (1 + ROUNDING))
-        left[np.arange(len(left)), best.solution.chosen] = True
-        more = rest.least(left)
-        if more <= under:
-            break
-        under, allowed = more, left
-        only = np.where(allowed, damage, np.inf)
-        try:
-            relaxed = solver(nbytes, only, budget - under, front_of(nbytes, only))
-        except BudgetError:  # nothing but the plan itself is left
-            bound = best.solution.damage
-            break
-        bound = max(bound, min(relaxed.bound, best.solution.damage))
-        size = rest.exact(relaxed.chosen)
-        if size <= budget and relaxed.damage <= best.solution.damage:
-            best = Fitted(relaxed, size)
-            break
-    gap = max(0.0, best.solution.damage - bound)
-    return replace(best, solution=replace(best.solution, gap=gap, bound=bound_of(best.solution.damage, gap)))
+@dataclass
+class _Search:
+    """Looks for plans that are better than the best one that is known, and bounds those that there can be."""
 
+    nbytes: np.ndarray
+    damage: np.ndarray
+    budget: int
+    rest: Rest
+    best: Fitted
+    cases: int = 0
 
-def penalties(nbytes: np.ndarray, damage: np.ndarray, allowed: np.ndarray, at: Solution) -> np.ndarray:
-    """What any plan within a solution's budget has at least that takes an option: float64 [N, K].
+    @property
+    def limit(self) -> float:
+        """What a better plan stays below."""
+        return self.best.solution.damage
 
-    By the Lagrangian bound at the solution's price.
-    """
-    cost = np.where(allowed, damage, np.inf) + at.price * nbytes
-    least = cost.min(1)
-    return least.sum() - at.price * at.budget + (cost - least[:, None])
+    def bound(self, allowed: np.ndarray) -> float:
+        """What no fitting plan is below, be it of several schemes, of one, or of none."""
+        schemes = self.rest.schemes
+        several = self.explore(allowed, NO_SCHEMES, frozenset(range(len(schemes))), True)
+        others = schemes.sum(0) > schemes  # the option has another scheme, for some member
+        alone = [allowed & ~others[s] for s in range(len(schemes))]
+        return min([several, *(self.explore(only, NO_SCHEMES, frozenset(), False) for only in alone)])
+
+    def explore(self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int], several: bool) -> float:
+        """What no fitting plan with these choices is below, or the best plan's damage where that is less.
+
+        used : schemes that the plans have. open_ : those of which it is not known. several : whether there are more.
+        """
+        if not allowed.any(1).all():
+            return self.limit
+        self.cases += 1
+        for _ in range(ROUNDS):
+            used, open_ = self._decided(allowed, used, open_)
+            under = self.rest.least(allowed, used, several)
+            only = np.where(allowed, self.damage, np.inf)
+            front = front_of(self.nbytes, only)
+            if self.budget - under < front.nbytes[0]:  # there is no such plan
+                return self.limit
+            lower, penalties = self._penalties(only, front, self.budget - under)
+            left = allowed & (penalties <= self.limit + ROUNDING * abs(self.limit))
+            if lower >= self.limit or not left.any(1).all():
+                return self.limit
+            if (left == allowed).all():
+                break
+            allowed = left
+        if self.cases < CASES and (scheme := self._open(allowed, used, open_, under)) is not None:
+            others = open_ - {scheme}
+            with_it = self.explore(allowed, used | {scheme}, others, several)
+            return min(with_it, self.explore(allowed & ~self.rest.schemes[scheme], used, others, several))
+        return self._solved(only, front, under)
+
+    def _decided(
+        self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int]
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """Schemes that some unit cannot do without are used; those that no unit can have are not open."""
+        among = [s for s in open_ if (allowed & self.rest.schemes[s]).any()]
+        certain = frozenset(s for s in among if (~allowed | self.rest.schemes[s]).all(1).any())
+        return used | certain, frozenset(among) - certain
+
+    def _open(self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int], under: int) -> int | None:
+        """The scheme to decide on: that of the fewest units; None where nothing depends on it any more."""
+        if not open_ or self.rest.least(allowed, used | open_, True) == under:
+            return None
+        return min(open_, key=lambda s: int((allowed & self.rest.schemes[s]).any(1).sum()))
+
+    def _penalties(self, only: np.ndarray, front: Front, room: int) -> tuple[float, np.ndarray]:
+        """What any plan within so many bytes has at least, and any that takes an option: float64 [N, K].
+
+        By the Lagrangian bound, at the price at which the front meets the room.
+        """
+        next_ = front.below(room) + 1
+        price = float(front.price[next_]) if next_ < len(front.price) else 0.0
+        cost = only + price * self.nbytes
+        least = cost.min(1)
+        lower = float(least.sum() - price * room)
+        return lower, lower + (cost - least[:, None])
+
+    def _solved(self, only: np.ndarray, front: Front, under: int) -> float:
+        """The bound of the solver; its plan is the best one if it fits and is better."""
+        relaxed = solve(self.nbytes, only, self.budget - under, front)
+        if relaxed.bound >= self.limit:
+            return self.limit
+        with suppress(BudgetError):  # none was found that fits
+            found = fitted(self.nbytes, only, self.budget, self.rest, front, relaxed)
+            if found.solution.damage < self.limit:
+                self.best = found
+        return min(relaxed.bound, self.limit)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import BudgetError, ConfigError
+from ..errors import BudgetError, ConfigError, ExportError
 from ..formats import Checkpoint
 from ..formats.output.manifest import VERSION
 from ..shipping.rehearsal import source_nbytes
@@ -16,7 +16,7 @@ from ..sweeping.identity import engine_version
 from ..wording import counted, size_text
 from .budget import Quality, budget_of, quality_of
 from .damage import OBJECTIVES, Objective
-from .fitting import Fitted, Rest, best_within
+from .fitting import NO_SCHEMES, Fitted, Rest, best_within, first_within
 from .plan import Plan, PlannedUnit, Step, Uniform
 from .sizes import Sizes
 from .solving.front import Front
@@ -91,13 +91,21 @@ class Problem:
         """What the file takes beside the sum of its options."""
         return Rest(
             lambda chosen: self.sizes.exact(chosen[self.members]),
-            lambda allowed: self.sizes.least(allowed[self.members]),
+            lambda allowed, used, several: self.sizes.least(allowed[self.members], used, several),
+            self._schemes(),
         )
+
+    def _schemes(self) -> np.ndarray:
+        """Whether an option of a unit has a scheme for any of its members: bool [S, N, K]."""
+        found = np.zeros((int(self.sizes.schemes.max(initial=-1)) + 1, *self.nbytes.shape), bool)
+        tensor, option = np.nonzero(self.sizes.schemes >= 0)
+        found[self.sizes.schemes[tensor, option], self.members[tensor], option] = True
+        return found
 
     @cached_property
     def least_rest(self) -> int:
         """What of the file is no option's, at least."""
-        return self.rest.least(np.isfinite(self.damage))
+        return self.rest.least(np.isfinite(self.damage), NO_SCHEMES, False)
 
     def file_nbytes(self, chosen: np.ndarray) -> int:
         """Bytes of the file of a plan, to the byte; chosen: int64 [N]."""
@@ -105,7 +113,16 @@ class Problem:
 
     def bits(self, file_nbytes: int) -> float:
         """Bits per value that is planned, of a file of so many bytes: what else is in it is not counted."""
-        return 8 * (file_nbytes - self.least_rest) / self.values
+        return 8 * (file_nbytes - self.fixed) / self.values
+
+    @cached_property
+    def fixed(self) -> int:
+        """Bytes of the file that are not the values of what is planned: other tensors, headers, companions."""
+        try:
+            copies = self.sizes.exact(np.full(len(self.members), len(self.options) - 1))
+        except ExportError:  # the format has no copies of these tensors
+            return self.least_rest
+        return copies - sum(spec.nbytes for spec in self.sizes.choices.specs)
 
     @cached_property
     def source_nbytes(self) -> int:
@@ -146,7 +163,7 @@ class Problem:
         if quality is not None:
             asked = quality_of(quality)
             return self._planned(self._smallest(asked), str(asked), None)
-        limit = budget_of(budget, fixed=self.least_rest, values=self.values, source=self.source_nbytes)
+        limit = budget_of(budget, fixed=self.fixed, values=self.values, source=self.source_nbytes)
         return self._planned(self._fitted(limit.nbytes), str(limit), limit.nbytes)
 
     def _fitted(self, budget: int) -> Fitted:
@@ -166,7 +183,8 @@ class Problem:
             return replace(found, damage=worst, bound=worst, gap=0.0, price=0.0)
 
         try:
-            return best_within(self.nbytes, self.damage, budget, self.rest, self._front, self.least_rest, solver)
+            _, found = first_within(self.nbytes, self.damage, budget, self.rest, self._front, self.least_rest, solver)
+            return found
         except BudgetError as error:
             raise self._too_small(budget, int(error.possible)) from error
 

@@ -31,6 +31,7 @@ class Sizes:
     ----------
     nbytes : int64 [T, K + 1]; what an option of a tensor adds to the file wherever it stands. What the tensor or the
         format refuses has any number.
+    schemes : int64 [T, K + 1]; what the file says something of once for all options that share it; -1 for nothing.
     choices : what goes into the file.
     """
 
@@ -45,6 +46,7 @@ class Sizes:
         )
         self._parts = self._made_of()
         self.nbytes = self._parts.nbytes
+        self.schemes = self._parts.schemes
 
     def _made_of(self) -> Parts:
         name, layout = self._format.name, self._format.layout
@@ -65,9 +67,12 @@ class Sizes:
         """What the options of a plan add up to, without the rest."""
         return int(self.nbytes[np.arange(len(options)), options].sum())
 
-    def least(self, allowed: np.ndarray) -> int:
-        """What the rest takes at least, in any plan whose choices are among bool [T, K + 1] `allowed`."""
+    def least(self, allowed: np.ndarray, used: frozenset[int] = frozenset(), several: bool = False) -> int:
+        """What the rest takes at least in any plan with choices among bool [T, K + 1] `allowed`.
+
+        used : schemes that the plan has. several : whether it has more than one.
+        """
         if (allowed.sum(1) == 1).all():
             options = allowed.argmax(1)
             return self.exact(options) - self.sum(options)
-        return self._parts.least(allowed)
+        return self._parts.least(allowed, used, several)
