@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from ..core.config import QuantConfig
 from ..errors import Cancelled, ConfigError
@@ -17,7 +14,6 @@ from ..formats.input.remote import public
 from ..formats.output.exporting import check_not_source
 from ..late import pandas as pd
 from ..planning.damage import OBJECTIVES
-from ..planning.importance import match, read_importance
 from ..planning.plan import Plan, Uniform
 from ..planning.planner import problem
 from ..planning.problem import Problem
@@ -28,6 +24,7 @@ from ..sweeping.sweep import check_grid
 from ..sweeping.tables import json_text
 from ..sweeping.weights import names_of_weights
 from ..wording import counted, shown, size_text
+from .importance import importance_for
 from .options import UsageError, add_file, command, examples, flattened, one, several, wrapped
 from .output import checked_out
 from .sweep import FOLDER_HELP, by_weights
@@ -142,31 +139,16 @@ def measured_table(args: argparse.Namespace, checkpoint: Checkpoint) -> pd.DataF
         names = names_of_weights(checkpoint)
         sizes = [checkpoint.spec(name).size for name in names]
         check_grid(len(configs), sizes)
+        importance = importance_for(args.importance, checkpoint) if args.importance else None
         with Bar() as bar:
             try:
                 return store.run(
                     checkpoint, configs, names, title=checkpoint.title, location=public(checkpoint.location),
-                    on_progress=by_weights(bar, sizes),
+                    on_progress=by_weights(bar, sizes), importance=importance,
                 )  # fmt: skip
             except (KeyboardInterrupt, Cancelled):
                 note("what is finished is in the store: the same command goes on from there")
                 raise
-
-
-def importance_of(args: argparse.Namespace, checkpoint: Checkpoint) -> Mapping[str, np.ndarray] | None:
-    """What an importance file says of the model's tensors; says what did not match."""
-    if not args.importance:
-        return None
-    found = match(read_importance(args.importance), checkpoint)
-    if not found.weights:
-        why = next(iter(found.refused.values()), "no entry has the name of one")
-        raise ConfigError(f"{shown(args.importance)} is of no tensor of {checkpoint}: {why}")
-    note(f"importance of {counted(len(found.weights), 'tensor')}")
-    if found.unmatched:
-        note(f"  of no tensor here: {', '.join(found.unmatched[:3])}{' ...' if len(found.unmatched) > 3 else ''}")
-    for name, why in list(found.refused.items())[:SHOWN]:
-        note(f"  not used for {name}: {why}")
-    return found.weights
 
 
 def tell(found: Problem) -> None:
