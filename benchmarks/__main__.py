@@ -8,7 +8,7 @@ import numpy as np
 
 from quantlab.core import pool
 
-from . import app, checkpoint, exporting, linear, memory
+from . import app, checkpoint, exporting, linear, memory, solver
 from .machine import Limits, description, limits
 from .peers import THREADS, Missing
 from .timing import Spread, ratios, take_turns
@@ -41,6 +41,9 @@ def main() -> None:
         print("\n".join(checkpoint.table(options.parameters)), flush=True)
     if options.only in exporting.TITLE.lower():
         print("\n" + exporting.report(exporting.measured(0.4 if options.quick else 2)), flush=True)
+    if options.only in solver.TITLE.lower():
+        lines = solver.table(0.3, 5.0) if options.quick else solver.table(options.seconds)
+        print("\n".join([*lines, solver.large_line(*(solver.SMALL if options.quick else solver.LARGE))]), flush=True)
     if options.only in app.TITLE.lower():
         for line in app.table(3, 5.0) if options.quick else app.table():
             print(line, flush=True)

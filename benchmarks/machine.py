@@ -14,7 +14,7 @@ from quantlab.core.pool import core_count
 
 from .timing import seconds
 
-LIBRARIES = ("numpy", "numba", "onnxruntime", "torch")
+LIBRARIES = ("numpy", "numba", "onnxruntime", "torch", "scipy")
 UNITS = ("AVX-512", "avx512f"), ("AVX2", "avx2"), ("NEON", "asimd")  # name, flag in /proc/cpuinfo; the widest first
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import solver
 from benchmarks.peers import Missing
 from benchmarks.works import SECTIONS, Peer, Work
 
@@ -25,3 +26,14 @@ def test_a_peer_computes_what_quantlab_computes(work: Work, peer: Peer, x: np.nd
     except Missing as lack:
         pytest.skip(f"{peer.name}: {lack}")
     assert work.same is not None and work.same(work.ours(x)(), theirs)
+
+
+def test_the_solver_and_its_peer_solve_the_same_table():
+    nbytes, damage = solver.model(12, 8)
+    line = solver.row(nbytes, damage, int(0.3 * nbytes[:, -1].sum()), 4.8, budget=0.0, limit=60.0)
+    assert line.startswith("| 12 x 8 | 4.8 |") and "| yes |" in line
+    assert abs(float(line.split("|")[-2])) < 1e-9  # its gap
+
+
+def test_a_large_table_is_measured_in_a_process_of_its_own():
+    assert "300 units x 20 options, a table of 0 MB: front" in solver.large_line(300, 20)

@@ -96,7 +96,9 @@ def optimum(front: Front, budget: int) -> Optimum:
     options, taken = front.options, front.at(i)
     price = float(front.price[i + 1]) * options.scale
     room = float((budget - int(front.nbytes[i])) // front.grain * front.grain)
-    tolerance = 0.0 if len(taken) <= EXACT_UNITS else TOLERANCE * abs(float(front.damage[i])) * options.scale
+    tolerance = 0.0
+    if len(taken) > EXACT_UNITS:  # of what is left where the plan's whole gap is closed
+        tolerance = TOLERANCE * max(0.0, abs(float(front.damage[i])) * options.scale - price * room)
     moves = moves_from(options, taken, options.nbytes, options.damage, price, room)
     found = search(moves, price, room, tolerance)
     return Optimum(moved(options, taken, found), max(0.0, found.gap - found.bound), price)

@@ -7,6 +7,8 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
+from benchmarks import solver
+
 DAMAGES = (
     st.integers(0, 6).map(float),  # ties, and zeros
     st.floats(0, 10),
@@ -37,7 +39,7 @@ class Plan:
 
 
 @st.composite
-def tables(draw: st.DrawFn, most_units: int = 5, most_options: int = 5) -> Table:
+def tables(draw: st.DrawFn, most_units: int = 4, most_options: int = 5) -> Table:
     """Small tables in which every unit can have an option."""
     units, options = draw(st.integers(1, most_units)), draw(st.integers(1, most_options))
     size, hurt = draw(st.sampled_from(SIZES)), draw(st.sampled_from(DAMAGES))
@@ -72,14 +74,5 @@ def of(table: Table, chosen: np.ndarray) -> tuple[int, Fraction]:
 
 
 def model(units: int, options: int, seed: int) -> Table:
-    """Sizes like those of a language model in integers of 2 to 8 bits and as it is, and errors to go with them."""
-    random = np.random.default_rng(seed)
-    weights = np.array([16_777_216, 4_194_304, 4_194_304, 16_777_216, 58_720_256, 58_720_256, 58_720_256])
-    weights = weights[np.arange(units) % 7]
-    kinds = np.arange(options - 1)
-    bits, group, affine = 2 + kinds % 7, 16 << (kinds // 7 % 7), kinds // 49
-    nbytes = weights[:, None] * bits // 8 + weights[:, None] // group * (2 + affine)
-    relative = 4.0 ** (2.0 - bits) * (group / 128) ** 0.25 * 0.8**affine
-    sensitivity = np.exp(random.normal(size=(units, 1)) * 1.2) * 1e-3
-    damage = sensitivity * relative * np.exp(random.normal(size=(units, options - 1)) * 0.08)
-    return Table(np.c_[nbytes, 2 * weights], np.c_[damage, np.zeros(units)])
+    """A table like a language model's."""
+    return Table(*solver.model(units, options, seed))

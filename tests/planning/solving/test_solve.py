@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array, kron
 
+from benchmarks.solver import by_highs
 from quantlab.errors import BudgetError, ConfigError
 from quantlab.planning.solving import core
 from quantlab.planning.solving import solve as module
@@ -204,33 +203,15 @@ def test_highs_finds_nothing_better(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_models_are_solved_at_least_as_well_as_by_highs_in_its_gap_of_1e_minus_4(seed: int):
-    table = model(60, 50, seed)
-    random = np.random.default_rng(seed)
-    budget = int(random.uniform(0.2, 0.5) * table.nbytes[:, -1].sum())
-    ours, theirs = solve(table.nbytes, table.damage, budget), by_highs(table.nbytes, table.damage, budget, 1e-4)
+def test_on_tables_of_models_highs_finds_nothing_better_that_fits(seed: int):
+    table = model(40, 50, seed)
+    budget = int(np.random.default_rng(seed).uniform(0.2, 0.5) * table.nbytes[:, -1].sum())
+    ours, theirs = solve(table.nbytes, table.damage, budget), by_highs(table.nbytes, table.damage, budget)
     assert ours.proved
-    if theirs.nbytes <= budget:  # not always
-        assert ours.damage <= theirs.damage
-    assert ours.damage >= theirs.bound * (1 - 1e-3)
-
-
-def by_highs(nbytes: np.ndarray, damage: np.ndarray, budget: int, gap: float = 0.0) -> Solution:
-    """The same problem solved by scipy's milp."""
-    units, options = nbytes.shape
-    one = LinearConstraint(kron(csr_array(np.eye(units)), np.ones((1, options))), 1, 1)
-    within = LinearConstraint(csr_array(nbytes.reshape(1, -1).astype(float)), 0, budget)
-    found = milp(
-        damage.ravel(),
-        integrality=np.ones(damage.size),
-        bounds=Bounds(0, 1),
-        constraints=[one, within],
-        options={"mip_rel_gap": gap},
-    )
-    chosen = found.x.reshape(units, options).argmax(axis=1)
-    each = np.arange(units)
-    total = float(damage[each, chosen].sum())
-    return Solution(chosen, int(nbytes[each, chosen].sum()), total, found.mip_dual_bound, 0.0, 0.0, budget)
+    # Its tolerance for a whole number is 1e-6 of an option: of one that weighs 2^27 bytes, some hundred.
+    if theirs.nbytes <= budget:
+        assert ours.damage <= theirs.damage * (1 + 1e-12)
+    assert theirs.bound <= ours.damage * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("units", [226, 562])
