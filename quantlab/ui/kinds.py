@@ -16,6 +16,15 @@ def kind(name: str) -> str:
     return _NUMBER.sub("*", name.replace("[", "[[]"))
 
 
+def numbers(name: str) -> list[int]:
+    """The numbers of layers in a tensor's name.
+
+    >>> numbers("h.2.attn.10.q"), numbers("fc1.weight")
+    ([2, 10], [])
+    """
+    return [int(number) for number in _NUMBER.findall(name)]
+
+
 def repeated(names: Sequence[str], most: int = 40) -> list[str]:
     """The kinds that more than one tensor is of, in the order in which they come; at most `most`.
 
@@ -32,4 +41,4 @@ def by_depth(names: Sequence[str]) -> list[str]:
     ['h.2.up', 'h.10.up', 'head', 'h.2.down', 'h.10.down']
     """
     first = {glob: place for place, glob in reversed(list(enumerate(map(kind, names))))}
-    return sorted(names, key=lambda name: (first[kind(name)], [int(number) for number in _NUMBER.findall(name)]))
+    return sorted(names, key=lambda name: (first[kind(name)], numbers(name)))

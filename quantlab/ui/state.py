@@ -326,11 +326,11 @@ def go_to_sweep(scope: str, names: Iterable[str] = ()) -> NoReturn:
     st.switch_page(page_path("sweep"), query_params=remembered("sweep") | link() | chosen)
 
 
-def go_to_plan(target: str) -> NoReturn:
-    """Open Plan for a program, one of `planning.targets.TARGETS`. Not for callbacks: it ends the run."""
+def go_to_plan(target: str | None = None) -> NoReturn:
+    """Open Plan, for a program of `planning.targets.TARGETS` if one is given. Not for callbacks: it ends the run."""
     if "plan" not in PAGES:
         go_to_sweep(scope="Weights")
-    go_to("plan", view={"target": target})
+    go_to("plan", view={"target": target} if target else {})
 
 
 def restore() -> Session:

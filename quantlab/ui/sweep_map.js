@@ -13,7 +13,7 @@ const NARROW = 12, LABELLED = 40; // pixels: the least width of a column, and on
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".map");
   const map = (root.map ??= new TensorMap(root));
-  map.open = (tensor, config) => setTriggerValue("cell", { tensor, config });
+  map.open = (row, column) => setTriggerValue("cell", { row, column });
   map.draw(data);
   return () => map.watch.disconnect();
 }
@@ -44,11 +44,12 @@ class TensorMap {
     this.drawn = this.scroll.clientWidth;
     const narrow = this.drawn < 600;
     // Pixels for the names of tensors: they give way before cells have to scroll.
-    const left = this.drawn - data.configs.length * (NARROW + 1);
-    this.names = narrow ? 150 : Math.min(Math.max(left, 200), 290);
-    this.letters = Math.floor((this.names - 8) / (narrow ? 5.4 : 6.4));
+    const left = this.drawn - data.columns.length * (NARROW + 1), letter = narrow ? 5.4 : 6.4;
+    const longest = 16 + letter * Math.max(...data.rows.map((name) => name.length));
+    this.names = Math.min(longest, narrow ? 150 : Math.min(Math.max(left, 200), 290));
+    this.letters = Math.floor((this.names - 8) / letter);
     this.root.classList.toggle("narrow", narrow);
-    const room = (this.drawn - this.names) / data.configs.length - 1;
+    const room = (this.drawn - this.names) / data.columns.length - 1;
     this.column = Math.max(NARROW, room);
     this.labelled = this.column >= LABELLED;
     this.ramp = ramp(getComputedStyle(this.root).getPropertyValue("--st-background-color"));
@@ -83,36 +84,35 @@ class TensorMap {
   }
 
   drawHead() {
-    const { configs } = this.data;
-    const key = JSON.stringify([configs, this.column, this.names]);
+    const { columns, groups, heads } = this.data;
+    const key = JSON.stringify([columns, this.column, this.names]);
     if (key === this.head) return;
     this.head = key;
-    this.table.style.minWidth = `${this.names + configs.length * (this.column + 1)}px`;
-    const columns = document.createElement("colgroup");
-    columns.append(element("col"), ...configs.map(() => element("col")));
-    columns.firstChild.style.width = `${this.names}px`;
+    this.table.style.minWidth = `${this.names + columns.length * (this.column + 1)}px`;
+    const widths = document.createElement("colgroup");
+    widths.append(element("col"), ...columns.map(() => element("col")));
+    widths.firstChild.style.width = `${this.names}px`;
     const head = document.createElement("thead");
-    head.append(this.formats(configs), this.slugs());
+    head.append(this.groups(groups), this.heads(heads));
     this.body = document.createElement("tbody");
-    this.table.replaceChildren(columns, head, this.body);
+    this.table.replaceChildren(widths, head, this.body);
   }
 
-  formats(configs) {
+  groups(groups) {
     const row = element("tr");
     row.append(element("th", "name"));
-    for (const slug of configs) {
-      const format = slug.split("-")[0];
-      if (row.lastChild.textContent === format) row.lastChild.colSpan += 1;
-      else row.append(element("th", "format", format));
+    for (const group of groups) {
+      if (row.childElementCount > 1 && row.lastChild.textContent === group) row.lastChild.colSpan += 1;
+      else row.append(element("th", "group", group));
     }
     return row;
   }
 
-  slugs() {
-    const row = element("tr");
+  heads(heads) {
+    const row = element("tr", heads.every((head) => head.length < 4) ? "short" : "");
     row.append(element("th", "name"));
-    for (const head of this.data.heads) {
-      const cell = element("th", "slug");
+    for (const head of heads) {
+      const cell = element("th", "head");
       cell.append(element("span", "", head));
       row.append(cell);
     }
@@ -120,16 +120,17 @@ class TensorMap {
   }
 
   drawBody() {
-    const { tensors, labels, configs, cells, texts } = this.data;
-    const names = labels[Math.max(...Object.keys(labels).filter((letters) => letters <= this.letters))];
-    while (this.body.rows.length > tensors.length) this.body.lastChild.remove();
-    while (this.body.rows.length < tensors.length) this.body.append(this.emptyRow(configs.length));
+    const { rows, labels, columns, cells, texts, pinned } = this.data;
+    const limits = Object.keys(labels).map(Number), least = Math.min(...limits);
+    const names = labels[Math.max(least, ...limits.filter((letters) => letters <= this.letters))];
+    while (this.body.rows.length > rows.length) this.body.lastChild.remove();
+    while (this.body.rows.length < rows.length) this.body.append(this.emptyRow(columns.length));
     const height = this.labelled ? 24 : ROW;
-    tensors.forEach((_, i) => {
+    rows.forEach((_, i) => {
       const row = this.body.rows[i];
       row.style.height = `${height}px`;
       write(row.cells[0], names[i]);
-      cells[i].forEach((cell, j) => this.paint(row.cells[j + 1], cell, texts[i][j]));
+      cells[i].forEach((cell, j) => this.paint(row.cells[j + 1], cell, texts[i][j], pinned[i][j]));
     });
   }
 
@@ -139,11 +140,11 @@ class TensorMap {
     return row;
   }
 
-  paint(td, cell, text) {
+  paint(td, cell, text, pinned) {
     const shade = typeof cell === "number";
     const look = shade ? this.ramp(cell) : "";
     if (td.look !== look) td.style.background = td.look = look;
-    const kind = shade ? "" : cell;
+    const kind = (shade ? "" : cell) + (pinned ? " pinned" : "");
     if (td.kind !== kind) td.className = td.kind = kind;
     if (shade && this.labelled) td.style.color = this.ramp.text(cell);
     write(td, this.labelled && (shade || cell === "exact") ? text : "");
@@ -158,24 +159,26 @@ class TensorMap {
 
   show() {
     for (const marked of this.table.querySelectorAll(".here")) marked.classList.remove("here");
-    const { tensors, configs } = this.data;
     const [i, j] = this.here ?? [-1, -1];
-    this.tip.hidden = !(i in tensors && j in configs);
+    const cell = this.data.cells[i]?.[j];
+    this.tip.hidden = cell === undefined || cell === "absent";
     if (this.tip.hidden) return;
     const td = this.body.rows[i].cells[j + 1];
     td.kind = undefined; // its class is about to differ from what was painted
     td.classList.add("here");
     this.body.rows[i].cells[0].classList.add("here");
-    this.tip.replaceChildren(element("b", "", tensors[i]), ...this.told(i, j).map((line) => element("div", "", line)));
+    const { rows, columns, tensors, config } = this.data;
+    const lines = [config ?? columns[j], ...this.told(i, j)];
+    this.tip.replaceChildren(element("b", "", tensors?.[i][j] ?? rows[i]), ...lines.map((line) => element("div", "", line)));
     this.place(td);
   }
 
   told(i, j) {
-    const { configs, cells, texts, details, title } = this.data;
-    const cell = cells[i][j];
-    if (cell === "waiting") return [configs[j], "Not measured yet"];
-    if (cell === "refused") return [configs[j], `Refused: ${texts[i][j] || "the sweep says why"}`];
-    const lines = [configs[j], `${title}: ${texts[i][j] || "no figure"}`, details[i][j]].filter(Boolean);
+    const { cells, texts, details, pinned, title } = this.data;
+    const cell = cells[i][j], pin = pinned[i][j] ? ["Pinned for the plan"] : [];
+    if (cell === "waiting") return ["Not measured yet", ...pin];
+    if (cell === "refused") return [`Refused: ${texts[i][j] || "the sweep says why"}`, ...pin];
+    const lines = [`${title}: ${texts[i][j] || "no figure"}`, details[i][j], ...pin].filter(Boolean);
     return cell === "exact" ? [...lines, "Nothing lost: every weight comes back exactly"] : lines;
   }
 
@@ -199,17 +202,17 @@ class TensorMap {
     if (!first) this.choose();
   }
 
-  // A tensor's name opens the tensor, a configuration's all tensors under it.
+  // A head stands for its whole row or column.
   chooseHead(th) {
-    if (th?.className.includes("slug")) this.open(null, this.data.configs[th.cellIndex - 1]);
-    else if (th && this.body.contains(th)) this.open(this.data.tensors[th.parentNode.sectionRowIndex], null);
+    if (th?.className.includes("head")) this.open(null, this.data.columns[th.cellIndex - 1]);
+    else if (th && this.body.contains(th)) this.open(this.data.rows[th.parentNode.sectionRowIndex], null);
   }
 
   choose() {
     const [i, j] = this.here ?? [-1, -1];
     const cell = this.data.cells[i]?.[j];
-    if (cell === undefined || cell === "waiting" || cell === "refused") return;
-    this.open(this.data.tensors[i], this.data.configs[j]);
+    if (cell === undefined || ["waiting", "refused", "absent"].includes(cell)) return;
+    this.open(this.data.rows[i], this.data.columns[j]);
   }
 
   key(event) {
@@ -221,7 +224,7 @@ class TensorMap {
     const [i, j] = this.here ?? [-1, 0];
     const [down, right] = this.here ? steps[event.key] : [1, 0];
     const within = (value, count) => Math.min(Math.max(value, 0), count - 1);
-    this.here = [within(i + down, this.data.tensors.length), within(j + right, this.data.configs.length)];
+    this.here = [within(i + down, this.data.rows.length), within(j + right, this.data.columns.length)];
     this.show();
     this.body.rows[this.here[0]].cells[this.here[1] + 1].scrollIntoView({ block: "nearest", inline: "nearest" });
   }

@@ -12,7 +12,18 @@ from quantlab.plots.scales import FIGURED, title
 from quantlab.sweeping import tables
 from quantlab.sweeping.sweep import COLUMNS
 from quantlab.sweeping.tables import TOTAL, WHOLE
-from quantlab.ui import kinds, state, sweep_charts, sweep_data, sweep_map, sweep_outcome, sweep_table, text, widgets
+from quantlab.ui import (
+    kinds,
+    pinning,
+    state,
+    sweep_charts,
+    sweep_data,
+    sweep_map,
+    sweep_outcome,
+    sweep_table,
+    text,
+    widgets,
+)
 from quantlab.ui.help import about_metric
 from quantlab.ui.opening import matching
 from quantlab.ui.sweep_results import Results
@@ -21,6 +32,7 @@ from quantlab.wording import counted
 
 LISTED = 2000  # tensors in a drop-down
 REASONS = 20  # that are spelled out
+PINS = 6  # likewise
 
 
 def choose_view(session: state.Session | None, results: Results) -> tuple[pd.DataFrame, str, str]:
@@ -62,8 +74,7 @@ def filling(session: state.Session, results: Results) -> None:
     """What a sweep that still runs has measured: the map of tensors, as it fills."""
     file = sweep_outcome.provenance(session, results)
     if results.measured:
-        metric = partial(_metric, width=200)
-        _open(file, sweep_map.draw(results.figures, results.figures.configs, metric))
+        _map(file, results, results.figures.configs, partial(_metric, width=200))
     st.caption(f"{results.figures.measured} of {counted(len(results.names), 'tensor')} measured")
 
 
@@ -125,7 +136,7 @@ def views(session: state.Session | None, results: Results, frame: pd.DataFrame, 
     if len(results.names) > 1:
         configs = list(frame["config"].unique())
         of_each = "sqnr_db" if metric in WHOLE else metric
-        drawn["Tensors"] = lambda: _open(session, sweep_map.draw(results.figures, configs, lambda _: of_each))
+        drawn["Tensors"] = lambda: _map(session, results, configs, lambda _: of_each)
     widgets.heed("view", drawn)
     tabs = st.tabs(list(drawn), key="view", on_change="rerun", bind="query-params")
     table = tabs[0]  # which says itself what is ticked, below: there it does not move while rows are ticked
@@ -155,10 +166,35 @@ def _say_no_total(frame: pd.DataFrame) -> None:
             st.markdown("\n".join(f"- {text.sentence(reason)}" for reason in reasons[:REASONS]))
 
 
-def _open(session: state.Session | None, clicked: sweep_map.Clicked | None) -> None:
-    """Open what of the map was clicked: a cell, a configuration over all tensors, or a tensor."""
-    config, tensor = clicked or (None, None)
-    if config:
-        sweep_table.open_in_compare(session, [config], tensor or TOTAL)
-    elif tensor and session:
-        state.go_to("inspect", tensor=tensor)
+def _map(session: state.Session | None, results: Results, configs: list[str], metric: Callable[[Any], str]) -> None:
+    """The map of tensors, and what a click there does: it opens a cell, a configuration or a tensor, or pins it."""
+    clicked = sweep_map.draw(results.figures, configs, metric, pins=session is not None)
+    if session is not None:
+        _pins(session)
+    if clicked is not None:
+        _follow(session, clicked)
+
+
+def _follow(session: state.Session | None, clicked: sweep_map.Clicked) -> None:
+    """Open what of the map was clicked: a cell, a configuration over all tensors, or a tensor; or pin it."""
+    if clicked.config and clicked.pin and session:
+        pins = pinning.toggled(session.pins, session.checkpoint.names, clicked.tensors, clicked.config)
+        state.choose_pins(pins)
+        st.rerun()
+    elif clicked.config:
+        sweep_table.open_in_compare(session, [clicked.config], clicked.where)
+    elif session:
+        state.go_to("inspect", tensor=clicked.where)
+
+
+def _pins(session: state.Session) -> None:
+    """What is pinned for the plan: to go there, or to let it go."""
+    if not session.pins:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        told = [f"{text.plain(pin)}" for pin in session.pins[:PINS]]
+        more = f" and {len(session.pins) - PINS:,} more" * (len(session.pins) > PINS)
+        st.markdown(f"**Pinned for the plan** {', '.join(told)}{more}", width="content")
+        if st.button("Plan", type="primary", icon=":material/route:"):
+            state.go_to_plan()
+        st.button("Clear the pins", icon=":material/close:", on_click=state.choose_pins, args=((),))

@@ -71,6 +71,26 @@ def test_the_map_fills_in_place_and_a_click_opens_compare(model: str, server: st
     expect(page).to_have_url(re.compile(f"tensor={re.escape(told[0])}.*{re.escape(told[1])}"))
 
 
+def test_the_map_in_the_order_of_the_model_pins_tensors_for_the_plan(model: str, server: str, page: Page):
+    """A cell, then its whole role: one glob in the link, which another tab understands."""
+    page.goto(f"{server}/sweep?file={model}&{GRID}&arranged=By+layer&click=Pins+it&like=encoder&as=int8-sym-g32-mse")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_text("measured in")).to_be_visible()
+    expect(page.locator(".map thead .head")).to_have_text([str(layer) for layer in range(11)])
+    expect(page.locator(CELLS)).to_have_count(11)
+    page.locator(CELLS).nth(3).click()
+    expect(page.locator(f"{CELLS}.pinned")).to_have_count(1)
+    expect(page).to_have_url(re.compile("pin=encoder.layer.3.weight%3Dint8-sym-g32-mse"))
+    page.locator(".map tbody .name").click()
+    expect(page.locator(f"{CELLS}.pinned")).to_have_count(11)
+    expect(page).to_have_url(re.compile(r"pin=encoder.layer.%2A.weight%3Dint8-sym-g32-mse"))
+    page.locator(CELLS).first.hover()
+    expect(page.locator(".map .tip")).to_contain_text("Pinned for the plan")
+    page.get_by_role("button", name="Clear the pins").click()
+    expect(page.locator(f"{CELLS}.pinned")).to_have_count(0)
+    expect(page).not_to_have_url(re.compile("pin="))
+
+
 def test_back_from_compare_returns_to_the_view_that_was_left(server: str, page: Page):
     page.goto(f"{server}/sweep?dtypes=int8&granularities=tensor&calibrations=minmax")
     page.get_by_role("button", name="Run", exact=True).click()

@@ -15,6 +15,7 @@ from quantlab.plots.damage import Figures
 from quantlab.sweeping.sweep import check_grid, sweep
 from quantlab.sweeping.tables import total
 from quantlab.ui import cache, jobs, state, sweep_form, sweep_job, sweep_map, sweep_plan, sweep_table, sweep_views
+from quantlab.ui.sweep_map import Clicked
 from quantlab.ui.sweep_results import Results
 from tests.pages.app import job_of, page, said
 from tests.pages.sweeping import CONFIGS, HOSTILE, SMALL, TABS, run_button, swept
@@ -227,17 +228,17 @@ def drawn_map(at) -> dict:
 def test_the_map_shows_every_tensor_and_configuration_the_worst_on_top(model):
     at = swept(file=model, scope="All", view="Tensors", metric="mse")
     shown, frame = drawn_map(at), job_of(at).result.frame
-    assert set(shown["tensors"]) == set(frame["tensor"]) and set(shown["configs"]) == set(frame["config"])
+    assert set(shown["rows"]) == set(frame["tensor"]) and set(shown["columns"]) == set(frame["config"])
     shades = [[0 if cell == "exact" else cell for cell in row if cell != "refused"] for row in shown["cells"]]
     means = [np.mean(row or [-1]) for row in shades]
     assert means == sorted(means, reverse=True)
-    assert shown["cells"][shown["tensors"].index("broken")] == ["refused"] * len(shown["configs"])
-    assert shown["tensors"][-1] == "broken" and "1 NaN" in shown["texts"][-1][0]
+    assert shown["cells"][shown["rows"].index("broken")] == ["refused"] * len(shown["columns"])
+    assert shown["rows"][-1] == "broken" and "1 NaN" in shown["texts"][-1][0]
 
 
 def test_the_map_is_narrowed_by_a_pattern_and_ordered_by_a_configuration(model):
     at = swept(file=model, scope="All", view="Tensors", like="encoder.*", **{"worst-by": "int4-sym-tensor-minmax"})
-    assert sorted(drawn_map(at)["tensors"]) == ["encoder.0.weight", "encoder.1.weight"]
+    assert sorted(drawn_map(at)["rows"]) == ["encoder.0.weight", "encoder.1.weight"]
     assert "2 tensors of 4" in said(at) and "by int4-sym-tensor-minmax" in said(at)
     next(field for field in at.text_input if field.key == "like").set_value("decoder").run()
     assert "No tensor is called like decoder" in said(at) and not at.get("bidi_component")
@@ -248,7 +249,7 @@ def test_layers_of_a_kind_stand_together_from_the_first_to_the_last(tmp_path, mo
     names = [f"layer.{i}.{part}.weight" for i in (10, 2, 1) for part in ("up", "down")]
     save_file({name: np.eye(4, dtype=np.float32) for name in names}, tmp_path / "deep.safetensors")
     at = swept(file=str(tmp_path / "deep.safetensors"), view="Tensors", **{"worst-by": "kind of layer, then depth"})
-    shown = drawn_map(at)["tensors"]
+    shown = drawn_map(at)["rows"]
     assert [name.split(".")[1] for name in shown] == ["1", "2", "10"] * 2
     assert len({name.split(".")[2] for name in shown[:3]}) == 1 and "layers of a kind together" in said(at)
 
@@ -256,19 +257,49 @@ def test_layers_of_a_kind_stand_together_from_the_first_to_the_last(tmp_path, mo
 @pytest.mark.parametrize(
     ("clicked", "opened"),
     [
-        (("fp16", "conv1.weight"), ("compare", {"tensor": "conv1.weight", "over": None, "compare": ["fp16"]})),
-        (("fp16", None), ("compare", {"tensor": None, "over": "all tensors", "compare": ["fp16"]})),
-        ((None, "conv1.weight"), ("inspect", {"tensor": "conv1.weight"})),
+        (
+            Clicked(("conv1.weight",), "fp16", "conv1.weight"),
+            ("compare", {"tensor": "conv1.weight", "over": None, "compare": ["fp16"]}),
+        ),
+        (Clicked(("a", "b"), "fp16"), ("compare", {"tensor": None, "over": "all tensors", "compare": ["fp16"]})),
+        (Clicked(("h.0", "h.1"), "fp16", "h.*"), ("compare", {"tensor": None, "over": "h.*", "compare": ["fp16"]})),
+        (Clicked(("conv1.weight",), "", "conv1.weight"), ("inspect", {"tensor": "conv1.weight"})),
     ],
 )
 def test_a_click_on_the_map_opens_a_cell_a_configuration_or_a_tensor(monkeypatch, clicked, opened):
     found = []
     monkeypatch.setattr(state, "go_to", lambda name, **view: found.append((name, view)))
     session = state.Session(opened=cache.checkpoint("sample"))
-    sweep_views._open(session, clicked)
+    sweep_views._follow(session, clicked)
     [(name, view)] = found
     view |= {"compare": list(map(str, view["compare"]))} if "compare" in view else {}
     assert (name, view) == opened
+
+
+def test_the_map_in_the_order_of_the_model_is_in_the_link_and_shows_what_is_pinned(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(0)
+    names = [f"layers.{i}.{role}.weight" for i in range(3) for role in ("down_proj", "q_proj")]
+    save_file({name: rng.standard_normal((8, 32)).astype(np.float32) for name in names}, tmp_path / "deep.safetensors")
+    pin = "layers.1.q_proj.weight=int4-sym-tensor-minmax"
+    view = {"view": "Tensors", "arranged": "By layer", "as": "int4-sym-tensor-minmax"}
+    at = swept(file=str(tmp_path / "deep.safetensors"), pin=pin, **view)
+    shown = drawn_map(at)
+    assert not at.exception and (shown["rows"], shown["columns"]) == (["q", "down"], ["0", "1", "2"])
+    frame = job_of(at).result.frame.query("config == 'int4-sym-tensor-minmax'").set_index("tensor")["sqnr_db"]
+    assert shown["texts"] == [
+        [f"{frame[f'layers.{i}.{role}.weight']:.3g}" for i in range(3)] for role in ("q_proj", "down_proj")
+    ]
+    assert shown["pinned"] == [[False, True, False], [False] * 3]
+    assert f"Pinned for the plan {pin}" in said(at)
+    next(button for button in at.button if button.label == "Clear the pins").click().run()
+    assert "Pinned" not in said(at) and "pin" not in at.query_params
+
+
+def test_a_wrong_arrangement_in_the_link_is_said():
+    at = swept(view="Tensors")
+    again = linked(job_of(at), view="Tensors", arranged="sideways")
+    assert "asks for arranged='sideways', which there is not" in said(again) and drawn_map(again)["rows"]
 
 
 def test_of_very_many_tensors_a_page_is_drawn_and_what_is_not_is_said(tmp_path, monkeypatch):
@@ -276,7 +307,7 @@ def test_of_very_many_tensors_a_page_is_drawn_and_what_is_not_is_said(tmp_path, 
     tensors = {f"layer.{i}.weight": np.full((2, 2), 1.1 + i, np.float32) for i in range(sweep_map.ROWS + 3)}
     save_file(tensors, tmp_path / "deep.safetensors")
     at = swept(file=str(tmp_path / "deep.safetensors"), view="Tensors", metric="mse")
-    assert len(drawn_map(at)["tensors"]) == sweep_map.ROWS
+    assert len(drawn_map(at)["rows"]) == sweep_map.ROWS
     assert "Tensors 1 to 60 of 63, the others on the other pages" in said(at)
 
 
