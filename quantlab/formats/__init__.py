@@ -189,6 +189,8 @@ FORMATS: dict[str, FileFormat] = {
             restore=mlx.restore,
             described=described.of_mlx,
             decoded=mlx.decoded,
+            check=mlx.check,
+            unfit=mlx.unfit,
             note="MLX computes values in the scale's dtype",
             settings=mlx.settings,
         ),

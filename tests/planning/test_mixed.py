@@ -304,6 +304,51 @@ def test_mlx_decodes_a_mixed_folder_by_its_config(turn, tmp_path):
             np.testing.assert_array_equal(np.array(weight.astype(mx.float32)), values.get(name, source.load(name)))
 
 
+MIXTRAL = {
+    f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.weight": (64, 128) if part == "w2" else (128, 64)
+    for layer in range(2)
+    for expert in range(3)
+    for part in ("w1", "w2", "w3")
+}
+SWITCHED = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+
+
+@pytest.mark.parametrize("turn", [0, 9])
+def test_mlx_decodes_experts_that_are_stacked_as_they_are_loaded(turn, tmp_path):
+    """mlx-lm stacks what lies one by one, and looks for the scheme under the name that it has then."""
+    mx = pytest.importorskip("mlx.core")
+    with ql.open_checkpoint(saved(tmp_path / "model", MIXTRAL, model_type="mixtral")) as source:
+        choices = mixed(source, "mlx", turn)
+        assert len(set(choices.values())) > 4
+        values = shipped(source, choices, tmp_path / "out", "mlx")
+        dense = {name: values.get(name, source.load(name)) for name in source.names}
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())["quantization"]
+    arrays = mx.load(str(tmp_path / "out" / "model.safetensors"))
+    for layer, (part, projection) in itertools.product(range(2), SWITCHED.items()):
+        path = f"model.layers.{layer}.block_sparse_moe"
+        modules = [f"{path}.experts.{expert}.{part}" for expert in range(3)]
+        own = settings[f"{path}.switch_mlp.{projection}"]
+        kinds = ["weight"] if own is False else ["weight", "scales", "biases"]
+        weight, *scales = (mx.stack([arrays[f"{module}.{kind}"] for module in modules]) for kind in kinds)
+        if scales:
+            weight = mx.dequantize(weight, *scales, group_size=own["group_size"], bits=own["bits"])
+        expected = np.stack([dense[f"{module}.weight"] for module in modules])
+        np.testing.assert_array_equal(np.array(weight.astype(mx.float32)), expected)
+
+
+def test_what_mlx_lm_does_not_load_is_refused(tmp_path):
+    config = ql.QuantConfig.parse("int4-uni-g32-mse-sbf16")
+    with ql.open_checkpoint(saved(tmp_path / "qwen", MIXTRAL, model_type="qwen3_moe")) as source:
+        why = TARGETS["mlx"].refuses(source.spec(source.names[0]), config, source)
+        assert "stacks the experts of qwen3_moe as plain numbers only" in why
+    with ql.open_checkpoint(saved(tmp_path / "tied", LLAMA, tie_word_embeddings=True)) as source:
+        assert "tie_word_embeddings" in TARGETS["mlx"].refuses(source.spec("lm_head.weight"), config, source)
+    with ql.open_checkpoint(saved(tmp_path / "mixtral", MIXTRAL, model_type="mixtral")) as source:
+        rules = [Rule("*", config), Rule.parse("*experts.1.w1*=copy")]
+        with pytest.raises(ql.ExportError, match=r"experts\.1\.w1\.weight' a copy: mlx-lm stacks a projection"):
+            ship(source, assigned(source, rules, "mlx"), tmp_path / "out", "mlx")
+
+
 # -- ONNX, by ONNX Runtime
 
 

@@ -23,6 +23,8 @@ _EXPERT = re.compile(r"\bexperts(\.(?:\d+\.)?)(?=.)", re.DOTALL)
 # Heads that models share with their embedding.
 HEADS = r"(.*[.])?(lm_head|lm_head[.]decoder|predictions[.]decoder|proj_out|embed_out|output_projection)"
 
+TIED_HEAD = "the model has its embedding in the place of it (tie_word_embeddings): copy it"
+
 
 def module_of(name: str) -> str:
     """The module that a weight belongs to: its name without `.weight`."""
@@ -64,10 +66,21 @@ def experts_of(name: str) -> tuple[str, str] | None:
     return (name[: found.start(1)], name[found.end() :]) if found else None
 
 
-def is_tied(config: dict[str, Any]) -> bool:
-    """Whether a config.json says that the head is the embedding itself."""
+def is_one_expert(name: str) -> bool:
+    """Whether a tensor, or a module, is that of a single expert, and not one of them all.
+
+    >>> is_one_expert("mlp.experts.17.up_proj"), is_one_expert("mlp.experts.up_proj")
+    (True, False)
+    """
+    found = _EXPERT.search(name)
+    return found is not None and found[1] != "."
+
+
+def is_tied_head(name: str, config: dict[str, Any]) -> bool:
+    """Whether a weight is that of a head that a config.json says to be the embedding itself."""
     inner = config.get("text_config")
-    return any(part.get("tie_word_embeddings") is True for part in (config, inner) if isinstance(part, dict))
+    tied = any(part.get("tie_word_embeddings") is True for part in (config, inner) if isinstance(part, dict))
+    return tied and re.fullmatch(HEADS, module_of(name)) is not None
 
 
 def no_linear(tensors: Sequence[Outgoing], config: dict[str, Any]) -> dict[str, str]:
@@ -85,10 +98,8 @@ def _no_linear(name: str, config: dict[str, Any]) -> str:
     module = module_of(name).rpartition(".")[2]
     if _EMBEDDING.fullmatch(module) and not _LINEAR.fullmatch(module):
         return "it is an embedding, and its readers load packed weights of linear layers only"
-    if is_tied(config) and re.fullmatch(HEADS, module_of(name)):
-        return (
-            "the model has its embedding in the place of it (tie_word_embeddings): copy it, or take it out of the file"
-        )
+    if is_tied_head(name, config):
+        return TIED_HEAD
     kind = config.get("model_type")
     if kind in _CONV1D_TYPES and _CONV1D.fullmatch(module):
         return f"{kind} keeps it in a Conv1D, and its readers load packed weights of linear layers only"
