@@ -85,9 +85,24 @@ def first_within(
     """
     try:
         relaxed = solver(nbytes, damage, budget - under, front)
+    except BudgetError as error:
+        raise BudgetError(str(error), smallest_file(nbytes, damage, rest)[0]) from error
+    try:
         return relaxed, fitted(nbytes, damage, budget, rest, front, relaxed, solver)
     except BudgetError as error:
-        raise BudgetError(str(error), rest.exact(front.chosen(0))) from error
+        size, least = smallest_file(nbytes, damage, rest)
+        if size > budget:
+            raise BudgetError(str(error), size) from error
+    only = np.where(np.arange(nbytes.shape[1]) == least[:, None], damage, np.inf)
+    return relaxed, Fitted(solver(nbytes, only, budget, front_of(nbytes, only)), size)
+
+
+def smallest_file(nbytes: np.ndarray, damage: np.ndarray, rest: Rest) -> tuple[int, np.ndarray]:
+    """Bytes and options of the smallest file that is found: of the least sum, or of one scheme alone."""
+    others = rest.schemes.sum(0) > rest.schemes
+    among = [np.isfinite(damage), *(np.isfinite(damage) & ~other for other in others)]
+    plans = [np.where(may, nbytes, np.iinfo(np.int64).max).argmin(1) for may in among if may.any(1).all()]
+    return min(((rest.exact(plan), plan) for plan in plans), key=lambda found: found[0])
 
 
 def fitted(
@@ -125,9 +140,14 @@ class _Search:
         """What no fitting plan is below, be it of several schemes, of one, or of none."""
         schemes = self.rest.schemes
         several = self.explore(allowed, NO_SCHEMES, frozenset(range(len(schemes))), True)
+        none = self.explore(allowed & ~schemes.any(0), NO_SCHEMES, NO_SCHEMES, False)
         others = schemes.sum(0) > schemes  # the option has another scheme, for some member
-        alone = [allowed & ~others[s] for s in range(len(schemes))]
-        return min([several, *(self.explore(only, NO_SCHEMES, frozenset(), False) for only in alone)])
+        one = [
+            self.explore(allowed & ~others[s], frozenset([s]), NO_SCHEMES, False)
+            for s in range(len(schemes))
+            if (allowed & schemes[s]).any()
+        ]
+        return min([several, none, *one])
 
     def explore(self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int], several: bool) -> float:
         """What no fitting plan with these choices is below, or the best plan's damage where that is less.

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,6 +82,11 @@ class Choices:
         except QuantlabError:
             return None
         return unquantized(Item(spec, config))
+
+    @cached_property
+    def members(self) -> dict[str, str]:
+        """What every tensor is called in an archive, which has not every name."""
+        return npz.member_names(self.chosen(np.full(len(self.specs), -1)))
 
     @property
     def options(self) -> range:
@@ -388,9 +394,7 @@ def npz_parts(choices: Choices, source: Checkpoint, exact: Callable[[np.ndarray]
 
     Beyond 4 GB the directory has wider numbers; how many of them depends on the order.
     """
-    everything = choices.chosen(np.full(len(choices.specs), -1))
-    prefixes = npz.member_names(everything)
-    names = [prefixes[spec.name] for spec in choices.specs]
+    names = [choices.members[spec.name] for spec in choices.specs]
     texts, sizes = [], []
     for row in choices.forms:
         forms = [replace(form, name=STEM) if form else None for form in row]
@@ -453,6 +457,19 @@ def _summed(nbytes: np.ndarray, exact: Callable[[np.ndarray], int]) -> Whole:
     """A file whose rest does not shrink where its parts grow: that of its smallest plan is the least."""
     smallest = np.where(nbytes > 0, nbytes, np.iinfo(np.int64).max).argmin(1)
     return Whole(nbytes, exact(smallest) - int(nbytes[np.arange(len(nbytes)), smallest].sum()))
+
+
+def copy_held(choices: Choices, t: int, format: str) -> None:
+    """ExportError for a tensor that a file of a format cannot hold as it is."""
+    tensor, source = choices.outgoing(t, -1), choices.checkpoint
+    if format == "npz":
+        npz.check_copied(tensor, choices.members[tensor.name])
+    elif format == "gguf":
+        gguf.Target(tensor, source, 0)
+    elif format != "onnx":
+        safetensors.copied_spec(tensor)
+    elif not rewrite.rewrites(source):
+        onnx.Piece(tensor)
 
 
 def spelt(texts: Sequence[Sequence[str]], choices: Choices, lengths: Mapping[str, Sequence[int]]) -> np.ndarray:

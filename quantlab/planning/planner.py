@@ -159,6 +159,7 @@ class _Builder:
         given = pinned(units, self.wishes.pins, self.wishes.floors, self.checkpoint, self._refuses, self._must)
         sizes = Sizes(self.checkpoint, self.format, self.found.names, self.configs)
         may = self._allowed()
+        may[:, -1] &= sizes.copies
         may = self._of_units(may, members, len(units), np.logical_and)
         fixed = self._fix(may, units, given)
         errors = self._errors(importance, notes)
@@ -301,6 +302,11 @@ class _Builder:
             elif why := next(filter(None, map(self._must, specs)), ""):
                 may[i, -1] = False
                 self.left.append(Left(f"{COPY} of {unit.name}", why))
+            if not may[i].any():
+                raise ConfigError(
+                    f"{shown(unit.name)} can be nothing in a file of {self.format}: it cannot be held as it is, and "
+                    f"quantized not either: {self._why_copied(unit)}"
+                )
         kept: dict[str, list[int]] = {}
         for i, reason in found.items():
             if units[i].name not in given:

@@ -183,23 +183,22 @@ class Problem:
             return replace(found, damage=worst, bound=worst, gap=0.0, price=0.0)
 
         try:
-            _, found = first_within(self.nbytes, self.damage, budget, self.rest, self._front, self.least_rest, solver)
-            return found
+            relaxed, found = first_within(
+                self.nbytes, self.damage, budget, self.rest, self._front, self.least_rest, solver
+            )
         except BudgetError as error:
             raise self._too_small(budget, int(error.possible)) from error
+        gap = found.solution.damage - relaxed.damage
+        return replace(found, solution=replace(found.solution, bound=relaxed.damage, gap=gap))
 
     def _too_small(self, budget: int, possible: int) -> BudgetError:
-        held = [reason for unit, reason in self.pinned.items() if self._costs(unit)]
-        why = f"; {counted(len(held), 'decision')} cannot be smaller, the first since {held[0]}" if held else ""
+        held = list(self.pinned.values())
+        why = f"; {counted(len(held), 'decision')} cannot be made, the first since {held[0]}" if held else ""
         return BudgetError(
             f"the budget of {budget:,} bytes is too small: the least possible for {self.target.label} is {possible:,} "
             f"bytes ({size_text(possible)}); raise it, or sweep smaller configurations{why}",
             possible,
         )
-
-    def _costs(self, unit: int) -> bool:
-        """Whether a unit that has no choice takes more than the least that some option would."""
-        return bool(self.nbytes[unit, np.isfinite(self.damage[unit])].min() > self.nbytes[unit].min())
 
     def _smallest(self, quality: Quality) -> Fitted:
         most = self.references[self.objective.name] * quality.share

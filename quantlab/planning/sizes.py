@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.config import QuantConfig
+from ..errors import QuantlabError
 from ..formats import FORMATS, Checkpoint
 from ..formats.onnx.rewrite import rewrites
 from ..formats.safetensors.beside import companions
 from ..formats.writing import export_nbytes
 from ..shipping.rehearsal import bound
-from .parts import Choices, Parts, gguf_parts, layout_parts, model_parts, npz_parts, onnx_parts, own_parts
+from .parts import Choices, Parts, copy_held, gguf_parts, layout_parts, model_parts, npz_parts, onnx_parts, own_parts
 
 
 class Sizes:
@@ -32,7 +33,7 @@ class Sizes:
     nbytes : int64 [T, K + 1]; what an option of a tensor adds to the file wherever it stands. What the tensor or the
         format refuses has any number.
     schemes : int64 [T, K + 1]; what the file says something of once for all options that share it; -1 for nothing.
-    choices : what goes into the file.
+    choices : what goes into the file. copies : bool [T]; whether the format can hold a tensor as it is.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Sizes:
         )
         self._parts = self._made_of()
         self.nbytes = self._parts.nbytes
+        self.copies = np.array([self._holds(t) for t in range(len(names))], bool)
         self.schemes = self._parts.schemes
 
     def _made_of(self) -> Parts:
@@ -58,6 +60,14 @@ class Sizes:
             return layout_parts(self.choices, layout, self._beside)
         own = own_parts if name == "safetensors" else npz_parts
         return own(self.choices, self._checkpoint, self.exact)
+
+    def _holds(self, t: int) -> bool:
+        """Whether the format can hold a tensor as it is."""
+        try:
+            copy_held(self.choices, t, self._format.name)
+        except QuantlabError:
+            return False
+        return True
 
     def exact(self, options: np.ndarray) -> int:
         """Bytes of all files of a plan, to the byte; options: int64 [T]."""

@@ -99,7 +99,7 @@ def members_nbytes(tensor: Outgoing, prefix: str) -> tuple[int, int]:
 
 def _member_specs(tensor: Outgoing, prefix: str) -> dict[str, PartSpec]:
     if tensor.config is None:
-        _check_copied(tensor, prefix)
+        check_copied(tensor, prefix)
         return {tensor.name: PartSpec(dtype_named(tensor.source_dtype), tensor.shape)}
     return {f"{prefix}.{part}": spec for part, spec in part_specs(tensor.shape, tensor.config).items()}
 
@@ -140,11 +140,11 @@ def _arrays(tensor: Outgoing, prefix: str) -> dict[str, np.ndarray]:
     """The members of a tensor, made now; a copy is one member of the tensor's own name."""
     if tensor.config is not None:
         return {f"{prefix}.{part}": array for part, array in tensor.parts.items()}
-    _check_copied(tensor, prefix)
+    check_copied(tensor, prefix)
     return {tensor.name: tensor.copied()}
 
 
-def _check_copied(tensor: Outgoing, prefix: str) -> None:
+def check_copied(tensor: Outgoing, prefix: str) -> None:
     """ExportError for a copy that NumPy alone could not read back."""
     if prefix != tensor.name or dtype_named(tensor.source_dtype).isbuiltin != 1:  # 2 for those of ml_dtypes
         raise ExportError(
