@@ -43,6 +43,7 @@ from .planning.planner import plan, problem
 from .planning.problem import Problem
 from .planning.recipes import RECIPES, Recipe, recipe
 from .planning.targets import TARGETS
+from .reporting import Report, report
 from .sweeping.findings import findings
 from .sweeping.sampled import sampled
 from .sweeping.store import ResultStore, SweepRecord
@@ -93,6 +94,7 @@ __all__ = [
     "QuantizedTensor",
     "QuantlabError",
     "Recipe",
+    "Report",
     "ResultStore",
     "ShapeError",
     "StoreError",
@@ -113,6 +115,7 @@ __all__ = [
     "problem",
     "quantize",
     "recipe",
+    "report",
     "sampled",
     "sweep",
     "total",

@@ -45,7 +45,7 @@ def test_no_package_is_pinned_twice():
     assert [name for name, group in groupby(names) if len(list(group)) > 1] == []
 
 
-CALLED = {"yaml": "PyYAML"}  # by what is imported: what pip calls it
+CALLED = {"markdown_it": "markdown-it-py", "yaml": "PyYAML"}  # by what is imported: what pip calls it
 
 
 def normalized(name: str) -> str:

@@ -13,7 +13,7 @@ from .. import __version__
 from ..core import pool
 from ..errors import Cancelled, QuantlabError
 from ..formats.input.files import reason
-from . import audit, export, importance, info, plan, quantize, recipe, sweep, sweeps, verify
+from . import audit, export, importance, info, plan, quantize, recipe, report_file, sweep, sweeps, verify
 from .options import SLUG_HELP, UsageError, examples
 from .stopping import Stop
 from .terminal import complain, discard_stdout, prepare_streams
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"quantlab {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in (info, sweep, sweeps, importance, plan, quantize, export, recipe, verify, audit):
+    for command in (info, sweep, sweeps, importance, plan, quantize, export, recipe, report_file, verify, audit):
         command.add(commands)
     return top
 
