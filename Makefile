@@ -20,7 +20,7 @@ help:
 	@echo "make test   run every test, in a real browser too"
 	@echo "make check  lint, check the formatting, check the types"
 	@echo "make fuzz   open damaged files of every format for ten minutes each (FORMAT=gguf MINUTES=60 for others)"
-	@echo "make bench  time the kernels against NumPy, torch and onnxruntime"
+	@echo "make bench  time the kernels against NumPy, torch and onnxruntime, the solver against HiGHS"
 	@echo "make clean  remove the environment and every cache"
 
 app: $(RUNTIME)

@@ -19,6 +19,7 @@ import numpy as np
 
 WIDEST = 100_000  # states of one half
 WORK, NARROWEST = 10_000_000, 100  # states in all, about: 2 s and 100 MB; once they are spent
+MOST_AT_ONCE = 1_000_000  # states and moves to be put together at once
 
 
 @dataclass(frozen=True)
@@ -175,10 +176,12 @@ class Half:
 
         Returns which states are new.
         """
-        penalties = self.penalty + penalty[:, None]
-        move, state = np.nonzero(penalties < below)
+        few = np.flatnonzero(self.penalty < below - penalty.min())
+        penalties = self.penalty[few] + penalty[:, None]
+        move, which = np.nonzero(penalties < below)
+        state = few[which]
         weights = np.concatenate((self.weight, self.weight[state] + weight[move]))
-        both = np.concatenate((self.penalty, penalties[move, state]))
+        both = np.concatenate((self.penalty, penalties[move, which]))
         order = undominated(weights, both, price)
         old = len(self.node)
         new = order >= old
@@ -208,7 +211,7 @@ class Half:
 
 
 class Halves:
-    """The dynamic programming: every second unit goes to one half, and a plan is a state of each.
+    """The dynamic programming: each unit goes to one half, and a plan is a state of both.
 
     Two lists of partial plans that meet are far shorter than one: about the square root of it.
     """
@@ -221,20 +224,30 @@ class Halves:
 
     def exhaust(self) -> None:
         """Take up one unit after the other until none is left that could help."""
-        core, moves = self.core, self.core.moves
-        for i in range(len(core.start) - 1):
-            if core.least[i] >= self.gap - self.tolerance:
+        i, count = 0, len(self.core.start) - 1
+        while i < count and self.core.least[i] < self.gap - self.tolerance:
+            # The shorter half: that keeps them alike, and is the least work.
+            side = int(len(self.halves[1].node) < len(self.halves[0].node))
+            if not len(self.halves[side].node):
                 return
-            half, other = self.halves[i % 2], self.halves[1 - i % 2]
-            if not len(half.node) or not len(other.node):
-                return
-            of_unit = slice(core.start[i], core.start[i + 1])
-            new = half.extend(
-                moves.weight[of_unit], moves.penalty[of_unit], of_unit.start, self.price, self.gap - self.tolerance
-            )
-            self.work -= len(new)
-            self.meet(i % 2, new)
-            self.forget(half, other, i + 1)
+            last = count if self.one_more(side, i) else i + 1
+            self.extend(side, slice(self.core.start[i], self.core.start[last]))
+            self.forget(side, last)
+            i = last
+
+    def one_more(self, side: int, i: int) -> bool:
+        """Whether a better plan has one move at most of the units from `i` on: together they are like one unit then."""
+        moves = self.core.start[-1] - self.core.start[i]
+        small = moves * len(self.halves[side].node) <= MOST_AT_ONCE
+        return bool(small and 2 * self.core.least[i] >= self.gap - self.tolerance)
+
+    def extend(self, side: int, of_unit: slice) -> None:
+        """Take up the moves of one unit."""
+        moves, half = self.core.moves, self.halves[side]
+        weight, penalty = moves.weight[of_unit], moves.penalty[of_unit]
+        new = half.extend(weight, penalty, int(of_unit.start), self.price, self.gap - self.tolerance)
+        self.work -= len(new)
+        self.meet(side, new)
 
     def meet(self, side: int, new: np.ndarray) -> None:
         """The best plan of the new states of one half, each with the heaviest, so the best, of the other that fits."""
@@ -248,8 +261,9 @@ class Halves:
             found = int(half.node[state[i]]), int(other.node[partner[i]])
             self.gap, self.best = float(gaps[i]), found if side == 0 else found[::-1]
 
-    def forget(self, half: Half, other: Half, i: int) -> None:
+    def forget(self, side: int, i: int) -> None:
         """Drop what leads to no better plan with the other half and the units from `i` on, and what is too much."""
+        half, other = self.halves[side], self.halves[1 - side]
         heaviest, lightest = other.weight[-1] + self.core.heavier[i], other.weight[0] + self.core.lighter[i]
         least = half.penalty + self.price * np.maximum(self.room - half.weight - heaviest, 0.0)
         keep = (least < self.gap - self.tolerance) & (half.weight + lightest <= self.room)

@@ -88,19 +88,20 @@ class Optimum:
     price: float
 
 
-def optimum(front: Front, budget: int) -> Optimum:
-    """The best plan of a budget, as far as the search goes."""
+def optimum(front: Front, budget: int, tolerance: float | None = None) -> Optimum:
+    """The best plan of a budget, or one within a `tolerance`, a share of its damage: by default as `solve` has it."""
     i = front.below(budget)
     if i == len(front.steps):
         return Optimum(front.at(i), 0.0, 0.0)
     options, taken = front.options, front.at(i)
     price = float(front.price[i + 1]) * options.scale
     room = float((budget - int(front.nbytes[i])) // front.grain * front.grain)
-    tolerance = 0.0
-    if len(taken) > EXACT_UNITS:  # of what is left where the plan's whole gap is closed
-        tolerance = TOLERANCE * max(0.0, abs(float(front.damage[i])) * options.scale - price * room)
+    if tolerance is None:
+        tolerance = 0.0 if len(taken) <= EXACT_UNITS else TOLERANCE
+    # Of the damage that is left where the plan's whole gap is closed.
+    allowed = tolerance * max(0.0, abs(float(front.damage[i])) * options.scale - price * room) if tolerance else 0.0
     moves = moves_from(options, taken, options.nbytes, options.damage, price, room)
-    found = search(moves, price, room, tolerance)
+    found = search(moves, price, room, allowed)
     return Optimum(moved(options, taken, found), max(0.0, found.gap - found.bound), price)
 
 

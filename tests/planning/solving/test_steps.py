@@ -88,6 +88,9 @@ def test_a_pin_of_a_model_costs_what_solving_with_it_says():
         again = solve(table.nbytes, pinned, solution.budget)
         assert costs[option] == pytest.approx(again.damage - solution.damage, abs=1e-12 * solution.damage)
     assert (costs >= 0).all()
+    nearly = pin_costs(table.nbytes, table.damage, solution, 7, tolerance=1e-3)
+    assert (nearly >= costs - 1e-12 * solution.damage).all()
+    assert (nearly <= costs + 1e-3 * (solution.damage + costs)).all()
 
 
 @pytest.mark.parametrize("unit", [-1, 2, 1.0])
