@@ -143,7 +143,7 @@ class _Builder:
 
     def built(self, weights: Mapping[str, float] | None, prior: bool, importance: bool) -> Problem:
         """The problem."""
-        notes = list(self.found.notes)
+        notes = [*self.found.notes, *self.target.notes(self.checkpoint)]
         if self.objective.largest and weights is not None:
             raise ConfigError(
                 "the worst tensor is the worst whatever it weighs: leave out the weights, or choose the objective "

@@ -17,6 +17,7 @@ from ..core.granularity import PerChannel, PerGroup, PerTensor
 from ..formats import FORMATS
 from ..formats.checkpoint import Checkpoint, TensorSpec
 from ..formats.onnx.write import FLOAT_TYPES
+from ..formats.safetensors.beside import own_config
 from ..formats.safetensors.model import SCALES, dtype_of, experts_of
 from ..shipping.recipe import Item
 from ..shipping.rehearsal import bound, unquantized
@@ -43,6 +44,7 @@ class Target:
     habit : (tensor) -> why it is kept unless it is asked for by a pin; "" if it is quantized as others are.
     demands : (tensor, configuration) -> what the program asks beyond what its format can hold; "" if that is met.
     tying : what it holds as one.
+    lacks : (checkpoint) -> what a file made of it lacks to be a model for the program, in a sentence; "" if nothing.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Target:
     habit: Callable[[TensorSpec], str] = lambda spec: ""
     demands: Callable[[TensorSpec, QuantConfig], str] = lambda spec, config: ""
     tying: ties.Tying = ties.alone
+    lacks: Callable[[Checkpoint], str] = lambda checkpoint: ""
 
     def menu(self, checkpoint: Checkpoint) -> list[QuantConfig]:
         """Configurations worth sweeping for it: it can load at least one weight so, and its file holds scales so."""
@@ -83,6 +86,11 @@ class Target:
         stored = held.stored(config, spec.dtype)
         scales = f"its file holds scales as {stored.scale_dtype}, in which this model runs: measure {stored} instead"
         return "" if stored == config else scales
+
+    def notes(self, checkpoint: Checkpoint) -> list[str]:
+        """What is to be known before a plan of a checkpoint is made for it, in sentences."""
+        layout = FORMATS[self.format].layout
+        return [note for note in (self.lacks(checkpoint), layout.limits(checkpoint) if layout else "") if note]
 
     def ties(self, checkpoint: Checkpoint, names: Sequence[str], patterns: Iterable[str] = ()) -> list[Unit]:
         """All names, in units, in their order; globs tie what they take in as well."""
@@ -221,6 +229,29 @@ def _vllm_demands(spec: TensorSpec, config: QuantConfig) -> str:
     return _no_zero_points(spec, config)
 
 
+def _no_config(checkpoint: Checkpoint) -> str:
+    return (
+        ""
+        if own_config(checkpoint)
+        else f"no config.json is beside {checkpoint}: what is written of it is no model yet"
+    )
+
+
+def _no_gguf(checkpoint: Checkpoint) -> str:
+    if checkpoint.format == "gguf":
+        return ""
+    return (
+        f"{checkpoint} is no GGUF file, and llama.cpp runs none that is written of its tensors alone: convert it with "
+        f"convert_hf_to_gguf.py first, or use the plan as a recipe"
+    )
+
+
+def _no_onnx(checkpoint: Checkpoint) -> str:
+    if checkpoint.format == "onnx":
+        return ""
+    return f"{checkpoint} is no ONNX model: a file of its tensors gives their values, and runs nothing else"
+
+
 TARGETS: dict[str, Target] = {
     "vllm": Target(
         name="vllm",
@@ -232,6 +263,7 @@ TARGETS: dict[str, Target] = {
         habit=_keeps_head,
         demands=_vllm_demands,
         tying=ties.fused,
+        lacks=_no_config,
     ),
     "transformers": Target(
         name="transformers",
@@ -244,6 +276,7 @@ TARGETS: dict[str, Target] = {
         demands=_no_zero_points,
         must=_packs_experts,
         tying=ties.experts_as_one,
+        lacks=_no_config,
     ),
     "llama.cpp": Target(
         name="llama.cpp",
@@ -253,6 +286,7 @@ TARGETS: dict[str, Target] = {
         wishes=_of_ggml,
         keeps=lambda spec: _ggml_keeps(spec.name),
         tying=ties.stacked_by("llama.cpp"),
+        lacks=_no_gguf,
     ),
     "mlx": Target(
         name="mlx",
@@ -262,6 +296,7 @@ TARGETS: dict[str, Target] = {
         wishes=_of_mlx,
         keeps=_mlx_keeps,
         tying=ties.stacked_by("mlx-lm"),
+        lacks=_no_config,
     ),
     "onnxruntime": Target(
         name="onnxruntime",
@@ -269,6 +304,7 @@ TARGETS: dict[str, Target] = {
         format="onnx",
         formats=("onnx", *OWN),
         wishes=_of_onnx,
+        lacks=_no_onnx,
     ),
     "any": Target(
         name="any",

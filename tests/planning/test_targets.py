@@ -208,6 +208,29 @@ def test_heads_are_quantized_where_a_pin_asks_for_it(tmp_path):
         assert not TARGETS["vllm"].habit(source.spec("model.layers.0.mlp.up_proj.weight"))
 
 
+NOTES = {
+    "llama": {"llama.cpp": "is no GGUF file", "onnxruntime": "is no ONNX model"},
+    "an old ONNX": {
+        "onnxruntime": "the model has opset 15",
+        "llama.cpp": "is no GGUF file",
+        **dict.fromkeys(("vllm", "transformers", "mlx"), "no config.json is beside"),
+    },
+    "an ONNX": {
+        "llama.cpp": "convert_hf_to_gguf.py",
+        **dict.fromkeys(("vllm", "transformers", "mlx"), "what is written of it is no model yet"),
+    },
+}
+
+
+@pytest.mark.parametrize("model", NOTES)
+def test_what_a_file_lacks_to_be_a_model_is_said_beforehand(model, tmp_path):
+    with ql.open_checkpoint(MODELS[model](tmp_path / "model")) as source:
+        for name, target in TARGETS.items():
+            notes = target.notes(source)
+            assert len(notes) == (name in NOTES[model])
+            assert all(NOTES[model][name] in note for note in notes)
+
+
 def test_answers_are_kept_no_longer_than_the_file_is_open(tmp_path):
     """An ONNX model's graph is read once a configuration, and not once a tensor; and not for a file that is gone."""
     path = network(tmp_path / "model", 21)
