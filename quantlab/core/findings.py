@@ -11,6 +11,8 @@ from .statistics import OUTLIER_SIGMAS, ChannelRanges, TensorStatistics
 UNEVEN = 4.0  # times the median channel
 BETTER = 3.0  # dB between two axes that are worth a word
 EXTREME = 0.25  # of the values vanish: Gaussian weights reach it with a value 80 standard deviations out
+SIDED = 0.25  # of the channels
+ENOUGH = 16  # values of a channel: one in 32,768 Gaussian ones has them all on one side
 ONE_SCALE = "int8-sym-tensor-minmax"
 
 
@@ -63,6 +65,7 @@ def findings(figures: TensorStatistics, channels: Sequence[ChannelRanges] = ()) 
         *([] if (outliers := _outliers(figures, bool(uneven))) is None else [outliers]),
         *(found for rule in _RULES if (found := rule(figures))),
         *_dead_channels(channels),
+        *_one_sided_channels(figures, channels),
         *uneven,
     ]
 
@@ -116,7 +119,7 @@ def _one_sided(figures: TensorStatistics) -> Finding | None:
     return Finding(
         name.lower(), name, f"the values run from {low:.4g} to {high:.4g}{which}",
         f", so a symmetric mapping leaves {'half' if which else _percent(share)} of its codes unused; affine or "
-        "uniform uses them all.", remedies=_MAPPINGS,
+        "uniform uses them all.", remedies=_mappings("g128"),
     )  # fmt: skip
 
 
@@ -148,6 +151,20 @@ def _dead_channels(channels: Iterable[ChannelRanges]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _one_sided_channels(figures: TensorStatistics, channels: Iterable[ChannelRanges]) -> Iterator[Finding]:
+    for axis in channels:
+        sided = axis.one_sided.size
+        # Where all are of one side, that is said of the tensor; of a few values, all may be so by chance.
+        if sided < SIDED * axis.count or figures.size < axis.count * ENOUGH or figures.minimum * figures.maximum >= 0:
+            continue
+        yield Finding(
+            "one-sided", "One-sided channels",
+            f"{sided:,} of {axis.count:,} along axis {axis.axis} hold values of one sign",
+            ", of which a symmetric mapping leaves half of the codes unused; affine or uniform uses them all.",
+            axis.axis, _mappings(f"ch{axis.axis}"),
+        )  # fmt: skip
+
+
 def _uneven(channels: Sequence[ChannelRanges]) -> Iterator[Finding]:
     found = most_uneven(channels)
     if found is None:
@@ -175,12 +192,16 @@ def _along(channels: ChannelRanges) -> Remedy:
     )
 
 
+def _mappings(where: str) -> tuple[Remedy, ...]:
+    return tuple(
+        Remedy(f"{name} instead of symmetric", name, f"int4-{token}-{where}-minmax", f"int4-sym-{where}-minmax",
+               f"int4 {where}")
+        for name, token in (("affine", "aff"), ("uniform", "uni"))
+    )  # fmt: skip
+
+
 GROUPS = Remedy("scales of groups of 128", "groups of 128", "int8-sym-g128-minmax", ONE_SCALE, "int8")
 _CLIPPING = Remedy("clipping for the least squared error", "clipping", "int8-sym-tensor-mse", ONE_SCALE, "int8")
-_MAPPINGS = tuple(
-    Remedy(f"{name} instead of symmetric", name, f"int4-{token}-g128-minmax", "int4-sym-g128-minmax", "int4 g128")
-    for name, token in (("affine", "aff"), ("uniform", "uni"))
-)
 # The order is the order in which they are told.
 _RULES = (_heavy_tails, _one_sided, _many_zeros, _beyond_half)
 

@@ -8,6 +8,7 @@ copy of the tensor is made.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -79,11 +80,22 @@ class ChannelRanges:
     Attributes
     ----------
     axis : which axis the channels lie along, not negative.
-    amax : largest magnitude per channel, float64 [channels].
+    minimum, maximum : of the values of each channel, float64 [channels].
     """
 
     axis: int
-    amax: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+
+    @cached_property
+    def amax(self) -> np.ndarray:
+        """Largest magnitude per channel, float64 [channels]."""
+        return np.maximum(-self.minimum, self.maximum)
+
+    @property
+    def one_sided(self) -> np.ndarray:
+        """Indices of channels that reach somewhere, to one side of 0 alone."""
+        return np.flatnonzero(((self.minimum >= 0) | (self.maximum <= 0)) & (self.amax > 0))
 
     @property
     def count(self) -> int:
@@ -118,15 +130,13 @@ class ChannelStatistics(ChannelRanges):
 
     Attributes
     ----------
-    minimum, p1, p99, maximum, std : of the values of each channel; p1 and p99 are its 1st and 99th percentile.
+    p1, p99, std : of the values of each channel; p1 and p99 are its 1st and 99th percentile.
     crest : largest magnitude / root mean square of each channel: 1 for +-c, about 4 for Gaussian weights, and the
         larger, the fewer codes the bulk of the channel gets. NaN for a channel of zeros.
     """
 
-    minimum: np.ndarray
     p1: np.ndarray
     p99: np.ndarray
-    maximum: np.ndarray
     std: np.ndarray
     crest: np.ndarray
 
@@ -227,7 +237,7 @@ def describe_channels(x: np.ndarray, axis: int = 0) -> ChannelStatistics:
     starts = range(0, len(channels), step)
     parts = pool.run(lambda start: _channel_figures(channels[start : start + step]), starts)
     low, p1, p99, high, std, crest = np.concatenate(parts, axis=1)
-    return ChannelStatistics(axis % x.ndim, np.maximum(np.abs(low), np.abs(high)), low, p1, p99, high, std, crest)
+    return ChannelStatistics(axis % x.ndim, low, high, p1, p99, std, crest)
 
 
 def channel_ranges(x: np.ndarray) -> list[ChannelRanges]:
@@ -235,7 +245,7 @@ def channel_ranges(x: np.ndarray) -> list[ChannelRanges]:
 
     `x` is float32, in C order, with elements.
     """
-    return [ChannelRanges(axis, _reach(x, axis)) for axis, count in enumerate(x.shape) if 1 < count < x.size]
+    return [ChannelRanges(axis, *_reach(x, axis)) for axis, count in enumerate(x.shape) if 1 < count < x.size]
 
 
 def channel_histograms(x: np.ndarray, axis: int, channels: Iterable[int], bins: int = 32) -> list[Histogram]:
@@ -292,23 +302,24 @@ def _channels(x: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(x, axis, 0)
 
 
-def _reach(x: np.ndarray, axis: int) -> np.ndarray:
-    """Largest magnitude of every channel along `axis`, float64 [channels]."""
+def _reach(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of every channel along `axis`, float64 [channels] each."""
     cube = x.reshape(math.prod(x.shape[:axis]), x.shape[axis], -1)
     outer, count, inner = cube.shape
     if outer < count:
         step = max(1, _PIECE // (outer * inner))
         blocks = [cube[:, start : start + step] for start in range(0, count, step)]
-        return np.concatenate(pool.run(_largest, blocks)).astype(np.float64)
-    step = max(1, _PIECE // (count * inner))
-    blocks = [cube[start : start + step] for start in range(0, outer, step)]
-    return np.max(pool.run(_largest, blocks), axis=0).astype(np.float64)
+        low, high = (np.concatenate(part) for part in zip(*pool.run(_ends, blocks), strict=True))
+    else:
+        step = max(1, _PIECE // (count * inner))
+        lows, highs = zip(*pool.run(_ends, [cube[at : at + step] for at in range(0, outer, step)]), strict=True)
+        low, high = np.min(lows, axis=0), np.max(highs, axis=0)
+    return low.astype(np.float64), high.astype(np.float64)
 
 
-def _largest(block: np.ndarray) -> np.ndarray:
-    """Largest magnitude along the middle axis of a block [outer, channels, inner]."""
-    # No copy of magnitudes: the two extremes are all they would be looked at for.
-    return np.maximum(block.max(axis=(0, 2)), -block.min(axis=(0, 2)))
+def _ends(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value along the middle axis of a block [outer, channels, inner]."""
+    return block.min(axis=(0, 2)), block.max(axis=(0, 2))
 
 
 def _channel_figures(block: np.ndarray) -> np.ndarray:

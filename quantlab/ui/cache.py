@@ -15,6 +15,7 @@ import streamlit as st
 from quantlab.core import pool, statistics
 from quantlab.core.arrays import FLOATS
 from quantlab.core.config import QuantConfig
+from quantlab.core.findings import Finding
 from quantlab.core.findings import findings as oddities
 from quantlab.core.metrics import ErrorReport, evaluate_quantized
 from quantlab.core.statistics import ChannelRanges, ChannelStatistics, Histogram, TensorStatistics
@@ -75,8 +76,8 @@ def statistics_job(key: Key, checkpoint: Checkpoint) -> Job:
     return _statistics_job(key, checkpoint)
 
 
-def gains(key: Key, checkpoint: Checkpoint, tensor: str) -> dict[str, tuple[Gain, ...]]:
-    """How much the remedies of what is odd about one tensor help, measured: {word of the finding: gains}."""
+def gains(key: Key, checkpoint: Checkpoint, tensor: str) -> dict[Finding, tuple[Gain, ...]]:
+    """How much the remedies of what is odd about one tensor help, measured."""
     return _gains(key, tensor, checkpoint)
 
 
@@ -141,10 +142,10 @@ def _channel_ranges(key: Key, tensor: str, _checkpoint: Checkpoint) -> list[Chan
 
 
 @st.cache_resource(max_entries=64, show_spinner="Measuring what helps …")
-def _gains(key: Key, tensor: str, _checkpoint: Checkpoint) -> dict[str, tuple[Gain, ...]]:
+def _gains(key: Key, tensor: str, _checkpoint: Checkpoint) -> dict[Finding, tuple[Gain, ...]]:
     found = oddities(_tensor_statistics(key, tensor, _checkpoint), _channel_ranges(key, tensor, _checkpoint))
     x = values(key, _checkpoint, tensor)
-    return {finding.word: findings.measured(x, finding) for finding in found if finding.remedies}
+    return {finding: findings.measured(x, finding) for finding in found if finding.remedies}
 
 
 @st.cache_resource(max_entries=64, show_spinner="Looking at every channel …")

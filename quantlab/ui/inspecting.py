@@ -69,7 +69,7 @@ def oddities(session: state.Session, found: TensorStatistics, channels: Sequence
     lines = []
     for one in odd:
         # What was measured takes the place of advice.
-        rest = f". Measured: {told(gains[one.word])}." if gains.get(one.word) else one.advice
+        rest = f". Measured: {told(gains[one])}." if gains.get(one) else one.advice
         lines.append(f"**{text.plain(text.minus(one.name))}:** {text.plain(text.minus(one.what + rest))}")
     st.warning("\n\n".join(lines), icon=":material/troubleshoot:")
 

@@ -43,6 +43,7 @@ def test_a_program_that_was_started_to_ignore_interruptions_does():
     "words",
     [
         ["info", "--stats"],
+        ["info", "--findings"],
         ["sweep", "--dtype", "int4"],
         ["sweep", "--dtype", "int4", "--dry-run"],
         ["quantize", "--config", "w4_g32", "-o", "out.npz"],

@@ -104,6 +104,8 @@ def test_without_several_channels_of_several_values_none_is_uneven(shape):
         (planted(column=3), ["extreme", "heavy tails", "axis 1"]),
         (np.where(np.arange(PLAIN.size).reshape(PLAIN.shape) == 99, np.float32(20), PLAIN)[:, :99], []),
         (np.abs(PLAIN[:16, :64]), ["one-sided"]),
+        (np.abs(PLAIN[:16, :64]) * np.where(np.arange(16) < 4, 1, -1)[:, None].astype(np.float32), ["one-sided"]),
+        (PLAIN[:64, :8], []),  # some of so short rows have one sign by chance
     ],
 )
 def test_a_word_for_what_stands_out(x, words):

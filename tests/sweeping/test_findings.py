@@ -30,6 +30,8 @@ MODEL = {
     "layers.2.k_proj.weight": planted((slice(None), [3, 5]), 0.0),
     "layers.2.v_proj.weight": np.where(np.arange(PLAIN.size).reshape(PLAIN.shape) == 777, np.float32("nan"), PLAIN),
     "layers.2.down_proj.weight": 1e5 * PLAIN / np.abs(PLAIN).max(),
+    "layers.3.q_proj.weight": np.abs(PLAIN) * np.where(np.arange(256) % 2, 1, -1)[:, None].astype(np.float32),
+    "layers.3.k_proj.weight": np.abs(PLAIN) * np.where(np.arange(512) % 2, 1, -1).astype(np.float32),
     "embed_tokens.weight": planted((slice(None), 9)),
     "layers.0.norm.weight": np.abs(PLAIN[0]),
     "layers.0.bias": np.zeros(512, np.float32),
@@ -61,6 +63,8 @@ def test_what_was_planted_is_found_and_nothing_else(found):
         "layers.2.k_proj.weight": "dead part",
         "layers.2.v_proj.weight": "NaN/inf",
         "layers.2.down_proj.weight": "large",
+        "layers.3.q_proj.weight": "one-sided",
+        "layers.3.k_proj.weight": "one-sided",
         "embed_tokens.weight": "axis 1",
     }
 
@@ -73,7 +77,7 @@ def test_every_gain_is_that_of_the_codes_themselves(found):
         return 10 * math.log10(np.sum(x.astype(np.float64) ** 2) / np.sum((x - back) ** 2))
 
     rows = found[found["gain_db"].notna()].to_dict("records")
-    assert len(rows) == 5
+    assert len(rows) == 7
     for row in rows:
         x = MODEL[row["tensor"]]
         assert row["gain_db"] == pytest.approx(sqnr(x, row["config"]) - sqnr(x, row["instead"]), abs=1e-6)
@@ -88,6 +92,10 @@ def test_the_remedy_is_for_the_axis_that_has_the_outliers(found):
     assert tuple(remedies.loc["layers.0.up_proj.weight"])[1:] == (1, "int8-sym-ch1-minmax")
     assert "channel 123 along axis 1" in remedies.loc["layers.0.up_proj.weight", "what"]
     assert tuple(remedies.loc["layers.1.up_proj.weight"])[1:] == (0, "int8-sym-ch0-minmax")
+    assert tuple(remedies.loc["layers.3.q_proj.weight"]) == (
+        "256 of 256 along axis 0 hold values of one sign", 0, "int4-aff-ch0-minmax"
+    )  # fmt: skip
+    assert tuple(remedies.loc["layers.3.k_proj.weight"])[1:] == (1, "int4-aff-ch1-minmax")
     # Values that 0 is far from: a range that must hold 0 wastes most codes, an offset none.
     assert remedies.loc["layers.1.o_proj.weight", "config"] == "int4-uni-g128-minmax"
 
@@ -95,7 +103,7 @@ def test_the_remedy_is_for_the_axis_that_has_the_outliers(found):
 def test_what_cannot_be_quantized_comes_first_then_what_gains_most(found):
     assert found["odd"][0] == "NaN/inf" and "1 NaN and 0 infinite" in found["what"][0]
     gains = found["gain_db"].dropna()
-    assert gains.is_monotonic_decreasing and list(gains.index) == [1, 2, 3, 4, 5]
+    assert gains.is_monotonic_decreasing and list(gains.index) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_what_is_dead_says_what_leaving_it_out_saves(found):
