@@ -11,9 +11,8 @@ job = jobs.get(session.audit)
 running = job is not None and job.active
 
 with widgets.boundary():
-    other, side, asked = audit_form.choose(session, running)
-    if asked:
-        audit_form.start(session, other, side)
+    if asked := audit_form.choose(running):
+        audit_form.start(session, asked)
         st.rerun()
 
 if job is None and session.audit:

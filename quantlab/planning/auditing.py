@@ -18,13 +18,13 @@ from ..formats.output.packed import same_bits
 from ..sweeping.sweep import WEIGHTED, Row, shape_text
 from ..sweeping.weights import is_weight
 from ..wording import shown
-from .comparing import compare, to_db
+from .comparing import Comparison, compare, to_db
 from .converting import Converted
 from .fairness import Case, Fairness
-from .matching import Matching, Pair
+from .matching import Matching
 from .rivals import Rivals, better
 from .scaling import Norms, Scaling, scaling
-from .stored import Stored
+from .stored import Pair, Reading, Stored
 
 COLUMNS = [
     "tensor",
@@ -117,7 +117,7 @@ class Auditor:
         spec = self._spec(pair, own)
         reading = self._stored.read(pair.name, spec.dtype)
         x, found, changed = self._converted.closest(pair, spec, self._origin.values_of(pair).reshape(own), reading)
-        undone = scaling(found, self._norms.of(pair.name)) if found.relative else Scaling()
+        undone = self._scaling(pair, spec, x, reading, found)
         case = Case(spec, x, reading, found, undone, self._weighting(pair, spec))
         judged = Judged(_row(pair, case), spec)
         verdict, why = self._verdict(pair, case)
@@ -125,6 +125,19 @@ class Auditor:
             verdict, why = self._compete(judged, case)
         judged.row |= {"verdict": verdict, "note": "; ".join(filter(None, [changed, undone.words, why]))}
         return judged
+
+    def _scaling(self, pair: Pair, spec: TensorSpec, x: np.ndarray, reading: Reading, found: Comparison) -> Scaling:
+        """Scales of columns, and of rows, that explain how far a matrix is from its source."""
+        turned = spec.channel_axis % 2 == 1
+        if x.ndim != 2:
+            return Scaling()
+
+        def again(columns: np.ndarray) -> Comparison:
+            scales = columns.astype(np.float32)
+            scaled = x.astype(np.float32) * (scales[:, None] if turned else scales)
+            return compare(scaled, reading.parts(), int(not turned))
+
+        return scaling(found, self._norms.of(pair.name), again)
 
     def _exact(self, pair: Pair) -> Judged:
         """The row of integers, which are the source's or are not."""

@@ -60,6 +60,19 @@ def test_either_of_the_two_may_be_the_open_one(pair, side):
     assert "1 of 2 quantized tensors are dominated" in said(at)
 
 
+def test_an_importance_file_weighs_errors(pair, tmp_path):
+    source, small = pair
+    weights = np.linspace(0, 3, 128, dtype=np.float32)
+    np.savez(tmp_path / "importance.npz", **{NAMES[0]: weights})
+    at, _ = compared(page("audit", file=source, beside=small, imatrix=str(tmp_path / "importance.npz")))
+    expected = ql.audit(small, source, importance={NAMES[0]: weights}).frame.set_index("tensor")
+    assert shown(at)["weighted_sqnr_db"][THERE[0]] == expected["weighted_sqnr_db"][THERE[0]]
+    np.savez(tmp_path / "other.npz", other=weights)
+    at = page("audit", file=source, beside=small, imatrix=str(tmp_path / "other.npz"))
+    next(button for button in at.button if button.label == "Compare the two").click().run()
+    assert "knows none of the tensors" in messages(at) and not at.exception
+
+
 def test_the_view_is_in_the_link(pair):
     source, small = pair
     first, _ = compared(page("audit", file=source, beside=small))

@@ -196,6 +196,17 @@ def test_llamas_order_of_rows_and_shifted_norms_are_tried_and_named(llama, kind,
     assert set(back.frame["verdict"]) == {"compared"} and back.target == ""
 
 
+def test_a_head_that_the_source_takes_from_its_embedding_is_compared_with_that(llama, tmp_path):
+    source, there = llama
+    kept = {name: x for name, x in load_file(source).items() if name != "lm_head.weight"}
+    save_file(kept, tmp_path / "tied.safetensors")
+    tensors = {name: (x, "F32") for name, x in there.items()} | {"output.weight": (there["token_embd.weight"], "Q8_0")}
+    found = ql.audit(write_gguf(tmp_path / "model.gguf", tensors, **HEADS), tmp_path / "tied.safetensors")
+    row = row_of(found, "output.weight")
+    assert (row["source"], row["verdict"]) == ("model.embed_tokens.weight", "not dominated") and row["sqnr_db"] > 40
+    assert found.matching.tied == ("output.weight",) and found.matching.alone == ()
+
+
 def test_a_permutation_is_no_excuse_for_another_tensor(llama, tmp_path, rng):
     source, there = llama
     other = {

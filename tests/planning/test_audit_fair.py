@@ -64,6 +64,20 @@ def test_scales_of_columns_are_undone_and_told(layer, format, tmp_path, rng):
     assert len(found.failing(30)) == 0
 
 
+def test_scales_that_the_rows_of_the_layer_before_took_are_undone_too(layer, tmp_path, rng):
+    folder, tensors = layer
+    s, t = (np.exp2(rng.uniform(-2, 2, n)).astype(np.float32) for n in (128, 96))
+    # As AWQ folds a value projection: its columns' scales into the norm before it, the next layer's into its rows.
+    scaled = {NORM: tensors[NORM] / s, Q: tensors[Q] * s / t[:, None], OUT: tensors[OUT] * t}
+    save(tmp_path / "scaled", scaled)
+    exported(tmp_path / "scaled", tmp_path / "out.gguf", ["*_proj.weight=q4_0"], "gguf")
+    found = ql.audit(tmp_path / "out.gguf", folder)
+    row = row_of(found, Q)
+    assert row["verdict"] == "not judged" and "rows are scaled" in row["note"] and NORM in row["note"]
+    assert row["rescaled_sqnr_db"] > 18 > row["sqnr_db"]
+    assert "columns are scaled" in row_of(found, OUT)["note"] and found.count("dominated") == 0
+
+
 def test_rounding_alone_is_never_explained_by_scales(layer, tmp_path):
     folder, _ = layer
     exported(folder, tmp_path / "out", ["*_proj.weight=int2-sym-g32-minmax"], "compressed-tensors")
