@@ -10,9 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import quantlab as ql
+from quantlab.planning import names as names_of
 from quantlab.planning.names import Place, architecture, blocks, gguf_name, gguf_place, pairs
 
 ARCHITECTURES = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+places = names_of._places
 LLAMA = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 
 
@@ -63,6 +65,15 @@ def test_a_model_is_paired_without_knowing_what_it_is():
     assert pairs(names, known, "bert") == found  # told something that does not fit
     assert pairs(names, names) == {name: (name, None) for name in names}
     assert pairs(names, []) == pairs([], known) == pairs(["a", "b"], known) == {}
+
+
+def test_names_of_strangers_are_looked_up_in_one_table_and_not_in_all(monkeypatch):
+    asked = []
+    monkeypatch.setattr(names_of, "_places", lambda name, table: asked.append(name) or places(name, table))
+    strange = [f"x{'abcdefgh'[i % 8]}.{i:x}z.weight" for i in range(3000)]
+    found = pairs([*strange, "model.layers.7.self_attn.q_proj.weight"], ["blk.7.attn_q.weight"])
+    assert found == {"model.layers.7.self_attn.q_proj.weight": ("blk.7.attn_q.weight", None)}
+    assert len(asked) < 3 * len(strange)
 
 
 def test_stacked_experts_are_found_with_and_without_a_suffix():
