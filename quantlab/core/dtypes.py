@@ -373,7 +373,7 @@ def total_error_sums(
     fitted : float32 [codecs, rows, groups] each. place : of `channels.Channels.place`.
     """
     totals, channels = np.zeros((len(codecs), SUMS)), np.zeros((len(codecs), int(place.slots)))
-    grids = [c.grid for c in codecs if isinstance(c, IntegerCodec) and not isinstance(c, BlockCodec)]
+    grids = plain_grids(codecs)
     if len(grids) == len(codecs):
         kernels.totals.all_error_sums(x, size, fitted, np.array(grids), place, totals, channels)
         return totals, channels
@@ -391,21 +391,20 @@ def weighted_error_sums(
 
     fitted : float32 [codecs, rows, groups] each. weights : of every value in C order, float32 [rows * cols].
     """
-    found = np.empty(len(codecs))
+    found, grids = np.empty(len(codecs)), plain_grids(codecs)
+    if len(grids) == len(codecs):
+        kernels.weighting.all_weighted_errors(x, size, fitted, np.array(grids), weights, found)
+        return found
     for k, (codec, *one) in enumerate(zip(codecs, *fitted, strict=True)):
-        decoded = decoded_values(codec, x, size, Fitted(*one))
+        assert isinstance(codec, CastCodec | BlockCodec)  # whose ranges no others share
+        decoded, _ = codec.decoded(x, size, Fitted(*one))
         found[k] = kernels.weighting.weighted_distance(x.reshape(-1), decoded.reshape(-1), weights)
     return found
 
 
-def decoded_values(codec: Codec, x: np.ndarray, size: int, fitted: Fitted) -> np.ndarray:
-    """What x (float32 [rows, cols]) becomes: float32 of the same shape."""
-    if isinstance(codec, CastCodec | BlockCodec):
-        return codec.decoded(x, size, fitted)[0]
-    codes, decoded = np.empty(x.shape, codec.code_dtype), np.empty_like(x)
-    codec.encode(x, size, fitted, codes)
-    codec.decode(codes, size, fitted, decoded)
-    return decoded
+def plain_grids(codecs: Sequence[Codec]) -> list[Grid]:
+    """The grids of those codecs whose codes follow from a grid alone."""
+    return [c.grid for c in codecs if isinstance(c, IntegerCodec) and not isinstance(c, BlockCodec)]
 
 
 def cut(fitted: Fitted, at: tuple[slice, slice]) -> Fitted:

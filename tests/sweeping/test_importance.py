@@ -13,7 +13,15 @@ from quantlab.sweeping.store import ResultStore
 from quantlab.sweeping.sweep import COLUMNS, WEIGHTED, SweepRequest, stream
 
 RNG = np.random.default_rng(8)
-SLUGS = ["int4-sym-g32-minmax", "int3-aff-ch0-mse", "int8-uni-tensor-minmax", "int4-sym-ch-1-minmax", "fp16", "q4_0"]
+SLUGS = [
+    "int4-sym-g32-minmax",
+    "int4-uni-g7-minmax",
+    "int3-aff-ch0-mse",
+    "int8-uni-tensor-minmax",
+    "int4-sym-ch-1-minmax",
+    "fp16",
+    "q4_0",
+]
 CONFIGS = [ql.QuantConfig.parse(slug) for slug in SLUGS]
 TENSORS = {
     "matrix": RNG.standard_normal((40, 64)).astype(np.float32),
@@ -70,7 +78,7 @@ def test_the_weighted_error_is_that_of_what_is_shipped(frame):
 
 
 def test_inputs_are_rows_where_channels_are_columns():
-    found = ql.sweep(Columns(), CONFIGS[:5], importance=IMPORTANCE)
+    found = ql.sweep(Columns(), CONFIGS[:6], importance=IMPORTANCE)
     for (name, slug), figure in found.set_index(["tensor", "config"])[WEIGHTED].dropna().items():
         x = Columns().raw(name)
         decoded = ql.quantize(x, ql.QuantConfig.parse(slug)).dequantize()

@@ -4,6 +4,9 @@ import numpy as np
 
 from .compiling import TILE, inlined_fast, jit
 from .errors import difference
+from .fitting import bounds, grid_of
+from .records import Fitted
+from .totals import decode_nearest
 
 
 @jit
@@ -44,6 +47,38 @@ def weighted_distance(x, decoded, weights):
         end = start + TILE
         total += distance_of(x[start:end], decoded[start:end], weights[start:end])
     return total
+
+
+@jit
+def weighted_error(x, size, fitted, grid, weights):
+    """sum w e^2 of encoding and decoding x (float32 [rows, cols]); weights : of its values, float32 [rows * cols].
+
+    Values are decoded into a buffer in a float32 loop, and summed up from there in a float64 loop, as in
+    `totals.total_error_sums`.
+    """
+    flat, decoded, total = x.reshape(-1), np.empty(TILE, np.float32), 0.0
+    cols, first = x.shape[1], 0
+    for r in range(x.shape[0]):
+        for j in range(fitted.scale.shape[1]):
+            scale, offset = fitted.scale[r, j], fitted.offset[r, j]
+            lowest, highest = bounds(scale, fitted.zero_point[r, j], offset, grid)
+            end = first + min(size, cols - j * size)
+            while first < end:
+                count = min(end - first, TILE)
+                values = flat[first : first + count]
+                for i in range(count):
+                    decoded[i] = decode_nearest(values[i], scale, offset, lowest, highest)[0]
+                total += distance_of(values, decoded[:count], weights[first : first + count])
+                first += count
+    return total
+
+
+@jit
+def all_weighted_errors(x, size, fitted, grids, weights, errors):
+    """`weighted_error` under several codecs, into errors [codecs]; `fitted` [codecs, rows, groups] each."""
+    for k in range(grids.shape[0]):
+        one = Fitted(fitted.scale[k], fitted.zero_point[k], fitted.offset[k])
+        errors[k] = weighted_error(x, size, one, grid_of(grids[k]), weights)
 
 
 @inlined_fast

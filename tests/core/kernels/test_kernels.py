@@ -176,6 +176,8 @@ NAMED_OTHERWISE = {
     "total_error_sums": "error_sums",
     "small_group_sums": "error_sums",
     "weighted_distance": "weighted_squares",
+    "weighted_error": "weighted_squares",
+    "all_weighted_errors": "weighted_squares",
     "widen_bfloat16": "widen",
     "widen_float16": "widen",
     "bounds": "usable",
