@@ -18,9 +18,10 @@ SIDES = (8, -8, 40, -40)  # and how far its near end lies to the side
 Box = tuple[float, float, float, float]  # left, right, bottom, top
 
 
-def name_points(fig: go.Figure, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+def name_points(fig: go.Figure, x: np.ndarray, y: np.ndarray, names: Sequence[str], falling: bool = False) -> None:
     """Write names ("" for none) beside points (float64 [n]), those of the highest first; others are left to the hover.
 
+    Those of a curve that is `falling` stand above it and to the right, where there is room.
     The figure's axes are set to the ranges for which places were sought.
     """
     left, right, bottom, top = _ranges(x, y)
@@ -28,7 +29,7 @@ def name_points(fig: go.Figure, x: np.ndarray, y: np.ndarray, names: Sequence[st
     up = (y - bottom) / (top - bottom) * HEIGHT
     taken = [(a - POINT, a + POINT, u - POINT, u + POINT) for a, u in zip(across, up, strict=True)]
     for i in np.argsort(-up, kind="stable"):
-        for dx, dy in _places() if names[i] else ():
+        for dx, dy in _places(falling) if names[i] else ():
             box = _box(across[i] + dx, up[i] + dy, dx, names[i])
             if _inside(box) and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
@@ -48,8 +49,9 @@ def _ranges(x: np.ndarray, y: np.ndarray) -> Box:
     return x.min() - 0.06 * wide, x.max() + 0.06 * wide, y.min() - 0.1 * high, y.max() + 0.16 * high
 
 
-def _places() -> Iterator[tuple[int, int]]:
-    yield from sorted(product(SIDES, OFFSETS), key=lambda place: (abs(place[0]) + abs(place[1]), place))
+def _places(falling: bool) -> Iterator[tuple[int, int]]:
+    places = sorted(product(SIDES, OFFSETS), key=lambda place: (abs(place[0]) + abs(place[1]), place))
+    yield from ((dx, dy) for dx, dy in places if not falling or min(dx, dy) > 0)
 
 
 def _box(x: float, y: float, side: int, name: str) -> Box:

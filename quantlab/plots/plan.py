@@ -5,7 +5,7 @@ Sizes are bytes of the whole file. Damage is what is minimised, of whatever obje
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +15,22 @@ from numpy.typing import ArrayLike
 
 from .labels import name_points
 from .scales import log_ticks
-from .style import BLUE, GREEN, GREY, OCHRE, ORANGE, faded, figure
+from .style import BLUE, GREY, OCHRE, ORANGE, figure
 from .sweep import TOOLBAR, pareto_front
 
 FRONT = 320  # pixels: with a slider and what a plan comes to, a screen of 768
-ACROSS, UP = 1200, 400  # pixels of a large screen's figure: points of the front that fall into one are drawn once
+ACROSS, UP = 600, 240  # steps across a figure: points of the front within one of them are drawn once
 MARKED = 60  # a front of fewer plans shows each
 CELL = 26  # pixels: height of a row of the map of units
 LABELLED = 200  # a map of more cells says bits on hover only
 BITS = (1, 2, 3, 4, 6, 8, 16, 32)  # of the map's legend
 NAMED = 7  # uniform configurations with a name beside them, at most one more
 UNIFORM = "one configuration for all"
+SHADES = [[0, "#dcebf5"], [1 / 3, "#9ccae6"], [2 / 3, "#3f9bd0"], [1, "#25ab88"]]  # of 2, 4, 8 and 16 bits
+INK = "#0e1a24"  # on all of them, in both themes
 LETTERS = 28  # of a row's name
+
+Bits = Callable[[int], float]
 
 
 def front_figure(
@@ -37,7 +41,7 @@ def front_figure(
     chosen: tuple[int, float] | None = None,
     budget: int | None = None,
     most: int | None = None,
-    weights: int = 0,
+    bits: Bits | None = None,
     meaning: str = "damage",
     height: int = FRONT,
 ) -> go.Figure:
@@ -48,7 +52,7 @@ def front_figure(
     nbytes, damage : [P] of every plan of the front, of the smallest first.
     uniform : columns `config`, `nbytes`, `damage`, of the plans in which every unit gets the same.
     chosen : bytes and damage of the plan. budget : bytes, as a line. most : bytes that are shown at most.
-    weights : of the model, to tell bits by.
+    bits : bytes of a file -> its bits per weight, to tell them too.
     meaning : of damage, for the axis: "relative error by role".
 
     Points carry `customdata`: (bytes, slug), the slug "" on the curve.
@@ -61,9 +65,9 @@ def front_figure(
     sizes, damages = sizes[kept], damages[kept]
     uniform = uniform[np.isfinite(uniform["damage"])]
     least = _least(damages, uniform["damage"], chosen)
-    traces = [_curve(sizes, damages, least, weights), _dots(uniform, least, weights)]
+    traces = [_curve(sizes, damages, least, bits), _dots(uniform, least, bits)]
     if chosen is not None:
-        traces.append(_chosen(*chosen, least, weights))
+        traces.append(_chosen(*chosen, least, bits))
     fig = figure(traces, "Size of the file", f"Predicted {meaning}", height=height)
     _name_uniform(fig, uniform, least)
     if budget is not None:
@@ -106,20 +110,20 @@ def _height(damage: ArrayLike, least: float) -> np.ndarray:
     return np.log10(np.maximum(np.asarray(damage, np.float64), least / 2))
 
 
-def _curve(nbytes: np.ndarray, damage: np.ndarray, least: float, weights: int) -> go.Scatter:
+def _curve(nbytes: np.ndarray, damage: np.ndarray, least: float, bits: Bits | None) -> go.Scatter:
     few = nbytes.size <= MARKED
     return go.Scatter(
         x=nbytes, y=_height(damage, least), name="the best plans", mode="lines+markers" if few else "lines",
         line={"color": BLUE, "width": 2}, marker={"size": 5},
         customdata=[(int(size), "") for size in nbytes],
-        text=[f"the best plan of {told}" for told in _told(nbytes, damage, weights)],
+        text=[f"the best plan of {told}" for told in _told(nbytes, damage, bits)],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
 
-def _dots(uniform: pd.DataFrame, least: float, weights: int) -> go.Scatter:
+def _dots(uniform: pd.DataFrame, least: float, bits: Bits | None) -> go.Scatter:
     slugs, sizes = list(uniform["config"]), uniform["nbytes"]
-    told = _told(sizes, uniform["damage"], weights)
+    told = _told(sizes, uniform["damage"], bits)
     return go.Scatter(
         x=sizes, y=_height(uniform["damage"], least), name=UNIFORM, mode="markers",
         marker={"size": 8, "color": OCHRE, "symbol": "circle-open", "line": {"width": 1.6}},
@@ -129,12 +133,12 @@ def _dots(uniform: pd.DataFrame, least: float, weights: int) -> go.Scatter:
     )  # fmt: skip
 
 
-def _chosen(nbytes: int, damage: float, least: float, weights: int) -> go.Scatter:
+def _chosen(nbytes: int, damage: float, least: float, bits: Bits | None) -> go.Scatter:
     return go.Scatter(
         x=[nbytes], y=_height([damage], least), name="this plan", mode="markers",
         marker={"size": 13, "color": ORANGE, "line": {"width": 1.5, "color": "#ffffff"}},
         customdata=[(int(nbytes), "")],
-        text=[f"<b>this plan</b><br>{told}" for told in _told([nbytes], [damage], weights)],
+        text=[f"<b>this plan</b><br>{told}" for told in _told([nbytes], [damage], bits)],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
@@ -147,7 +151,7 @@ def _name_uniform(fig: go.Figure, uniform: pd.DataFrame, least: float) -> None:
     for trace in fig.data:
         if trace.name != UNIFORM:  # a name must not lie on the curve, or on the plan
             x, y, names = np.append(x, trace.x), np.append(y, trace.y), [*names, *[""] * len(trace.x)]
-    name_points(fig, x, y, names)
+    name_points(fig, x, y, names, falling=True)
 
 
 def _apart(x: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -159,20 +163,19 @@ def _apart(x: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return apart
 
 
-def _size(nbytes: float, weights: int) -> str:
-    """Bytes with a unit; bits per weight beside it where the number of weights is known."""
+def _size(nbytes: float, bits: Bits | None) -> str:
+    """Bytes with a unit, bits per weight beside it."""
     value, unit = float(nbytes), 0
     while value >= 999.5 and unit < 4:
         value, unit = value / 1000, unit + 1
     words = f"{value:.4g} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"
-    return f"{words} ({8 * nbytes / weights:.3g} bits per weight)" if weights else words
+    return f"{words} ({bits(round(nbytes)):.3g} bits per weight)" if bits else words
 
 
-def _told(nbytes: Iterable[float], damage: Iterable[float], weights: int) -> list[str]:
+def _told(nbytes: Iterable[float], damage: Iterable[float], bits: Bits | None) -> list[str]:
     """Size and damage of points, for their hover."""
     return [
-        f"{_size(size, weights)}<br>damage {f'{d:.3g}'.replace('-', '−')}"
-        for size, d in zip(nbytes, damage, strict=True)
+        f"{_size(size, bits)}<br>damage {f'{d:.3g}'.replace('-', '−')}" for size, d in zip(nbytes, damage, strict=True)
     ]
 
 
@@ -232,19 +235,18 @@ def _colours(together: dict[tuple[int, int], list[Cell]], rows: int, columns: in
     bits = np.full((rows, columns), np.nan)
     for place, cells in together.items():
         bits[place] = _mean(cells)
-    low, high = float(np.nanmin(bits)), float(np.nanmax(bits))
+    # From 2 bits to 16 whatever the plan holds: a drag of the budget is seen as a change of colour.
+    low, high = min(2.0, float(np.nanmin(bits))), max(16.0, float(np.nanmax(bits)))
     with np.errstate(invalid="ignore"):
         at = np.log2(bits)
-    ticked = [float(b) for b in BITS if low * 0.99 <= b <= high * 1.01] or [low]
+    ticked = [b for b in BITS if low <= b <= high]
     return go.Heatmap(
         z=at,
         hoverinfo="skip", xgap=1, ygap=1,
-        # From 2 bits to 16 whatever the plan holds: a drag of the budget is seen as a change of colour.
-        zmin=min(1.0, np.log2(low)), zmax=max(4.0, np.log2(high)),
-        colorscale=[[0, faded(BLUE, 0.08)], [1 / 3, faded(BLUE, 0.4)], [2 / 3, BLUE], [1, GREEN]],
+        zmin=np.log2(low), zmax=np.log2(high), colorscale=SHADES,
         colorbar={
             "title": {"text": "bits per weight", "side": "right"}, "thickness": 10, "outlinewidth": 0,
-            "tickvals": [math.log2(b) for b in ticked], "ticktext": [f"{b:.3g}" for b in ticked],
+            "tickvals": [math.log2(b) for b in ticked], "ticktext": [str(b) for b in ticked],
         },
     )  # fmt: skip
 
@@ -253,8 +255,9 @@ def _labels(together: dict[tuple[int, int], list[Cell]]) -> go.Scatter:
     """Bits in the cells, where they are few. Not by the heatmap, which takes its faint colours for strong ones."""
     few = together if len(together) <= LABELLED else {}
     return go.Scatter(
-        x=[column for _, column in few], y=[row for row, _ in few], mode="text", textfont={"size": 11},
+        x=[column for _, column in few], y=[row for row, _ in few], mode="text", textfont={"size": 11, "color": INK},
         text=[f"{_mean(cells):.2g}" for cells in few.values()], showlegend=False, hoverinfo="skip",
+        unselected={"textfont": {"color": INK}},  # a click on a cell fades what is not selected
     )  # fmt: skip
 
 
@@ -265,7 +268,7 @@ def _targets(together: dict[tuple[int, int], list[Cell]], size: int) -> go.Scatt
         marker={"symbol": "square", "size": size}, opacity=0, showlegend=False,
         customdata=[cells[0].unit for cells in together.values()],
         text=["<br>".join([*(cell.told for cell in cells[:4]), *_more(len(cells) - 4)]) for cells in together.values()],
-        hovertemplate="%{text}<extra></extra>", hoverlabel={"bgcolor": GREY},
+        hovertemplate="%{text}<extra></extra>", hoverlabel={"bgcolor": GREY, "font": {"color": "#ffffff"}},
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
 import streamlit as st
 
 from quantlab.core.config import PRESETS
@@ -14,6 +15,7 @@ from quantlab.shipping.rehearsal import natural_format
 from quantlab.sweeping.weights import DEFINITION, channel_axes
 from quantlab.ui import exports, sources, state, text
 from quantlab.ui.help import about
+from quantlab.wording import counted
 
 WRITABLE = [name for name, kind in FORMATS.items() if kind.writable]
 WAYS = ("Download", "A folder on this computer")
@@ -49,7 +51,9 @@ EXCEPTION_HELP = (
 
 
 def choose_rules(session: state.Session) -> list[Rule]:
-    """What every tensor gets: the general rule, then its exceptions."""
+    """What every tensor gets: the general rule, then its exceptions; or rules that leave nothing to a general one."""
+    if session.rules and session.rules[0].pattern == "*":
+        return _whole(session)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         pattern = st.text_input(
             "Tensors", key="take", bind="query-params", persist_state="session", width=FIELD, help=PATTERN_HELP,
@@ -68,6 +72,23 @@ def choose_rules(session: state.Session) -> list[Rule]:
         state.choose_rules([*session.rules, Rule(session.chosen or "*", PRESETS["float16"])])
         st.rerun()
     return [Rule(pattern.strip(), session.config), *session.rules]
+
+
+def _whole(session: state.Session) -> list[Rule]:
+    """The rules of a plan, or others that begin with one for every tensor: they are told of, and not edited."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{counted(len(session.rules), 'rule')} decide what every tensor gets**, as planned.")
+        st.page_link(
+            state.page_path("plan"), label="Back to the plan", icon=":material/route:",
+            query_params=state.remembered("plan") | state.link(),
+        )  # fmt: skip
+        if st.button("One configuration instead", icon=":material/close:", type="tertiary"):
+            state.choose_rules([])
+            st.rerun()
+    with st.expander("The rules, of which the last that matches counts", icon=":material/rule:"):
+        told = {"Tensors": [rule.pattern for rule in session.rules], "Get": [_named(r.word) for r in session.rules]}
+        st.dataframe(pd.DataFrame(told), hide_index=True)
+    return list(session.rules)
 
 
 def _exception(session: state.Session, i: int, rule: Rule) -> Rule | None:
@@ -119,6 +140,11 @@ def choose_format(session: state.Session) -> str:
         "File format", WRITABLE, format_func=lambda name: FORMATS[name].label, key="format", bind="query-params",
         persist_state="session", help=FORMAT_HELP, width=NAME_FIELD, filter_mode=None,
     )  # fmt: skip
+
+
+def propose_format(session: state.Session, format: str) -> None:
+    """Have the form begin with a format, for the open file."""
+    st.session_state["format"], st.session_state[_FORMAT_OF] = format, session.key
 
 
 def choose_channels(session: state.Session, rules: Sequence[Rule]) -> list[Rule]:

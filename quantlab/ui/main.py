@@ -12,6 +12,7 @@ TITLES = {  # page -> title, icon
     "open": ("Open", ":material/folder_open:"),
     "inspect": ("Inspect", ":material/query_stats:"),
     "sweep": ("Sweep", ":material/grid_on:"),
+    "plan": ("Plan", ":material/route:"),
     "compare": ("Compare", ":material/compare_arrows:"),
     "export": ("Export", ":material/save_alt:"),
     "audit": ("Audit", ":material/fact_check:"),

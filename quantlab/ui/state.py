@@ -58,7 +58,7 @@ Parsed = TypeVar("Parsed")
 # The file and the job that a page was about, and what its widgets said: name in the URL -> values.
 View = tuple[str, str | None, dict[str, str | list[str]]]
 
-PAGES = ("open", "inspect", "sweep", "compare", "export", "audit")
+PAGES = ("open", "inspect", "sweep", "plan", "compare", "export", "audit")
 # The names in the URL that are no page's own.
 OWN = ("file", "tensor", "config", "compare", "over", "job", "rule", "export", "audit", "pin")
 COMPARED = 4  # most configurations side by side
@@ -328,9 +328,15 @@ def go_to_sweep(scope: str, names: Iterable[str] = ()) -> NoReturn:
 
 def go_to_plan(target: str | None = None) -> NoReturn:
     """Open Plan, for a program of `planning.targets.TARGETS` if one is given. Not for callbacks: it ends the run."""
-    if "plan" not in PAGES:
-        go_to_sweep(scope="Weights")
     go_to("plan", view={"target": target} if target else {})
+
+
+def go_to_export(rules: Iterable[Rule], config: QuantConfig | None) -> NoReturn:
+    """Open Export with these rules. Not for callbacks: it ends the run."""
+    session = current()
+    # Not published here: that would be an entry of this page in the browser's history, with the rules of the next.
+    session.rules, session.config = tuple(rules), config or session.config
+    go_to("export", over=session.over)
 
 
 def restore() -> Session:

@@ -30,7 +30,7 @@ def test_the_curve_has_every_plan_of_a_short_front_at_its_damage():
 
 
 def test_uniform_configurations_are_dots_with_their_name_and_size_on_hover():
-    dots = trace(front_figure(NBYTES, DAMAGE, UNIFORM, weights=400), plots.UNIFORM)
+    dots = trace(front_figure(NBYTES, DAMAGE, UNIFORM, bits=lambda nbytes: nbytes / 50), plots.UNIFORM)
     assert list(dots.x) == [120, 230]  # what some tensor refuses is none
     assert np.allclose(dots.y, np.log10([9, 1]))
     assert [slug for _, slug in dots.customdata] == ["int2-sym-g32-minmax", "int4-sym-g32-minmax"]

@@ -122,7 +122,7 @@ def test_another_file_forgets_the_job(model):
 
 def test_only_the_pages_have_paths():
     assert state.page_path("sweep").name == "sweep.py"
-    with pytest.raises(ConfigError, match="open, inspect, sweep, compare, export"):
+    with pytest.raises(ConfigError, match="open, inspect, sweep, plan, compare, export"):
         state.page_path("../secrets")
 
 
