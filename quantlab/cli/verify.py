@@ -11,7 +11,7 @@ from ..formats.input.remote import is_url
 from ..planning.budget import Budget, budget_of, quality_of
 from ..shipping.verifying import Verified, told, verify
 from ..sweeping.tables import json_text
-from ..wording import shown
+from ..wording import counted, shown
 from .options import UsageError, add_file, command, examples, one
 from .report import records, show_figures
 from .terminal import Bar, figure, note
@@ -113,9 +113,7 @@ def gate(sentences: list[str], path: str) -> None:
     for sentence in sentences:
         note(f"fails: {sentence}")
     if sentences:
-        raise CheckpointError(
-            f"{shown(Path(path).name)} is whole, and does not hold what is asked of it: {len(sentences):,} fail"
-        )
+        raise CheckpointError(f"{shown(Path(path).name)} is whole, and fails {counted(len(sentences), 'check')}")
 
 
 def bytes_of(path: str) -> int:
