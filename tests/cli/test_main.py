@@ -19,7 +19,7 @@ from quantlab.core.config import PRESETS
 from quantlab.core.dtypes import DTYPES, MAPPINGS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("info", "sweep", "importance", "quantize", "export", "verify")
+COMMANDS = ("info", "sweep", "importance", "quantize", "export", "recipe", "report", "verify")
 HOSTILE = {
     "empty": b"",
     "text": b"# quantlab\n",
@@ -34,7 +34,12 @@ HOSTILE = {
 
 def arguments(command: str, file: object, out: Path) -> list[object]:
     """A correct call of a command."""
-    more = {"quantize": ["--config", "w4_g32", "-o", out], "export": ["--config", "w4_g32", "-o", out]}
+    more = {
+        "quantize": ["--config", "w4_g32", "-o", out],
+        "export": ["--config", "w4_g32", "-o", out],
+        "recipe": ["--for", "torchao", "-o", out],
+        "report": ["--configs", "w4_g32", "-o", out],
+    }
     return [command, file, *more.get(command, [])]
 
 

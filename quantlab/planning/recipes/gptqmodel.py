@@ -117,7 +117,7 @@ def remarks(wanted: Wanted) -> list[str]:
             f"vLLM fuses modules that this plan treats differently, and cannot load it: {plain(apart[0], LABEL)}"
         )
     head = [name for name in chosen if name.rpartition(".")[2] == "lm_head"]
-    return said + (["lm_head is quantized only with lm_head=True in QuantizeConfig"] if head else [])
+    return said + (["a head is quantized only with lm_head=True in QuantizeConfig"] if head else [])
 
 
 GPTQMODEL = Tool(LABEL, "gptqmodel_plan.py", command, schemes, write, remarks)

@@ -70,7 +70,7 @@ def command(wanted: Wanted) -> str:
 def remarks(wanted: Wanted) -> list[str]:
     """What loads it."""
     rare = sorted({config.dtype for config in wanted.configs.values()} & {"int3", "int5", "int6", "int7"})
-    need = [f"{', '.join(rare)}: compressed-tensors 0.18 or later packs them as vLLM reads them"] if rare else []
+    need = [f"for {', '.join(rare)}, take compressed-tensors 0.18 or later: it packs as vLLM reads"] if rare else []
     return ["rows must be whole groups: llm-compressor stops where they are not", *need]
 
 

@@ -167,7 +167,9 @@ def remarks(wanted: Wanted) -> list[str]:
     """How nodes are found, and what int8 brings along."""
     said = [] if wanted.is_onnx else ["nodes are found by the names that PyTorch's exporter gives them"]
     if selected(wanted.slugs(), True):
-        said.append("int8 with a scale per channel or tensor also rounds what goes into a MatMul to 8 bits, as it runs")
+        said.append(
+            "where int8 has a scale per channel or tensor, what goes into a MatMul is rounded to 8 bits too, as it runs"
+        )
     return said
 
 

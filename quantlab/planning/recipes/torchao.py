@@ -94,7 +94,7 @@ def command(wanted: Wanted) -> str:
 def remarks(wanted: Wanted) -> list[str]:
     """How it stores codes."""
     wide = any(not is_int8(config) for config in wanted.configs.values())
-    return ["torchao keeps a code in a byte whatever its bits: its files are larger than the plan says"] if wide else []
+    return ["a code takes a byte in torchao whatever its bits: its files are larger than the plan says"] if wide else []
 
 
 TORCHAO = Tool(LABEL, "torchao_plan.py", command, schemes, write, remarks)

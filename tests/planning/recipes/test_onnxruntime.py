@@ -1,9 +1,12 @@
 """The recipe for ONNX Runtime, run by ONNX Runtime on a small graph."""
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import quantlab as ql
@@ -76,6 +79,35 @@ def test_a_plan_of_modules_is_found_by_the_names_of_nodes():
     assert found["w2"][0] == "DequantizeLinear" and found["w3"][0] == "MatMulInteger" and found["w4"][0] == "MatMul"
     assert found["w5"][0] == "MatMulNBits" and found["w5"][1]["bits"] == 2
     assert np.isfinite(outputs(made)).all() and not np.array_equal(outputs(made), before)
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mlp = torch.nn.Sequential()
+        self.mlp.add_module("up_proj", torch.nn.Linear(WIDTH, 2 * WIDTH, bias=False))
+        self.mlp.add_module("down_proj", torch.nn.Linear(2 * WIDTH, WIDTH))
+
+    def forward(self, x):
+        return x + self.mlp(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nodes_have_the_names_that_pytorchs_exporter_gives(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    model.add_module("layers", torch.nn.ModuleList([Block() for _ in range(11)]))
+    model.forward = lambda x: functools.reduce(lambda x, layer: layer(x), model.layers, x)
+    x = torch.randn(1, WIDTH)
+    torch.onnx.export(model.eval(), (x,), str(tmp_path / "model.onnx"), dynamo=False, opset_version=17)
+    choices = {name: "int8-aff-g32-minmax" for name, _ in model.named_parameters() if name.endswith("weight")}
+    made = run(recipe(plan_of(choices), "onnxruntime").text)["quantize"](onnx.load(tmp_path / "model.onnx"))
+    assert [node.op_type for node in made.graph.node].count("MatMulNBits") == 22
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    expected = model(x).detach().numpy()
+    # 8 bits, two roundings a block of which each is about 1/255 of its input's range.
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("slug", ["int8-sym-ch1-minmax", "int8-aff-tensor-minmax", "int4-sym-ch1-mse"])

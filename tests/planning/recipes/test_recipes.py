@@ -61,6 +61,8 @@ def test_a_recipe_says_who_made_it_and_what_does_not_carry_over(tool):
     assert "made by quantlab" in top.lower() and "'tiny'" in top and "abab" in top and "4.5bpw" in top
     assert "its figures do not" in top and RECIPES[tool].label in top
     assert found.command and found.filename and found.text.endswith("\n")
+    for remark in found.remarks:  # each becomes a sentence with a capital, which a name does not bear
+        assert not remark.endswith(".") and remark.split()[0] not in ("vLLM", "torchao", "mlx-lm", "int8", "lm_head")
 
 
 @pytest.mark.parametrize("tool", RECIPES)
