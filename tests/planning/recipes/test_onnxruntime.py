@@ -98,7 +98,7 @@ def test_nodes_have_the_names_that_pytorchs_exporter_gives(tmp_path):
     model = torch.nn.Sequential()
     model.add_module("layers", torch.nn.ModuleList([Block() for _ in range(11)]))
     model.forward = lambda x: functools.reduce(lambda x, layer: layer(x), model.layers, x)
-    x = torch.randn(1, WIDTH)
+    x = torch.randn(1, 3, WIDTH)
     torch.onnx.export(model.eval(), (x,), str(tmp_path / "model.onnx"), dynamo=False, opset_version=17)
     choices = {name: "int8-aff-g32-minmax" for name, _ in model.named_parameters() if name.endswith("weight")}
     made = run(recipe(plan_of(choices), "onnxruntime").text)["quantize"](onnx.load(tmp_path / "model.onnx"))
