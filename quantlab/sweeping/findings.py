@@ -34,8 +34,8 @@ COMMON = ("outliers",)
 WAYS_OUT = {
     NOT_FINITE: "mend it, or copy it as it is",
     UNREAD: "mend the file",
-    DEAD: "leave it out",
-    DEAD_PART: "leave them out",
+    DEAD: "without it",
+    DEAD_PART: "without them",
     LARGE: "not float16: bfloat16 or float32",
 }
 COLUMNS = ["tensor", "shape", "odd", "what", "axis", "remedy", "config", "instead", "gain_db", "more_bits"]

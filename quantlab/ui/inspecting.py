@@ -80,7 +80,8 @@ def view_of(session: state.Session, tensor: str, look: Look, axis: int | None) -
         return {}
     spec = session.checkpoint.spec(tensor)
     own = spec.channel_axis if look.uneven is None else look.uneven
-    return {"tab": "Channels", _axis_key(own): _axis_label(spec.shape, axis)}
+    # What a widget says unasked must not stand in a link: Streamlit takes it out, as an entry in the browser's history.
+    return {"tab": "Channels"} | ({_axis_key(own): _axis_label(spec.shape, axis)} if axis != own else {})
 
 
 def _axis_key(own: int) -> str:

@@ -60,7 +60,7 @@ def _panel(session: state.Session, job: jobs.Job) -> None:
     looks = job.result or job.partial or {}
     if not looks:
         return
-    found, done = odd(session.checkpoint, looks), not job.active
+    found, done = odd(session.checkpoint, looks), job.state == "done"
     told = headline(found, len(looks), done)
     if not found:
         st.caption(f":material/{'check_circle' if done else 'troubleshoot'}: {told}")

@@ -219,6 +219,35 @@ def test_a_click_on_a_finding_opens_its_tensor_and_its_axis_in_inspect(odd_model
     assert f"Measured: scales along axis 1: +{gain:.1f} dB at int8 (axis 0: +" in messages(at)
 
 
+def test_a_finding_about_another_axis_than_the_first_opens_that_axis():
+    """Dead channels along axis 2 of the sample's first convolution, whose channels lie along axis 0."""
+    at = started()
+    found = [(row, odd) for row, odd in enumerate(findings_of(at)["what"]) if "along axis 2 is zero" in odd]
+    at.session_state["findings"] = {"selection": {"rows": [], "columns": [], "cells": [(found[0][0], "what")]}}
+    at.run()
+    assert not at.exception and at.title[0].value.replace("\\", "") == "stft_conv.weight"
+    assert at.selectbox(key="axis").value == 2
+
+
+def test_reading_that_breaks_off_is_not_said_to_have_found_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
+    tensors = {name: np.random.default_rng(1).standard_normal((64, 256)).astype(np.float32) for name in "ab"}
+    save_file(tensors, tmp_path / "two.safetensors")
+    looked, published = cache._look, threading.Event()
+
+    def broken(checkpoint, name):
+        if name == "b":
+            published.set()
+            raise OSError(5, "Input/output error", "two.safetensors")
+        return looked(checkpoint, name)
+
+    monkeypatch.setattr(cache, "_look", broken)
+    at = started(file=str(tmp_path / "two.safetensors"))
+    assert published.is_set() and not at.exception
+    assert "The system refused: Input/output error" in messages(at)
+    assert "Nothing odd so far, in 1 tensor." in said(at)
+
+
 def test_nothing_odd_is_said_too(tmp_path, monkeypatch):
     monkeypatch.setenv("QUANTLAB_ROOTS", str(tmp_path))
     np.save(tmp_path / "plain.npy", np.random.default_rng(1).standard_normal((64, 256), dtype=np.float32))

@@ -108,8 +108,8 @@ def test_what_cannot_be_quantized_comes_first_then_what_gains_most(found):
 
 def test_what_is_dead_says_what_leaving_it_out_saves(found):
     remedies = found.set_index("tensor")["remedy"]
-    assert remedies["layers.2.q_proj.weight"] == "leave it out: 16.4 kB less"  # 64 x 64 x 4 bytes
-    assert remedies["layers.2.k_proj.weight"] == "leave them out: 2.0 kB less"  # 2 columns of 256 x 4 bytes
+    assert remedies["layers.2.q_proj.weight"] == "without it: 16.4 kB less"  # 64 x 64 x 4 bytes
+    assert remedies["layers.2.k_proj.weight"] == "without them: 2.0 kB less"  # 2 columns of 256 x 4 bytes
 
 
 def test_a_gain_that_its_own_bits_would_give_is_none():
