@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BudgetError
+from .choices import Case
 from .solving.front import Front
 from .solving.front import front as front_of
 from .solving.solve import Solution, bound_of, solve
@@ -22,7 +23,6 @@ ROUNDS = 5  # of ruling options out
 ROUNDING = 1e-12  # of a sum of damages, relatively: no option is ruled out by less
 
 Solver = Callable[[np.ndarray, np.ndarray, int, Front], Solution]
-NO_SCHEMES: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ class Rest:
     Attributes
     ----------
     exact : int64 [N], the options -> bytes of the file.
-    least : (bool [N, K], what may be chosen; schemes that are used; whether there are several) -> bytes that the rest
-        takes at least.
+    least : (bool [N, K], what may be chosen; a case of plans) -> bytes that the rest takes at least.
     schemes : bool [S, N, K]; whether an option is of a scheme that the file says something of once.
+    unsharded : what options may add up to at most in a plan that is not cut into shards; None where none is.
     """
 
     exact: Callable[[np.ndarray], int]
-    least: Callable[[np.ndarray, frozenset[int], bool], int]
+    least: Callable[[np.ndarray, Case], int]
     schemes: np.ndarray
+    unsharded: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,57 +138,69 @@ class _Search:
         return self.best.solution.damage
 
     def bound(self, allowed: np.ndarray) -> float:
-        """What no fitting plan is below, be it of several schemes, of one, or of none."""
-        schemes = self.rest.schemes
-        several = self.explore(allowed, NO_SCHEMES, frozenset(range(len(schemes))), True)
-        none = self.explore(allowed & ~schemes.any(0), NO_SCHEMES, NO_SCHEMES, False)
+        """What no fitting plan is below: be it in one file or in shards, of several schemes, of one, or of none."""
+        if self.rest.unsharded is None:
+            return self._of_schemes(allowed, False)
+        return min(self._of_schemes(allowed, sharded) for sharded in (False, True))
+
+    def _of_schemes(self, allowed: np.ndarray, sharded: bool) -> float:
+        schemes, nothing = self.rest.schemes, frozenset[int]()
+        case = Case(several=True, sharded=sharded)
+        several = self.explore(allowed, case, frozenset(range(len(schemes))))
+        none = self.explore(allowed & ~schemes.any(0), Case(sharded=sharded), nothing)
         others = schemes.sum(0) > schemes  # the option has another scheme, for some member
         one = [
-            self.explore(allowed & ~others[s], frozenset([s]), NO_SCHEMES, False)
+            self.explore(allowed & ~others[s], Case(frozenset([s]), sharded=sharded), nothing)
             for s in range(len(schemes))
             if (allowed & schemes[s]).any()
         ]
         return min([several, none, *one])
 
-    def explore(self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int], several: bool) -> float:
-        """What no fitting plan with these choices is below, or the best plan's damage where that is less.
+    def explore(self, allowed: np.ndarray, case: Case, open_: frozenset[int]) -> float:
+        """What no fitting plan of a case is below, or the best plan's damage where that is less.
 
-        used : schemes that the plans have. open_ : those of which it is not known. several : whether there are more.
+        open_ : schemes of which it is not known whether the plans have them.
         """
         if not allowed.any(1).all():
             return self.limit
         self.cases += 1
         for _ in range(ROUNDS):
-            used, open_ = self._decided(allowed, used, open_)
-            under = self.rest.least(allowed, used, several)
+            case, open_ = self._decided(allowed, case, open_)
+            room = self._room(allowed, case)
             only = np.where(allowed, self.damage, np.inf)
             front = front_of(self.nbytes, only)
-            if self.budget - under < front.nbytes[0]:  # there is no such plan
+            if room < front.nbytes[0]:  # there is no such plan
                 return self.limit
-            lower, penalties = self._penalties(only, front, self.budget - under)
+            lower, penalties = self._penalties(only, front, room)
             left = allowed & (penalties <= self.limit + ROUNDING * abs(self.limit))
             if lower >= self.limit or not left.any(1).all():
                 return self.limit
             if (left == allowed).all():
                 break
             allowed = left
-        if self.cases < CASES and (scheme := self._open(allowed, used, open_, under)) is not None:
+        if self.cases < CASES and (scheme := self._open(allowed, case, open_)) is not None:
             others = open_ - {scheme}
-            with_it = self.explore(allowed, used | {scheme}, others, several)
-            return min(with_it, self.explore(allowed & ~self.rest.schemes[scheme], used, others, several))
-        return self._solved(only, front, under)
+            with_it = self.explore(allowed, replace(case, used=case.used | {scheme}), others)
+            return min(with_it, self.explore(allowed & ~self.rest.schemes[scheme], case, others))
+        return self._solved(only, front, room)
 
-    def _decided(
-        self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int]
-    ) -> tuple[frozenset[int], frozenset[int]]:
+    def _room(self, allowed: np.ndarray, case: Case) -> int:
+        """What the options of a fitting plan add up to at most."""
+        room = self.budget - self.rest.least(allowed, case)
+        if case.sharded is False and self.rest.unsharded is not None:
+            return min(room, self.rest.unsharded)
+        return room
+
+    def _decided(self, allowed: np.ndarray, case: Case, open_: frozenset[int]) -> tuple[Case, frozenset[int]]:
         """Schemes that some unit cannot do without are used; those that no unit can have are not open."""
         among = [s for s in open_ if (allowed & self.rest.schemes[s]).any()]
         certain = frozenset(s for s in among if (~allowed | self.rest.schemes[s]).all(1).any())
-        return used | certain, frozenset(among) - certain
+        return replace(case, used=case.used | certain), frozenset(among) - certain
 
-    def _open(self, allowed: np.ndarray, used: frozenset[int], open_: frozenset[int], under: int) -> int | None:
+    def _open(self, allowed: np.ndarray, case: Case, open_: frozenset[int]) -> int | None:
         """The scheme to decide on: that of the fewest units; None where nothing depends on it any more."""
-        if not open_ or self.rest.least(allowed, used | open_, True) == under:
+        everything = replace(case, used=case.used | open_)
+        if not open_ or self.rest.least(allowed, everything) == self.rest.least(allowed, case):
             return None
         return min(open_, key=lambda s: int((allowed & self.rest.schemes[s]).any(1).sum()))
 
@@ -203,9 +216,9 @@ class _Search:
         lower = float(least.sum() - price * room)
         return lower, lower + (cost - least[:, None])
 
-    def _solved(self, only: np.ndarray, front: Front, under: int) -> float:
+    def _solved(self, only: np.ndarray, front: Front, room: int) -> float:
         """The bound of the solver; its plan is the best one if it fits and is better."""
-        relaxed = solve(self.nbytes, only, self.budget - under, front)
+        relaxed = solve(self.nbytes, only, room, front)
         if relaxed.bound >= self.limit:
             return self.limit
         with suppress(BudgetError):  # none was found that fits

@@ -15,8 +15,9 @@ from ..shipping.rehearsal import source_nbytes
 from ..sweeping.identity import engine_version
 from ..wording import counted, size_text
 from .budget import Quality, budget_of, quality_of
+from .choices import UNKNOWN
 from .damage import OBJECTIVES, Objective
-from .fitting import NO_SCHEMES, Fitted, Rest, best_within, first_within
+from .fitting import Fitted, Rest, best_within, first_within
 from .plan import Plan, PlannedUnit, Step, Uniform
 from .sizes import Sizes
 from .solving.front import Front
@@ -91,8 +92,9 @@ class Problem:
         """What the file takes beside the sum of its options."""
         return Rest(
             lambda chosen: self.sizes.exact(chosen[self.members]),
-            lambda allowed, used, several: self.sizes.least(allowed[self.members], used, several),
+            lambda allowed, case: self.sizes.least(allowed[self.members], case),
             self._schemes(),
+            self.sizes.unsharded,
         )
 
     def _schemes(self) -> np.ndarray:
@@ -105,7 +107,7 @@ class Problem:
     @cached_property
     def least_rest(self) -> int:
         """What of the file is no option's, at least."""
-        return self.rest.least(np.isfinite(self.damage), NO_SCHEMES, False)
+        return self.rest.least(np.isfinite(self.damage), UNKNOWN)
 
     def file_nbytes(self, chosen: np.ndarray) -> int:
         """Bytes of the file of a plan, to the byte; chosen: int64 [N]."""

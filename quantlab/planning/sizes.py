@@ -15,9 +15,11 @@ from ..errors import QuantlabError
 from ..formats import FORMATS, Checkpoint
 from ..formats.onnx.rewrite import rewrites
 from ..formats.safetensors.beside import companions
+from ..formats.safetensors.shards import SHARD_BYTES
 from ..formats.writing import export_nbytes
 from ..shipping.rehearsal import bound
-from .parts import Choices, Parts, copy_held, gguf_parts, layout_parts, model_parts, npz_parts, onnx_parts, own_parts
+from .choices import UNKNOWN, Case, Choices
+from .parts import Parts, copy_held, gguf_parts, layout_parts, model_parts, npz_parts, onnx_parts, own_parts
 
 
 class Sizes:
@@ -57,7 +59,7 @@ class Sizes:
         if name == "onnx":
             return (model_parts if rewrites(self._checkpoint) else onnx_parts)(self.choices, self.exact)
         if layout is not None:
-            return layout_parts(self.choices, layout, self._beside)
+            return layout_parts(self.choices, layout, self._beside, SHARD_BYTES if self._format.folder else None)
         own = own_parts if name == "safetensors" else npz_parts
         return own(self.choices, self._checkpoint, self.exact)
 
@@ -77,12 +79,14 @@ class Sizes:
         """What the options of a plan add up to, without the rest."""
         return int(self.nbytes[np.arange(len(options)), options].sum())
 
-    def least(self, allowed: np.ndarray, used: frozenset[int] = frozenset(), several: bool = False) -> int:
-        """What the rest takes at least in any plan with choices among bool [T, K + 1] `allowed`.
+    @property
+    def unsharded(self) -> int | None:
+        """What options may add up to at most in a plan that is not cut into shards; None where none is."""
+        return self._parts.unsharded
 
-        used : schemes that the plan has. several : whether it has more than one.
-        """
+    def least(self, allowed: np.ndarray, case: Case = UNKNOWN) -> int:
+        """What the rest takes at least in any plan of a case with choices among bool [T, K + 1] `allowed`."""
         if (allowed.sum(1) == 1).all():
             options = allowed.argmax(1)
             return self.exact(options) - self.sum(options)
-        return self._parts.least(allowed, used, several)
+        return self._parts.least(allowed, case)

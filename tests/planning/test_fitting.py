@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantlab.errors import BudgetError
-from quantlab.planning.fitting import NO_SCHEMES, Rest, best_within, first_within
+from quantlab.planning.choices import UNKNOWN
+from quantlab.planning.fitting import Rest, best_within, first_within
 from quantlab.planning.solving.front import front
 from quantlab.planning.solving.worst import solve_worst
 
@@ -36,9 +37,9 @@ class File:
         noise = int(self.chance[hash(tuple(chosen.tolist())) % 1000])
         return int(self.nbytes[np.arange(len(chosen)), chosen].sum()) + 100 + told + noise
 
-    def least(self, allowed, used, several):
-        told = int(self.lines.sum()) if several or len(used) > 1 else 0
-        return 100 + sum(int(self.charges[s]) for s in used) + told
+    def least(self, allowed, case):
+        told = int(self.lines.sum()) if case.several or len(case.used) > 1 else 0
+        return 100 + sum(int(self.charges[s]) for s in case.used) + told
 
     @property
     def rest(self):
@@ -68,7 +69,7 @@ def test_no_plan_that_fits_is_below_the_bound_and_a_proved_one_is_the_best(data)
     every = list(file.plans())
     budget = data.draw(st.integers(min(size for size, _ in every), max(size for size, _ in every) + 5))
     best = min(math.fsum(damage) for size, damage in every if size <= budget)
-    under = file.least(np.isfinite(file.damage), NO_SCHEMES, False)
+    under = file.least(np.isfinite(file.damage), UNKNOWN)
     try:
         found = best_within(file.nbytes, file.damage, budget, file.rest, front(file.nbytes, file.damage), under)
     except BudgetError as error:
@@ -93,7 +94,7 @@ def test_it_is_proved_where_schemes_alone_make_the_rest():
         file.chance[:] = 0
         sizes = [size for size, _ in file.plans()]
         budget = (min(sizes) + max(sizes)) // 2
-        under = file.least(np.isfinite(file.damage), NO_SCHEMES, False)
+        under = file.least(np.isfinite(file.damage), UNKNOWN)
         try:
             found = best_within(file.nbytes, file.damage, budget, file.rest, front(file.nbytes, file.damage), under)
         except BudgetError:

@@ -13,6 +13,7 @@ from quantlab.core.tensor import packed_nbytes
 from quantlab.errors import QuantlabError
 from quantlab.formats import FORMATS, writing
 from quantlab.formats.safetensors import shards
+from quantlab.planning.choices import Case
 from quantlab.planning.sizes import Sizes
 from quantlab.shipping.recipe import Rule
 from quantlab.shipping.rehearsal import assigned, bound, refused_tensors
@@ -158,15 +159,16 @@ def test_no_plan_is_smaller_than_its_sum_and_the_least_rest(planned, data):
     exact, added = sizes.exact(options), sizes.sum(options)
     told = data.draw(st.sets(st.sampled_from(sorted(used)))) if used else set()
     assert added + sizes.least(among) <= exact
-    assert added + sizes.least(may, frozenset(told), len(used) > 1) <= exact
-    assert added + sizes.least(among, frozenset(used), len(used) > 1) <= exact
+    assert added + sizes.least(may, Case(frozenset(told), len(used) > 1)) <= exact
+    assert added + sizes.least(among, Case(frozenset(used), len(used) > 1)) <= exact
 
 
 def test_shards_and_their_index_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(shards.folder_nbytes, "__defaults__", (9000,))
     monkeypatch.setattr(writing.export_layout, "__defaults__", (None, None, None, 9000))
+    monkeypatch.setattr("quantlab.planning.sizes.SHARD_BYTES", 9000)
     with ql.open_checkpoint(llama(tmp_path / "model")) as checkpoint:
-        names = names_of_weights(checkpoint)
+        names, rng = names_of_weights(checkpoint), np.random.default_rng(6)
         configs = [ql.QuantConfig.parse(slug) for slug in CONFIGS["compressed-tensors"]]
         sizes = Sizes(checkpoint, "compressed-tensors", names, configs)
         options = np.arange(len(names)) % 3
@@ -174,4 +176,32 @@ def test_shards_and_their_index_are_counted(tmp_path, monkeypatch):
         shipment = ship(checkpoint, found, tmp_path / "out", "compressed-tensors")
         assert len(list((tmp_path / "out").glob("*.safetensors"))) > 3
         assert sizes.exact(options) == shipment.file_nbytes
-        assert sizes.sum(options) + sizes.least(np.ones_like(sizes.nbytes, bool)) <= shipment.file_nbytes
+        for share in np.linspace(0, 1, 40):
+            options = rng.integers(0, 5, len(names))
+            among = rng.random(sizes.nbytes.shape) < share
+            among[np.arange(len(names)), options] = True
+            used = frozenset({int(s) for s in sizes.schemes[np.arange(len(names)), options]} - {-1})
+            rest = sizes.exact(options) - sizes.sum(options)
+            assert sizes.least(among) <= rest
+            assert sizes.least(among, Case(used, len(used) > 1, True)) <= rest
+
+
+def test_one_file_or_shards_is_told_apart(tmp_path, monkeypatch):
+    """The limit lies between the smallest and the largest plan."""
+    with ql.open_checkpoint(llama(tmp_path / "model")) as checkpoint:
+        names, rng = names_of_weights(checkpoint), np.random.default_rng(7)
+        configs = [ql.QuantConfig.parse(slug) for slug in CONFIGS["compressed-tensors"]]
+        monkeypatch.setattr("quantlab.planning.sizes.SHARD_BYTES", 120_000)
+        monkeypatch.setattr(shards.folder_nbytes, "__defaults__", (120_000,))
+        sizes, seen = Sizes(checkpoint, "compressed-tensors", names, configs), set()
+        for _ in range(60):
+            options = np.where(rng.random(len(names)) < rng.random(), 4, rng.integers(0, 5, len(names)))
+            total = sum(tensor.nbytes for tensor in sizes.choices.chosen(options))
+            used = frozenset({int(s) for s in sizes.schemes[np.arange(len(names)), options]} - {-1})
+            case = Case(used, len(used) > 1, total > 120_000)
+            whole = np.ones(sizes.nbytes.shape, bool)
+            assert sizes.sum(options) + sizes.least(whole) <= sizes.exact(options)
+            assert sizes.sum(options) + sizes.least(whole, case) <= sizes.exact(options)
+            assert case.sharded or sizes.sum(options) <= sizes.unsharded
+            seen.add(case.sharded)
+        assert seen == {False, True}
