@@ -156,7 +156,7 @@ def told(found: Audit) -> list[str]:
     if judged:
         lines.append(
             f"{found.count(DOMINATED):,} of {judged:,} quantized tensors are dominated: {TARGETS[found.target].label} "
-            "loads something no larger and better in their place"
+            f"loads something no larger and better in their place{_by_how_much(found.frame)}"
         )
     lines += _differing(found.frame)
     for verdict in (BROKEN, RESHAPED, UNJUDGED):
@@ -164,6 +164,12 @@ def told(found: Audit) -> list[str]:
             lines.append(f"{counted(count, 'tensor')} {verdict}")
     lines += found.whole.told() if found.whole else []
     return [*lines, *_unmatched(found.matching), *found.notes]
+
+
+def _by_how_much(frame: pd.DataFrame) -> str:
+    """What dominates is better by so much, at the median: next to nothing may be dominated, too."""
+    gain = (frame["better_sqnr_db"] - frame["sqnr_db"])[frame["verdict"] == DOMINATED]
+    return f", by {gain.median():.2g} dB at the median" if len(gain) and math.isfinite(gain.median()) else ""
 
 
 def _differing(frame: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ from .roles import role_of
 from .stored import Pair, Stored
 
 # A module's own weight, under the names that layouts give to its codes; a copy among an ONNX file's tensors.
-_WEIGHT = re.compile(r"\.(weight|weight_packed|qweight|W_q)$|_value$")
+_WEIGHT = re.compile(r"\.(weight|weight_packed|qweight|W_q)$|_value$|_quantized$")
 # What wraps a model in one program and not in another.
 _WRAPPERS = re.compile(r"^(?:(?:module|model|_orig_mod|base_model|language_model|transformer|bert|roberta)\.)+")
 PROBED = 64  # rows of a head that are compared with the embedding's

@@ -26,6 +26,8 @@ Parts = Iterator[tuple[slice, np.ndarray]]
 _KINDS = {kind: slug for slug, kind in TYPES.items()}
 # What lies beside the codes of somebody else's quantized weight, and is no tensor of the model by itself.
 _BESIDE = re.compile(r".*\.(qzeros|g_idx|weight_shape|weight_zero_point|weight_global_scale|(in|out)put_scale|SCB)")
+_ONNX_PAIR, _OTHER = re.compile(r"(.*)_(scale|zero_point)"), {"scale": "zero_point", "zero_point": "scale"}
+_CODES = (".qweight", "_quantized")  # how the names of codes end that no layout describes
 _ONNX_PARTS = ("_quantized", "_scale", "_zero_point", "_shape")
 
 
@@ -93,6 +95,8 @@ class Stored:
         )
 
     def _is_tensor(self, name: str) -> bool:
+        if self.checkpoint.format == "onnx" and (found := _ONNX_PAIR.fullmatch(name)):
+            return f"{found[1]}_{_OTHER[found[2]]}" not in self._known  # of an activation, or of codes
         return self.checkpoint.spec(name).aside != PARTS and not _BESIDE.fullmatch(name)
 
     def _arrays(self, name: str) -> list[str]:
@@ -157,14 +161,14 @@ class Stored:
         if name in self._described or name in self._packed:
             return False
         spec = self.checkpoint.spec(name)
-        return bool(re.fullmatch(r"u?int\d+|bool", spec.dtype)) and not spec.aside and not name.endswith(".qweight")
+        return bool(re.fullmatch(r"u?int\d+|bool", spec.dtype)) and not spec.aside and not name.endswith(_CODES)
 
     def fault(self, name: str) -> str:
         """Why a tensor's values cannot be read, in words that follow its name; "" where they can."""
         if name in self._described or name in self._packed:
             return ""
         spec = self.checkpoint.spec(name)
-        if spec.aside == QUANTIZED or name.endswith(".qweight"):
+        if spec.aside == QUANTIZED or (name.endswith(_CODES) and spec.dtype not in FLOATS):
             return f"is stored as {spec.dtype} codes in a layout that quantlab does not decode"
         if spec.dtype not in FLOATS:
             return f"is {spec.dtype}: {spec.note or 'no floating-point values, so there is no error to measure'}"

@@ -5,7 +5,10 @@ import math
 
 import gguf
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
+from onnxruntime import quantization
 from safetensors.numpy import load_file, save_file
 
 import quantlab as ql
@@ -312,3 +315,57 @@ def test_what_is_the_best_of_its_size_is_not_dominated_by_itself(model, tmp_path
     assert found.count("dominated") == 0 and found.count("not dominated") == 3
     assert found.whole.better_db == 0 and found.whole.smallest == found.whole.nbytes
     assert any("no plan has notably less damage" in line for line in told(found))
+
+
+# -- ONNX Runtime's own quantizer
+
+
+@pytest.fixture
+def network(tmp_path, rng):
+    """Two matrices that are multiplied by, as a model: (path, its weights)."""
+    weights = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in (("w1", (64, 96)), ("w2", (96, 32)))
+    }
+    nodes = [helper.make_node("MatMul", ["x", "w1"], ["h"]), helper.make_node("MatMul", ["h", "w2"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, 1, [1, n]) for name, n in (("x", 64), ("y", 32))]
+    arrays = [numpy_helper.from_array(x, name) for name, x in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], arrays)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx", weights
+
+
+class Inputs(quantization.CalibrationDataReader):
+    """What a calibration of activations reads, which say nothing of weights."""
+
+    def __init__(self):
+        self.left = [{"x": np.ones((1, 64), np.float32) * i} for i in range(3)]
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+def test_what_onnxruntime_quantized_is_read_as_it_decodes_it(network, kind, per_channel, tmp_path):
+    path, weights = network
+    kinds = dict.fromkeys(("weight_type", "activation_type"), quantization.QuantType[kind])
+    quantization.quantize_static(path, tmp_path / "q.onnx", Inputs(), per_channel=per_channel, **kinds)
+    parts = {array.name: numpy_helper.to_array(array) for array in onnx.load(tmp_path / "q.onnx").graph.initializer}
+    found = ql.audit(tmp_path / "q.onnx", path)
+    assert found.frame["tensor"].tolist() == list(weights) and found.matching.alone == found.matching.missing == ()
+    for name, x in weights.items():
+        codes, zeros, scale = (parts[f"{name}_{part}"] for part in ("quantized", "zero_point", "scale"))
+        row = row_of(found, name)
+        assert row["sqnr_db"] == pytest.approx(sqnr(x, (codes.astype(np.int32) - zeros) * np.float64(scale)), rel=1e-5)
+        assert row["layout"] == f"int8-{'sym' if kind == 'QInt8' else 'aff'}-{'ch1' if per_channel else 'tensor'}"
+        assert row["verdict"] == "dominated" and row["better_nbytes"] <= row["nbytes"]  # by searched ranges
+
+
+def test_codes_of_integer_operators_are_named_and_not_judged(network, tmp_path):
+    path, _ = network
+    quantization.quantize_dynamic(path, tmp_path / "q.onnx")
+    found = ql.audit(tmp_path / "q.onnx", path)
+    assert found.frame["tensor"].tolist() == ["w1_quantized", "w2_quantized"]
+    assert found.frame["source"].tolist() == ["w1", "w2"] and set(found.frame["verdict"]) == {"not judged"}
+    assert found.matching.alone == found.matching.missing == ()

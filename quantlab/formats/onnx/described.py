@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ...core.config import QuantConfig
 from ...core.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from ...errors import CheckpointError
@@ -52,8 +54,9 @@ def of_onnx(export: Checkpoint) -> dict[str, Described]:
 
 def _described(export: Checkpoint, name: str, node: Node) -> Described:
     codes, scale = (export.spec(part) for part in node.inputs[:2])
-    affine = len(node.inputs) == 3
     bits, signed = _CODES.get(codes.dtype, (0, False))
+    # ONNX Runtime writes the zero points of symmetric codes, too: they are all 0.
+    affine = len(node.inputs) == 3 and not (signed and not export.raw(node.inputs[2]).astype(np.int32).any())
     granularity = _granularity(node, scale.shape)
     if scale.dtype not in _NARROW or signed == affine or granularity is None or not bits:
         raise CheckpointError(f"{export} holds {shown(name)} quantized in a way that quantlab does not write")
