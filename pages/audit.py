@@ -8,16 +8,15 @@ st.title("Audit", anchor=False)
 st.caption("What a quantized file lost, tensor by tensor, and what its program would have loaded instead.")
 session = state.require_checkpoint()
 job = jobs.get(session.audit)
-running = job is not None and job.active
 
 with widgets.boundary():
-    if asked := audit_form.choose(running):
+    if asked := audit_form.choose(job):
         audit_form.start(session, asked)
         st.rerun()
 
 if job is None and session.audit:
     st.info("The server no longer keeps the audit of this link: compare again.", icon=":material/history:")
-elif running:
+elif job is not None and job.active:
     jobs.progress_fragment(job)
 elif job is not None and (result := audit_views.outcome(job)):
     audit_views.show(session, result)

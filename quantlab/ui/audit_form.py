@@ -39,9 +39,11 @@ class Asked:
     importance: str
 
 
-def choose(running: bool) -> Asked | None:
+def choose(job: jobs.Job | None) -> Asked | None:
     """The two that are to be compared, once somebody asks for it; None while nobody does."""
-    with st.container(border=True):
+    running = job is not None and job.active
+    # Folded once there is something to see: results stand above the fold of a laptop.
+    with st.expander(text.plain(job.label) if job else "The two files", expanded=job is None, icon=":material/tune:"):
         left, right = st.columns([2, 3], gap="medium")
         side = left.segmented_control(
             "The other file is", (QUANTIZED, SOURCE), default=QUANTIZED, required=True, key="side", bind="query-params"
@@ -95,7 +97,7 @@ def start(session: state.Session, asked: Asked) -> None:
         found = audit(quantized, source, importance=weights, on_progress=progress, cancel=cancel)
         return Audited((first, second), found)
 
-    state.choose_audit(jobs.start("audit", f"{text.shortened(quantized.title)} beside its source", work).id)
+    state.choose_audit(jobs.start("audit", f"{quantized.title} beside {source.title}", work).id)
 
 
 def _weights(path: str, source: Checkpoint) -> Mapping[str, np.ndarray]:

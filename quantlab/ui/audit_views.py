@@ -58,7 +58,6 @@ def show(session: state.Session, result: Audited) -> None:
         st.info("The last audit was of other files, or of these before they changed.", icon=":material/history:")
         return
     found = result.found
-    st.subheader(f"{text.plain(found.title)} beside {text.plain(found.source)}", anchor=False)
     cards(found)
     with st.expander("In words", icon=":material/notes:", expanded=not found.whole):
         st.markdown("\n".join(f"- {text.sentence(line)}" for line in told(found)))
