@@ -167,3 +167,8 @@ def importance_for(path: str, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         )
     tell_matched(matched, checkpoint)
     return dict(matched.weights)
+
+
+def kept_as(checkpoint: Checkpoint, path: str | None) -> str:
+    """What a sweep is called in a store: two of one model that are weighted by different files can be told apart."""
+    return f"{checkpoint.title}, weighted by {Path(path).name}" if path else checkpoint.title

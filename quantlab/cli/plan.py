@@ -24,7 +24,7 @@ from ..sweeping.sweep import check_grid
 from ..sweeping.tables import json_text
 from ..sweeping.weights import names_of_weights
 from ..wording import counted, shown, size_text
-from .importance import importance_for
+from .importance import importance_for, kept_as
 from .options import UsageError, add_file, command, examples, flattened, one, several, wrapped
 from .output import checked_out
 from .sweep import FOLDER_HELP, by_weights
@@ -143,8 +143,8 @@ def measured_table(args: argparse.Namespace, checkpoint: Checkpoint) -> pd.DataF
         with Bar() as bar:
             try:
                 return store.run(
-                    checkpoint, configs, names, title=checkpoint.title, location=public(checkpoint.location),
-                    on_progress=by_weights(bar, sizes), importance=importance,
+                    checkpoint, configs, names, title=kept_as(checkpoint, args.importance),
+                    location=public(checkpoint.location), on_progress=by_weights(bar, sizes), importance=importance,
                 )  # fmt: skip
             except (KeyboardInterrupt, Cancelled):
                 note("what is finished is in the store: the same command goes on from there")

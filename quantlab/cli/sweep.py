@@ -26,7 +26,7 @@ from ..sweeping.tables import json_text
 from ..sweeping.weights import weights_of
 from ..wording import counted, shown, size_text
 from .grid import add_grid, chosen
-from .importance import HELP, importance_for
+from .importance import HELP, importance_for, kept_as
 from .options import UsageError, add_file, add_tensors, command, examples, one
 from .results import COLUMNS_HELP, SHOWN_REASONS, add_results, deliver, destination, tell_refused
 from .terminal import Bar, note
@@ -166,8 +166,9 @@ def measured_frame(
         with ResultStore(args.store or None) as store:
             try:
                 frame = store.run(
-                    checkpoint, configs, names, title=checkpoint.title, location=public(checkpoint.location),
-                    workers=args.workers, on_progress=progress, runner=runner, importance=importance,
+                    checkpoint, configs, names, title=kept_as(checkpoint, args.importance),
+                    location=public(checkpoint.location), workers=args.workers, on_progress=progress, runner=runner,
+                    importance=importance,
                 )  # fmt: skip
             except (KeyboardInterrupt, Cancelled, ClusterError):
                 note("what is finished is in the store: the same command goes on from there")

@@ -97,6 +97,7 @@ def test_a_sweep_has_the_column_of_the_library(run, imatrix, moe, tmp_path):
             "" if np.isnan(figure) else str(figure) for figure in expected["weighted_sqnr_db"]
         ]
         assert "importance is known of 3 of 5 weights" in ran.err
+    assert "moe.safetensors, weighted by imatrix.gguf" in run("sweeps", "--store", tmp_path / "store").out
     for each in ([], ["--each"]):
         shown = run("sweep", moe, "--config", str(config), "--importance", imatrix, *each).out
         assert "weighted dB" in shown.splitlines()[0]
