@@ -27,7 +27,8 @@ from . import ties
 from .roles import EXPERT, role_of
 from .units import Unit
 
-OWN = ("safetensors", "npz", "dense")  # quantlab's own formats, and plain values: they hold whatever a plan says
+# quantlab's own formats, and plain values: they hold whatever a plan says, but for .npz copies of bfloat16.
+OWN = ("safetensors", "npz", "dense")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +202,7 @@ def _chooses_experts(name: str) -> str:
 def _keeps_head(spec: TensorSpec) -> str:
     if role_of(spec.name).kind != "head":
         return ""
-    return "programs that load this format are tried with heads as they are: pin it to quantize it"
+    return "it is the head, which quantizers for this program keep as it is by habit: pin it to quantize it"
 
 
 def _packs_experts(spec: TensorSpec) -> str:
