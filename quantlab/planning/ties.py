@@ -8,29 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..formats.checkpoint import Checkpoint
-from ..formats.safetensors.model import SUFFIX, experts_of
+from ..formats.safetensors.fused import fused_in
+from ..formats.safetensors.model import experts_of
 from ..shipping.recipe import matches
 from ..wording import shown
 from .units import Unit
 
 # name -> (what all members of a unit have in common, why they are one); None for a tensor that is alone.
 Tying = Callable[[str], tuple[object, str] | None]
-
-_FUSED = {
-    frozenset(modules.split()): f"vLLM fuses {words}"
-    for modules, words in {
-        "q_proj k_proj v_proj": "q, k and v",
-        "wq wk wv": "wq, wk and wv",
-        "query key value": "query, key and value",
-        "gate_proj up_proj": "gate and up",
-        "w1 w3": "w1 and w3",
-        "fc11 fc12": "fc11 and fc12",
-        "in_proj_qkv in_proj_z": "in_proj_qkv and in_proj_z",
-        "in_proj_a in_proj_b": "in_proj_a and in_proj_b",
-        "q_a_proj kv_a_proj_with_mqa": "q_a and kv_a",
-    }.items()
-}
-_FUSION = {module: fusion for fusion in _FUSED for module in fusion}
 
 
 def fused(name: str) -> tuple[object, str] | None:
@@ -41,9 +26,8 @@ def fused(name: str) -> tuple[object, str] | None:
     """
     if experts := experts_of(name):
         return experts[0], "vLLM runs all experts of a layer under one scheme"
-    path, _, module = name.removesuffix(SUFFIX).rpartition(".")
-    fusion = _FUSION.get(module)
-    return ((path, fusion), _FUSED[fusion]) if fusion and name.endswith(SUFFIX) else None
+    found = fused_in(name)
+    return found and (found, f"vLLM fuses {found[1]}")
 
 
 def stacked_by(program: str) -> Tying:

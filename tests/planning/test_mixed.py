@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import gguf
@@ -219,6 +220,25 @@ def test_experts_of_a_layer_that_no_program_loads_are_refused(case, mixtral, tmp
 def test_that_transformers_does_not_load_some_experts_is_said_beforehand(rules, said, mixtral):
     found = assigned(mixtral, [Rule("*", None, copy=True), *map(Rule.parse, rules)], "compressed-tensors")
     assert any("for vLLM alone" in remark for remark in found.remarks) == said
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (["*_proj*=int4-sym-g32-mse-sbf16"], ""),
+        (["*_proj*=int4-sym-g32-mse-sbf16", "*o_proj*=int8-sym-ch0-mse-sbf16", "*down_proj*=copy"], ""),
+        (["*_proj*=int4-sym-g32-mse-sbf16", "*.1.*k_proj*=copy"], "q, k and v, which .* 'model.layers.1.self_attn':"),
+        (["*gate_proj*=int4-sym-g32-mse-sbf16"], "gate and up, which .* 'model.layers.0.mlp', as 1 more:"),
+    ],
+)
+def test_that_vllm_does_not_load_some_fused_layers_is_said_beforehand(rules, said, tmp_path):
+    with ql.open_checkpoint(saved(tmp_path / "model", LLAMA)) as source:
+        found = assigned(source, [Rule("*", None, copy=True), *map(Rule.parse, rules)], "compressed-tensors")
+        remarks = [remark for remark in found.remarks if "vLLM fuses" in remark]
+        assert len(remarks) == bool(said)
+        assert all(re.search(f"vLLM fuses {said} the folder is for transformers alone", remark) for remark in remarks)
+        plan = rules_of(mixed(source, "vllm", 3))
+        assert not any("vLLM" in remark for remark in assigned(source, plan, "compressed-tensors").remarks)
 
 
 @pytest.mark.parametrize("tied", [True, False, None])

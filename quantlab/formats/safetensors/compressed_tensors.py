@@ -31,6 +31,7 @@ from ..checkpoint import Checkpoint
 from ..output.layout import Layout
 from ..output.outgoing import Outgoing, rounded
 from .beside import own_config
+from .fused import fused_in
 from .model import (
     HEADS,
     SCALES,
@@ -229,12 +230,12 @@ def bound(layout: Layout, source: Checkpoint) -> Layout:
 
 
 def remarks(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
-    """Which scales are stored otherwise than their configuration says, and what transformers does not load."""
+    """Which scales are stored otherwise than their configuration says, and what transformers or vLLM do not load."""
     dtype = dtype_of(source)
     ours = [(t.config, _model(t.source_dtype, dtype)) for t in tensors if t.config is not None]
     others = [held for config, held in ours if config.scale_dtype == "fp32" and held != "float32"]
     found = [f"scales are stored as {others[0]}, in which transformers holds this model"] if others else []
-    return found + _of_experts(tensors, source)
+    return found + _of_experts(tensors, source) + _of_fused(tensors, source)
 
 
 def _of_experts(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
@@ -246,6 +247,24 @@ def _of_experts(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
     return [
         "transformers loads the experts of all layers by one configuration, and none that are copied: with these "
         "the folder is for vLLM alone"
+    ]
+
+
+def _of_fused(tensors: Sequence[Outgoing], source: Checkpoint) -> list[str]:
+    """What vLLM computes in one multiplication, and so by the scheme of the first, under several schemes."""
+    schemes = {tensor.name: _scheme(tensor) for tensor in tensors if tensor.config is not None}
+    together: dict[tuple[str, str], set[str | None]] = {}
+    for name in source.names:
+        if (fused := fused_in(name)) and not experts_of(name):
+            together.setdefault(fused, set()).add(schemes.get(name))
+    several = [fused for fused, each in together.items() if len(each) > 1]
+    if not several:
+        return []
+    path, words = several[0]
+    more = f", as {len(several) - 1:,} more" if len(several) > 1 else ""
+    return [
+        f"vLLM fuses {words}, which have several configurations in {shown(path)}{more}: the folder is for "
+        f"transformers alone"
     ]
 
 
