@@ -82,33 +82,38 @@ def written(args: argparse.Namespace, checkpoint: Checkpoint) -> Report:
     plan = load_plan(args.plan) if args.plan else None
     if plan is not None:
         check_model(plan, checkpoint)  # before anything is measured for it
-    table = rows(args, checkpoint, plan)
+    table, notes = rows(args, checkpoint, plan)
+    for sentence in notes:
+        note(sentence)
     # Rows of the plan's own choices alone are no choice: the front of those would not be the plan's.
     whole = problem_of(plan, table, checkpoint) if plan is not None and (args.sweep or args.configs) else None
-    return report(checkpoint, table, plan, problem=whole)
+    return report(checkpoint, table, plan, problem=whole, notes=notes)
 
 
-def rows(args: argparse.Namespace, checkpoint: Checkpoint, plan: Plan | None) -> pd.DataFrame:
-    """The table: of the store, of the configurations that are named, or of a plan's choices."""
+def rows(args: argparse.Namespace, checkpoint: Checkpoint, plan: Plan | None) -> tuple[pd.DataFrame, list[str]]:
+    """The table (of the store, of the configurations that are named, of a plan's choices), and what to know of it."""
     if args.sweep:
         return kept(args.store, args.sweep, checkpoint)
     configs = flattened(args.configs)
     if configs:
         with Bar() as bar:
-            return sweep(checkpoint, configs, on_progress=bar)
+            return sweep(checkpoint, configs, on_progress=bar), []
     assert plan is not None
-    return chosen(plan, checkpoint)
+    return chosen(plan, checkpoint), []
 
 
-def kept(folder: str, id: str, checkpoint: Checkpoint) -> pd.DataFrame:
-    """A sweep of the store. ConfigError for one of other tensors."""
+def kept(folder: str, id: str, checkpoint: Checkpoint) -> tuple[pd.DataFrame, list[str]]:
+    """A sweep of the store, and what is to be known of it. ConfigError for one of other tensors."""
     with ResultStore(folder or None) as store:
         record = named(store, id)
         frame = store.frame(record.id)
+    notes = []
     if not record.complete:
-        note(f"the sweep is not finished: {record.rows_done:,} of {record.rows_total:,} rows are in the report")
+        notes.append(
+            f"The sweep is not finished: {record.rows_done:,} of {record.rows_total:,} rows are in the report."
+        )
     if not record.current:
-        note("the sweep was measured by another version of quantlab, whose figures may differ from this one's")
+        notes.append(f"The sweep was measured by another engine, {record.engine}, whose figures may differ.")
     shapes = dict(zip(frame["tensor"], frame["shape"], strict=True))
     known = {name: shape_text(checkpoint.spec(name).shape) for name in checkpoint.names}
     if other := [name for name, shape in shapes.items() if known.get(name) != shape]:
@@ -116,7 +121,7 @@ def kept(folder: str, id: str, checkpoint: Checkpoint) -> pd.DataFrame:
             f"the sweep {record.id} is of {shown(record.title)}, and {checkpoint} has no tensor {shown(other[0])} of "
             f"shape {shapes[other[0]]}: give the model that was swept"
         )
-    return frame
+    return frame, notes
 
 
 def chosen(plan: Plan, checkpoint: Checkpoint) -> pd.DataFrame:

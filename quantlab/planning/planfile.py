@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from ..core.config import QuantConfig
@@ -58,6 +59,17 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
     found = _plan(_Fields(content, f"the plan {what}"))
     _check_whole(found, f"the plan {what}")
     return found
+
+
+def signed_for(plan: Plan, checkpoint: Checkpoint) -> Plan:
+    """A plan of this very model, with the model's digest, which one that was never saved may lack.
+
+    Raises CheckpointError as `check_model` does.
+    """
+    if not plan.source.get("sha256"):
+        plan = replace(plan, source={**plan.source, "sha256": checkpoint.sha256()})
+    check_model(plan, checkpoint)
+    return plan
 
 
 def check_model(plan: Plan, checkpoint: Checkpoint) -> None:

@@ -153,7 +153,8 @@ def choice_table(plan: Plan, checkpoint: Checkpoint, found: Measured) -> Table:
 def objective_table(plan: Plan) -> Table:
     """Damage under every objective, beside that of one configuration for all."""
     rows = []
-    for name, damage in plan.damages.items():
+    for name in sorted(plan.damages, key=list(OBJECTIVES).index):
+        damage = plan.damages[name]
         other = plan.uniform.damages.get(name) if plan.uniform else None
         label = OBJECTIVES[name].label if name in OBJECTIVES else name
         rows.append([f"{label}, minimised" if name == plan.objective else label, f"{damage:.6g}",

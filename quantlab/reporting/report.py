@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +15,7 @@ from ..formats.output.atomic import write_whole
 from ..formats.output.manifest import VERSION
 from ..late import pandas as pd
 from ..planning.plan import Plan
-from ..planning.planfile import check_model
+from ..planning.planfile import signed_for
 from ..planning.problem import Problem
 from ..wording import counted, size_text
 from . import plans, sweeps
@@ -58,6 +59,7 @@ def report(
     plan: Plan | None = None,
     *,
     problem: Problem | None = None,
+    notes: Sequence[str] = (),
 ) -> Report:
     """What was measured of a model, and what is planned for it. Reads the model's files, for their digests.
 
@@ -65,6 +67,7 @@ def report(
     ----------
     table : of `sweep`. plan : of `plan`, for this very model. At least one of them.
     problem : what the plan is one of: with it the report has the front of all plans.
+    notes : what else is to be known of the figures, in sentences.
 
     Raises
     ------
@@ -74,23 +77,15 @@ def report(
     if table is None and plan is None:
         raise ConfigError("a report is about a sweep or a plan: give at least one of them")
     if plan is not None:
-        plan = signed(plan, checkpoint)
+        plan = signed_for(plan, checkpoint)
     facts = facts_of(checkpoint)
     parts = [] if plan is None else plans.sections(plan, checkpoint, table, problem)
     if table is not None and table["config"].nunique() > 1 and not is_of_plan(table, plan):
         parts.append(sweeps.section(table))
     parts += [again(plan)] if plan else []
-    parts.append(Section("Where these figures come from", provenance(facts)))
+    parts.append(Section("Where these figures come from", provenance(facts, notes)))
     return Report(page(f"{facts.title}: quantization", lead(facts, table, plan), parts),
                   card(facts, checkpoint, table, plan))  # fmt: skip
-
-
-def signed(plan: Plan, checkpoint: Checkpoint) -> Plan:
-    """A plan of this model. One that was made here has no digest before it is saved."""
-    if not plan.source.get("sha256"):
-        plan = replace(plan, source={**plan.source, "sha256": checkpoint.sha256()})
-    check_model(plan, checkpoint)
-    return plan
 
 
 def is_of_plan(table: pd.DataFrame, plan: Plan | None) -> bool:
@@ -132,8 +127,9 @@ def pre(text: str) -> str:
     return f"<pre><code>{chr(10).join(map(in_html, text.splitlines()))}</code></pre>"
 
 
-def provenance(facts: Facts) -> str:
+def provenance(facts: Facts, notes: Sequence[str]) -> str:
     """The model, its files, the versions and the machine."""
     files = facts.file_table().html() if len(facts.files) > 1 else ""
-    body = facts.table().html() + (folded(counted(len(facts.files), "file"), files) if files else "")
+    body = "".join(map(paragraph, notes)) + facts.table().html()
+    body += folded(counted(len(facts.files), "file"), files) if files else ""
     return body + paragraph("Times are in no figure here: the machine is told for who measures again.", "soft")

@@ -36,11 +36,16 @@ def test_with_all_configurations_the_front_is_there(run, model, plan, tmp_path):
     assert made.code == 0 and "What every size buys" in text and "Every configuration" in text
 
 
-def test_a_sweep_of_the_store_is_taken_from_there(run, model, tmp_path):
+def test_a_sweep_of_the_store_is_taken_from_there(run, model, tmp_path, monkeypatch):
     assert run("sweep", model, "--config", *SLUGS, "--store", tmp_path / "store").code == 0
     id = run("sweeps", "--store", tmp_path / "store", "--json", "-").json[0]["id"]
     made = run("report", model, "--sweep", id[:6], "--store", tmp_path / "store", "-o", tmp_path / "r.html")
     assert made.code == 0 and all(slug in (tmp_path / "r.html").read_text() for slug in SLUGS)
+    monkeypatch.setattr("quantlab.sweeping.store.engine_version", lambda: "another")
+    made = run("report", model, "--sweep", id[:6], "--store", tmp_path / "store", "-o", tmp_path / "r.html")
+    assert (
+        "measured by another engine" in made.err and "measured by another engine" in (tmp_path / "r.html").read_text()
+    )
     other = write(tmp_path / "other.safetensors", layers(1))
     made = run("report", other, "--sweep", id[:6], "--store", tmp_path / "store", "-o", tmp_path / "s.html")
     assert made.code == 1 and "give the model that was swept" in made.err and not (tmp_path / "s.html").exists()

@@ -246,3 +246,17 @@ def test_a_report_says_nothing_of_the_user_or_the_host(made, monkeypatch):
     assert str(made[1].path.parent) not in text + made[0].markdown
     assert f"/{getpass.getuser()}" not in text
     assert json.dumps(made[0].markdown)
+
+
+def test_what_stays_as_it_is_is_told_to(tmp_path):
+    checkpoint, table, _ = measured(write(tmp_path / "model.safetensors", layers()))
+    with checkpoint:
+        pinned = ql.problem(table, checkpoint, pins=["*layers.0.*=copy"])
+        plan = pinned.solve("16bpw")
+        found = Parsed(report(checkpoint, table, plan, problem=pinned, notes=["Measured <b>elsewhere</b>."]).html)
+        free = Parsed(report(checkpoint, table, plan, problem=ql.problem(table, checkpoint)).html)
+    assert [row[2] for row in found.table("tensor")[:4]] == ["as it is"] * 4
+    copies = next(row for row in found.table("configuration") if row[0] == "as it is")
+    assert copies[1:3] == ["4", f"{4 * 96 * 256:,}"] and copies[4] == ""
+    assert "Measured <b>elsewhere</b>." in found.text
+    assert "without this one's pins" in free.text and "without this one's pins" not in found.text

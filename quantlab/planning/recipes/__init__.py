@@ -11,7 +11,7 @@ from ...formats.checkpoint import Checkpoint
 from ...formats.gguf.read import GGUFCheckpoint
 from ..names import architecture
 from ..plan import Plan
-from ..planfile import check_model
+from ..planfile import signed_for
 from .autoround import AUTOROUND
 from .bitsandbytes import BITSANDBYTES
 from .gptqmodel import GPTQMODEL
@@ -57,7 +57,7 @@ def recipe(
     """
     check_known("tool", tool, RECIPES)
     if source is not None:
-        check_model(plan, source)
+        plan = signed_for(plan, source)
     wanted, made_by = wanted_of(plan, source_names, known_of(source)), RECIPES[tool]
     check_expressible(wanted, made_by)
     top = heading(wanted, made_by.label)

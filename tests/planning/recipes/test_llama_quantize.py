@@ -75,6 +75,10 @@ def test_with_its_source_what_is_kept_keeps_its_type(tmp_path):
     with ql.open_checkpoint(path) as source:
         plan = plan_of(choices, kept=kept, sha256=source.sha256())
         found = parsed(recipe(plan, "llama-quantize", source=source).text)
+        unsaved = plan_of(choices, kept=kept, sha256="")
+        assert (
+            recipe(unsaved, "llama-quantize", source=source).text == recipe(plan, "llama-quantize", source=source).text
+        )
         with pytest.raises(ql.CheckpointError, match="also has"):
             recipe(plan_of(choices, sha256=source.sha256()), "llama-quantize", source=source)
     kinds = {name: type_of(found, name).name for name in ("token_embd.weight", *choices)}
