@@ -21,11 +21,14 @@ from ..formats.output.outgoing import Outgoing
 from ..formats.prequantized import PARTS, QUANTIZED
 from ..formats.safetensors.beside import own_config
 from ..shipping.verifying import described_by
+from ..wording import shown
 
 Parts = Iterator[tuple[slice, np.ndarray]]
 _KINDS = {kind: slug for slug, kind in TYPES.items()}
 # What lies beside the codes of somebody else's quantized weight, and is no tensor of the model by itself.
-_BESIDE = re.compile(r".*\.(qzeros|g_idx|weight_shape|weight_zero_point|weight_global_scale|(in|out)put_scale|SCB)")
+_BESIDE = re.compile(
+    r".*\.(qzeros|g_idx|weight_g_idx|weight_shape|weight_zero_point|weight_global_scale|(in|out)put_scale|SCB)"
+)
 _ONNX_PAIR, _OTHER = re.compile(r"(.*)_(scale|zero_point)"), {"scale": "zero_point", "zero_point": "scale"}
 _CODES = (".qweight", "_quantized")  # how the names of codes end that no layout describes
 _ONNX_PARTS = ("_quantized", "_scale", "_zero_point", "_shape")
@@ -152,9 +155,16 @@ class Stored:
 
     def values_of(self, pair: Pair) -> np.ndarray:
         """The values of a pair's source: of a stack of several, or of one of a stack."""
-        parts = [self.values(name) for name in pair.sources]
-        whole = parts[0] if len(parts) == 1 else np.stack(parts)
-        return whole if pair.expert is None else whole[pair.expert]
+        if len(pair.sources) == 1:
+            whole = self.values(pair.source)
+            return whole if pair.expert is None else whole[pair.expert]
+        stack: np.ndarray | None = None
+        for at, name in enumerate(pair.sources):  # one beside the stack at a time: there may be hundreds
+            part = self.values(name)
+            stack = np.empty((len(pair.sources), *part.shape), part.dtype) if stack is None else stack
+            stack[at] = part
+        assert stack is not None
+        return stack
 
     def is_exact(self, name: str) -> bool:
         """Whether a tensor is of integers that are no codes of weights: positions, counters, masks."""
@@ -165,6 +175,8 @@ class Stored:
 
     def fault(self, name: str) -> str:
         """Why a tensor's values cannot be read, in words that follow its name; "" where they can."""
+        if f"{name}_g_idx" in self._known:
+            return f"has columns in an order of its own ({shown(f'{name}_g_idx')}), which quantlab does not decode"
         if name in self._described or name in self._packed:
             return ""
         spec = self.checkpoint.spec(name)

@@ -2,8 +2,10 @@
 
 import json
 import math
+from dataclasses import replace
 
 import gguf
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -126,13 +128,31 @@ def test_codes_of_gptq_are_not_judged_though_no_file_says_so(layer, tmp_path, rn
 
 @pytest.mark.parametrize("slug", ["int4-sym-g32-mse", "int8-sym-ch0-mse", "int8-sym-g32-minmax"])
 def test_a_source_in_another_precision_does_not_look_calibrated(slug, layer, tmp_path):
-    import ml_dtypes
-
     folder, tensors = layer
     exported(folder, tmp_path / "out", [f"*_proj.weight={slug}"], "compressed-tensors")
     halved = {name: x.astype(ml_dtypes.bfloat16) for name, x in tensors.items()}
     save(tmp_path / "halved", halved)
     assert "not judged" not in set(ql.audit(tmp_path / "out", tmp_path / "halved").frame["verdict"])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_that_were_chosen_before_scales_were_rounded_are_nearest_ones(bits, layer):
+    """As MLX makes them: scales and offsets are stored in the model's dtype once all is done."""
+    x = layer[1][Q] + np.float32(0.5)
+    q = ql.quantize(x, ql.QuantConfig.parse(f"int{bits}-uni-g64-minmax"))
+    parts = {"scale": q.scale.astype(ml_dtypes.bfloat16), "offset": q.offset.astype(ml_dtypes.bfloat16)}
+    assert far_share(x, replace(q, config=replace(q.config, scale_dtype="bf16"), **parts)) <= SHARE
+
+
+def test_columns_in_another_order_are_not_read_as_if_they_were_not(layer, tmp_path):
+    folder, _ = layer
+    exported(folder, tmp_path / "out", ["*_proj.weight=int4-sym-g32-mse"], "compressed-tensors")
+    arrays = load_file(tmp_path / "out" / "model.safetensors")
+    order = {f"{Q}_g_idx": np.arange(128, dtype=np.int32)[::-1].copy() // 32}
+    save_file(arrays | order, tmp_path / "out" / "model.safetensors")
+    found = ql.audit(tmp_path / "out", folder)
+    assert "order of its own" in row_of(found, Q)["note"] and math.isnan(row_of(found, Q)["sqnr_db"])
+    assert row_of(found, OUT)["verdict"] == "not dominated" and found.matching.alone == ()
 
 
 def with_imatrix(path, x, kind):
