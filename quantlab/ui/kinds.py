@@ -7,13 +7,16 @@ from collections.abc import Sequence
 _NUMBER = re.compile(r"(?:(?<=[./])|^)\d+(?=[./])")
 
 
-def kind(name: str) -> str:
-    """A tensor's name with `*` in place of the numbers of layers.
+def kind(name: str, keep: int = 0) -> str:
+    """A tensor's name with `*` in place of the numbers of layers but for the first `keep` of them.
 
     >>> kind("model.layers.12.mlp.up_proj.weight"), kind("fc1.weight")
     ('model.layers.*.mlp.up_proj.weight', 'fc1.weight')
+    >>> kind("layers.3.experts.7.up", keep=1)
+    'layers.3.experts.*.up'
     """
-    return _NUMBER.sub("*", name.replace("[", "[[]"))
+    kept = _NUMBER.findall(name)[:keep]
+    return _NUMBER.sub(lambda _: kept.pop(0) if kept else "*", name.replace("[", "[[]"))
 
 
 def numbers(name: str) -> list[int]:

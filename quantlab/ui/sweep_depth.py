@@ -29,6 +29,11 @@ class ModelMap:
             if row in (None, r) and column in (None, c) and (row, column) != (None, None)
         ]
 
+    def first_of_cells(self, names: Sequence[str]) -> list[str]:
+        """Of each cell the one of its tensors that comes first in `names`, in their order."""
+        place = {name: at for at, each in self.cells.items() for name in each}
+        return list({place[name]: name for name in reversed(names)}.values())[::-1]
+
 
 def arranged(names: Sequence[str]) -> ModelMap:
     """Where tensors stand in their model: roles as far as names tell, else the kind of layer; by the layer's number.
@@ -48,19 +53,19 @@ def arranged(names: Sequence[str]) -> ModelMap:
 
 
 def data(model: ModelMap, shown: DamageMap, given: Mapping[str, str], rows: slice, columns: slice) -> dict[str, Any]:
-    """What sweep_map.js draws, of a map of all tensors under one configuration: of a cell's tensors the worst.
+    """What sweep_map.js draws, of a map of one tensor of each cell, the worst, under one configuration.
 
     A cell is pinned if all of its tensors are, by `given`.
     """
     (slug,) = shown.configs
     of = {name: i for i, name in enumerate(shown.tensors)}
     drawn, across = model.rows[rows], model.columns[columns]
-    worst = [[_worst(model.cells.get((row, column), ()), of, shown) for column in across] for row in drawn]
+    at = [[model.cells.get((row, column), []) for column in across] for row in drawn]
+    worst = [[next((name for name in names if name in of), None) for names in line] for line in at]
 
     def each(part: list[list], absent: object) -> list[list]:
         return [[absent if name is None else part[of[name]][0] for name in line] for line in worst]
 
-    counts = [[len(model.cells.get((row, column), ())) for column in across] for row in drawn]
     return {
         "rows": drawn,
         "columns": across,
@@ -69,18 +74,14 @@ def data(model: ModelMap, shown: DamageMap, given: Mapping[str, str], rows: slic
         "cells": each(shown.cells, "absent"),
         "texts": each(shown.texts, ""),
         "details": each(shown.details, ""),
-        "tensors": [
-            [
-                name and (f"{name} (the worst of {count})" if count > 1 else name)
-                for name, count in zip(*pair, strict=True)
-            ]
-            for pair in zip(worst, counts, strict=True)
-        ],
+        "tensors": [[_told(*cell) for cell in zip(*lines, strict=True)] for lines in zip(worst, at, strict=True)],
         "config": slug,
-        "pinned": [
-            [_all_pinned(model.cells.get((row, column), ()), given, slug) for column in across] for row in drawn
-        ],
+        "pinned": [[_all_pinned(names, given, slug) for names in line] for line in at],
     }
+
+
+def _told(name: str | None, names: Sequence[str]) -> str | None:
+    return f"{name} (the worst of {len(names)})" if len(names) > 1 else name
 
 
 def _all_pinned(names: Sequence[str], given: Mapping[str, str], slug: str) -> bool:
@@ -91,14 +92,3 @@ def _place(name: str) -> Place:
     role = role_of(name)
     depth = role.block if role.kind else next(iter(kinds.numbers(name)), None)
     return role.kind or kinds.kind(name), OUTSIDE if depth is None else str(depth)
-
-
-def _worst(names: Sequence[str], of: dict[str, int], shown: DamageMap) -> str | None:
-    """Of the tensors of a cell that with the strongest colour; None where there is none."""
-    there = [name for name in names if name in of]
-
-    def shade(name: str) -> int:
-        cell = shown.cells[of[name]][0]
-        return cell if isinstance(cell, int) else -1
-
-    return max(there, key=shade, default=None)

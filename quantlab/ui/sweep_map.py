@@ -119,7 +119,10 @@ def _draw_model(
     with fields:
         rows = _page(len(model.rows))
     columns = slice(0, COLUMNS)
-    shown = damage.damage_map(found, metric, tensors, [slug])
+    worst = model.first_of_cells(damage.worst_first(found, metric, tensors, [slug], slug))
+    # Colours are of the scale of all; what is drawn of many experts is one of each layer.
+    every = list(dict.fromkeys([*worst, *tensors]))
+    shown = damage.damage_map(found, metric, every, [slug], slice(0, len(worst)))
     drawn = _told(shown) | sweep_depth.data(model, shown, given, rows, columns)
     cell = _cell(drawn | _labelled(drawn["rows"]))
     beyond = f" Only the first {COLUMNS} of {len(model.columns):,} are drawn." * (len(model.columns) > COLUMNS)

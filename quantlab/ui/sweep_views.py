@@ -178,9 +178,10 @@ def _map(session: state.Session | None, results: Results, configs: list[str], me
 def _follow(session: state.Session | None, clicked: sweep_map.Clicked) -> None:
     """Open what of the map was clicked: a cell, a configuration over all tensors, or a tensor; or pin it."""
     if clicked.config and clicked.pin and session:
-        pins = pinning.toggled(session.pins, session.checkpoint.names, clicked.tensors, clicked.config)
-        state.choose_pins(pins)
-        st.rerun()
+        with widgets.boundary():
+            pins = pinning.toggled(session.pins, session.checkpoint.names, clicked.tensors, clicked.config)
+            state.choose_pins(pins)
+            st.rerun()
     elif clicked.config:
         sweep_table.open_in_compare(session, [clicked.config], clicked.where)
     elif session:

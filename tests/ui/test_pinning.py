@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
+from quantlab.errors import LimitError
 from quantlab.planning.wishes import parse_pin
-from quantlab.ui.pinning import given, said, toggled
+from quantlab.ui.pinning import MOST, given, said, toggled
 
 NAMES = [f"layers.{i}.{role}.weight" for i in range(4) for role in ("q_proj", "up_proj")] + ["head[0]", "head0"]
 WORDS = ("fp16", "copy", "int4-sym-g32-mse")
@@ -51,3 +52,16 @@ def test_pins_of_other_tensors_stay():
     """Such as those of a model that was open before, which a plan will refuse by name."""
     elsewhere = parse_pin("vision.*=copy")
     assert elsewhere in toggled([elsewhere], NAMES, NAMES[:1], "fp16")
+
+
+def test_experts_of_a_layer_are_one_glob_and_too_many_pins_for_a_link_are_refused():
+    names = [f"layers.{i}.experts.{j}.up.weight" for i in range(3) for j in range(MOST + 9)]
+    layer = [name for name in names if ".1." in name[:10]]
+    assert [str(pin) for pin in toggled([], names, layer, "fp16")] == ["layers.1.experts.*.up.weight=fp16"]
+    every = toggled([], names, names, "fp16")
+    assert [str(pin) for pin in every] == ["layers.*.experts.*.up.weight=fp16"]
+    assert [str(pin) for pin in toggled(every, names, layer, "fp16")] == [
+        f"layers.{i}.experts.*.up.weight=fp16" for i in (0, 2)
+    ]
+    with pytest.raises(LimitError, match=f"that would be {MOST + 10} pins, and a link holds {MOST}"):
+        toggled(every, names, layer[:1], "fp16")

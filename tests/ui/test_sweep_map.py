@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.core.config import grid
-from quantlab.plots.damage import Figures, damage_map
+from quantlab.plots.damage import Figures, damage_map, worst_first
 from quantlab.sweeping.sweep import sweep
 from quantlab.sweeping.tables import TOTAL
 from quantlab.ui import sweep_depth, sweep_map, text
@@ -78,12 +78,15 @@ def test_a_cell_of_several_tensors_shows_the_worst_and_is_pinned_if_all_are():
     tensors[names[1]][0, 0] = 100
     slug = CONFIGS[0].slug
     found = Figures.of(sweep(tensors, CONFIGS[:1]))
-    model, shown = sweep_depth.arranged(names), damage_map(found, "sqnr_db", names, [slug])
+    model = sweep_depth.arranged(names)
+    worst = model.first_of_cells(worst_first(found, "sqnr_db", names, [slug], slug))
+    assert worst == names[1:2]
+    shown = damage_map(found, "sqnr_db", worst, [slug])
     every = slice(None)
     told = sweep_depth.data(model, shown, {names[1]: slug}, every, every)
     assert told["rows"] == ["expert up"] and told["columns"] == ["0"]
     assert told["tensors"] == [[f"{names[1]} (the worst of 3)"]]
-    assert told["texts"][0][0] == shown.texts[1][0] and told["pinned"] == [[False]]
+    assert told["texts"][0][0] == shown.texts[0][0] and told["pinned"] == [[False]]
     assert sweep_depth.data(model, shown, dict.fromkeys(names, slug), every, every)["pinned"] == [[True]]
 
 
