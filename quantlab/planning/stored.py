@@ -11,7 +11,7 @@ import numpy as np
 from ..core.arrays import FLOATS, as_float32
 from ..core.slices import VALUES, slices
 from ..core.tensor import QuantizedTensor
-from ..errors import CheckpointError, QuantlabError
+from ..errors import CheckpointError, ExportError
 from ..formats import FORMATS, Checkpoint, PackedCheckpoint
 from ..formats.checkpoint import TensorSpec
 from ..formats.gguf.read import GGUFCheckpoint
@@ -87,6 +87,7 @@ class Stored:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint, self._known = checkpoint, frozenset(checkpoint.names)
+        model_config(checkpoint)  # said here in words of reading: what asks for it next means to write
         found, self._described = described_by(checkpoint)
         layout = FORMATS[found].layout if found else None
         self.layout: Layout | None = layout and layout.bound(layout, checkpoint)
@@ -249,7 +250,7 @@ def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The config.json of a model; {} where there is none. CheckpointError for one that is no JSON object."""
     try:
         return own_config(checkpoint)
-    except QuantlabError as error:
+    except ExportError as error:
         raise CheckpointError(
             f"the config.json beside {checkpoint} cannot be read: repair it or take it away"
         ) from error

@@ -268,6 +268,14 @@ def test_nan_in_one_of_them_is_told_apart(layer, tmp_path):
     assert (row["verdict"], row["note"]) == ("not judged", "2 values of its source's NaN or infinite")
 
 
+def test_a_config_that_is_no_json_is_said_to_be_so(layer, tmp_path):
+    folder, tensors = layer
+    (save(tmp_path / "bad", tensors) / "config.json").write_text("{")
+    for pair in ((tmp_path / "bad", folder), (folder, tmp_path / "bad")):
+        with pytest.raises(ql.CheckpointError, match=r"the config.json beside .* cannot be read"):
+            ql.audit(*pair)
+
+
 def test_other_shapes_are_said_and_fail(layer, tmp_path):
     folder, tensors = layer
     save(tmp_path / "cut", {**tensors, Q: tensors[Q][:64]})
