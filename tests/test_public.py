@@ -29,6 +29,8 @@ CALLS = {
     "open_checkpoint": "path",
     "total": "frame",
     "sweep": "source configs tensors workers on_progress cancel",
+    "recipe": "plan tool",
+    "report": "checkpoint table plan",
     "export": "path tensors format",
     "load_packed": "path",
     "pack": "codes bits order",

@@ -1,5 +1,5 @@
 """A model's sweep and plan as one file to hand on."""
 
-from .report import Report, report
+from .reports import Report, report
 
 __all__ = ["Report", "report"]

@@ -26,7 +26,7 @@ from .svg import Series, cells, chart, linear, logarithmic
 from .sweeps import decibels
 from .tables import Table
 
-SHOWN = 5000  # tensors in the table: a browser opens as many at once
+SHOWN = 2000  # tensors in the table: a browser opens as many at once
 ROOM = 1.08  # of the largest size that is named: to the right the line only falls to a copy of everything
 SAME = 1e-9  # of damage: how near a problem comes to a plan that is its own
 

@@ -222,10 +222,12 @@ def test_axes_take_in_all_values_with_a_few_round_ticks(values):
 
 def test_thousands_of_tensors_are_told_to_be_more_than_are_shown(monkeypatch, tmp_path):
     monkeypatch.setattr("quantlab.reporting.plans.SHOWN", 5)
+    monkeypatch.setattr("quantlab.reporting.reports.LARGEST", 1000)
     checkpoint, table, problem = measured(write(tmp_path / "model.safetensors", layers()))
     with checkpoint:
         found = Parsed(report(checkpoint, table, problem.solve("6bpw"), problem=problem).html)
     assert len(found.table("tensor")) == 5 and "The first 5 of 12; the plan's own file has all." in found.text
+    assert "The plan's own file is not in this one" in found.text and not [a for _, a in found.elements if "href" in a]
 
 
 def test_the_front_of_another_problem_is_not_the_plans(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,8 @@ from .card import card
 from .facts import Facts, facts_of
 from .page import Section, cards, folded, page, paragraph
 from .text import in_html
+
+LARGEST = 1 << 20  # bytes of a plan's file that a report has in it
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,23 @@ def lead(facts: Facts, table: pd.DataFrame | None, plan: Plan | None) -> str:
 def again(plan: Plan) -> Section:
     """How to do it again: the rules, and the plan itself."""
     rules = plan.rules()
-    listing = "\n".join(map(str, rules))
-    data = base64.b64encode(plan.text.encode()).decode()
-    body = paragraph("The plan's own file, to export by or to write recipes for other tools from:")
-    body += f'<p><a download="plan.json" href="data:application/json;base64,{data}">plan.json</a></p>'
-    body += "<pre><code>quantlab export MODEL --plan plan.json -o OUT</code></pre>"
-    body += folded(f"The same in {counted(len(rules), 'rule')}, the last that matches counting", pre(listing))
+    body = own_file(plan.text.encode()) + "<pre><code>quantlab export MODEL --plan plan.json -o OUT</code></pre>"
+    body += folded(f"The same in {counted(len(rules), 'rule')}, the last that matches counting", pre(map(str, rules)))
     return Section("To do it again", body)
 
 
-def pre(text: str) -> str:
+def own_file(data: bytes) -> str:
+    """The plan's own file, where it is no load to the report."""
+    if len(data) > LARGEST:
+        return paragraph(f"The plan's own file is not in this one: it has {size_text(len(data))}.")
+    said = paragraph("The plan's own file, to export by or to write recipes for other tools from:")
+    code = base64.b64encode(data).decode()
+    return f'{said}<p><a download="plan.json" href="data:application/json;base64,{code}">plan.json</a></p>'
+
+
+def pre(lines: Iterable[str]) -> str:
     """Lines as they are."""
-    return f"<pre><code>{chr(10).join(map(in_html, text.splitlines()))}</code></pre>"
+    return "<pre><code>{}</code></pre>".format("\n".join(map(in_html, lines)))
 
 
 def provenance(facts: Facts, notes: Sequence[str]) -> str:
