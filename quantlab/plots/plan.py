@@ -38,8 +38,6 @@ def front_figure(
     damage: ArrayLike,
     uniform: pd.DataFrame,
     *,
-    chosen: tuple[int, float] | None = None,
-    budget: int | None = None,
     most: int | None = None,
     bits: Bits | None = None,
     meaning: str = "damage",
@@ -51,11 +49,8 @@ def front_figure(
     ----------
     nbytes, damage : [P] of every plan of the front, of the smallest first.
     uniform : columns `config`, `nbytes`, `damage`, of the plans in which every unit gets the same.
-    chosen : bytes and damage of the plan. budget : bytes, as a line. most : bytes that are shown at most.
-    bits : bytes of a file -> its bits per weight, to tell them too.
+    most : bytes that are shown at most. bits : bytes of a file -> its bits per weight, to tell them too.
     meaning : of damage, for the axis: "relative error by role".
-
-    Points carry `customdata`: (bytes, slug), the slug "" on the curve.
     """
     sizes, damages = np.asarray(nbytes, np.float64), np.asarray(damage, np.float64)
     if most is not None:
@@ -64,18 +59,31 @@ def front_figure(
     kept = thinned(sizes, damages)
     sizes, damages = sizes[kept], damages[kept]
     uniform = uniform[np.isfinite(uniform["damage"])]
-    least = _least(damages, uniform["damage"], chosen)
+    least = _least(np.append(damages, uniform["damage"]))
     traces = [_curve(sizes, damages, least, bits), _dots(uniform, least, bits)]
-    if chosen is not None:
-        traces.append(_chosen(*chosen, least, bits))
     fig = figure(traces, "Size of the file", f"Predicted {meaning}", height=height)
     _name_uniform(fig, uniform, least)
-    if budget is not None:
-        fig.add_vline(x=budget, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
-    at = np.concatenate([trace.y for trace in traces if len(trace.y)]) if traces else np.zeros(0)
+    at = np.concatenate([trace.y for trace in traces])
     fig.update_yaxes(**log_ticks(at), fixedrange=True)
     fig.update_xaxes(tickformat="~s", ticksuffix="B", fixedrange=True)
     return fig.update_layout(dragmode=False, margin_t=TOOLBAR)
+
+
+def with_plan(front: go.Figure, nbytes: int, damage: float, budget: int, bits: Bits | None = None) -> go.Figure:
+    """The figure of a front with a plan as a point, and its budget as a line; `front` stays as it is.
+
+    A drag of a slider moves these alone, so that the names in the figure stay where they are.
+    """
+    bottom = min(float(trace.y.min()) for trace in front.data if len(trace.y))
+    point = go.Scatter(
+        x=[nbytes], y=[max(math.log10(damage), bottom) if damage > 0 else bottom], name="this plan", mode="markers",
+        marker={"size": 13, "color": ORANGE, "line": {"width": 1.5, "color": "#ffffff"}},
+        text=[f"<b>this plan</b><br>{told}" for told in _told([nbytes], [damage], bits)],
+        hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+    line = {"color": ORANGE, "width": 1.5, "dash": "dash"}
+    shape = go.layout.Shape(type="line", x0=budget, x1=budget, y0=0, y1=1, yref="y domain", line=line)
+    return go.Figure([*front.data, point], front.layout).update_layout(shapes=[shape])
 
 
 def thinned(nbytes: np.ndarray, damage: np.ndarray) -> np.ndarray:
@@ -98,9 +106,8 @@ def _pixels(values: np.ndarray, length: int) -> np.ndarray:
     return ((values - values.min()) / span * length).astype(np.int64)
 
 
-def _least(damage: np.ndarray, uniform: pd.Series, chosen: tuple[int, float] | None) -> float:
+def _least(every: np.ndarray) -> float:
     """The least damage that is not zero: what is lossless is drawn a little below it."""
-    every = np.concatenate([damage, uniform, [] if chosen is None else [chosen[1]]])
     some = every[np.isfinite(every) & (every > 0)]
     return float(some.min()) if some.size else 1.0
 
@@ -115,7 +122,6 @@ def _curve(nbytes: np.ndarray, damage: np.ndarray, least: float, bits: Bits | No
     return go.Scatter(
         x=nbytes, y=_height(damage, least), name="the best plans", mode="lines+markers" if few else "lines",
         line={"color": BLUE, "width": 2}, marker={"size": 5},
-        customdata=[(int(size), "") for size in nbytes],
         text=[f"the best plan of {told}" for told in _told(nbytes, damage, bits)],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
@@ -127,18 +133,7 @@ def _dots(uniform: pd.DataFrame, least: float, bits: Bits | None) -> go.Scatter:
     return go.Scatter(
         x=sizes, y=_height(uniform["damage"], least), name=UNIFORM, mode="markers",
         marker={"size": 8, "color": OCHRE, "symbol": "circle-open", "line": {"width": 1.6}},
-        customdata=[(int(size), slug) for size, slug in zip(sizes, slugs, strict=True)],
         text=[f"<b>{html.escape(slug)}</b> for all<br>{words}" for slug, words in zip(slugs, told, strict=True)],
-        hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
-
-
-def _chosen(nbytes: int, damage: float, least: float, bits: Bits | None) -> go.Scatter:
-    return go.Scatter(
-        x=[nbytes], y=_height([damage], least), name="this plan", mode="markers",
-        marker={"size": 13, "color": ORANGE, "line": {"width": 1.5, "color": "#ffffff"}},
-        customdata=[(int(nbytes), "")],
-        text=[f"<b>this plan</b><br>{told}" for told in _told([nbytes], [damage], bits)],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ Cached as in `cache`: by the file's key, and by the sweep with the number of ten
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,12 @@ from quantlab.planning.damage import BY_ROLE
 from quantlab.planning.plan import Plan
 from quantlab.planning.planner import problem as make
 from quantlab.planning.problem import Problem
-from quantlab.plots.plan import thinned
+from quantlab.plots.plan import front_figure
 from quantlab.ui import cache, state
 from quantlab.ui.sweep_results import Results
 
 # Bits per weight that are proposed at first, in this order: the first that the options reach.
+UNIFORM = ["config", "nbytes", "damage"]
 KEPT = 64  # plans of one problem
 PROPOSED = ("4.5bpw", "5bpw", "6bpw", "8bpw")
 
@@ -94,18 +96,12 @@ class Choice:
         return reached[0] if reached else f"{(self.least + self.most) // 2}B"
 
     @cached_property
-    def uniform(self) -> pd.DataFrame:
-        """Uniform configurations as the front's figure takes them."""
-        rows = [(each.config, each.nbytes, each.damage) for each in self.problem.uniform]
-        return pd.DataFrame(rows, columns=["config", "nbytes", "damage"])
-
-    @cached_property
-    def front(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes and damage of the plans that the figure draws."""
-        front = self.problem.front
-        shown = np.flatnonzero(front.nbytes <= self.most)
-        kept = shown[thinned(front.nbytes[shown], front.damage[shown])]
-        return front.nbytes[kept], front.damage[kept]
+    def figure(self) -> Any:
+        """Predicted damage against bytes, of the front and of uniform configurations."""
+        front, uniform = self.problem.front, self.problem.uniform
+        rows = pd.DataFrame([(each.config, each.nbytes, each.damage) for each in uniform], columns=UNIFORM)
+        meaning = "damage" if self.problem.objective.largest else "damage of all tensors"
+        return front_figure(front.nbytes, front.damage, rows, most=self.most, bits=self.problem.bits, meaning=meaning)
 
     @cached_property
     def sizes(self) -> list[int]:

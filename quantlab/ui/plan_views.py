@@ -9,7 +9,7 @@ import streamlit as st
 
 from quantlab.errors import BudgetError, ConfigError
 from quantlab.planning.plan import Plan
-from quantlab.plots.plan import front_figure
+from quantlab.plots.plan import with_plan
 from quantlab.ui import plan_data, plan_files, plan_units, plan_words, state, text, widgets
 from quantlab.ui.compare_views import table_of_text
 from quantlab.ui.plan_data import Asked, Choice
@@ -55,8 +55,7 @@ def filling(session: state.Session, results: Results, asked: Asked) -> None:
     with widgets.boundary():
         if results.measured:
             found = plan_data.choice(session, results, asked)
-            fig = front_figure(*found.front, found.uniform, bits=found.problem.bits, meaning="damage")
-            widgets.chart(fig, "filling", "Predicted damage against the size of the file, so far")
+            widgets.chart(found.figure, "filling", "Predicted damage against the size of the file, so far")
             st.caption(
                 f"So far: {results.measured:,} of {counted(len(results.names), 'weight')} measured, the others as they "
                 "are in the file."
@@ -119,11 +118,7 @@ def _step(least: float) -> float:
 
 
 def _front(found: Choice, plan: Plan) -> None:
-    meaning = "damage" if found.problem.objective.largest else "damage of all tensors"
-    fig = front_figure(
-        *found.front, found.uniform, chosen=(plan.nbytes, plan.damage), budget=plan.limit,
-        most=max(found.most, plan.nbytes), bits=found.problem.bits, meaning=meaning,
-    )  # fmt: skip
+    fig = with_plan(found.figure, plan.nbytes, plan.damage, plan.limit, found.problem.bits)
     widgets.chart(
         fig, "front", f"Predicted damage against the size of the file: this plan has {text.size(plan.nbytes)}"
     )

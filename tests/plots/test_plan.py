@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.plots import plan as plots
-from quantlab.plots.plan import Cell, front_figure, thinned, unit_map
+from quantlab.plots.plan import Cell, front_figure, thinned, unit_map, with_plan
 
 NBYTES, DAMAGE = np.array([100.0, 150.0, 220.0, 400.0]), np.array([8.0, 2.0, 0.5, 0.0])
 UNIFORM = pd.DataFrame({
@@ -26,22 +26,25 @@ def test_the_curve_has_every_plan_of_a_short_front_at_its_damage():
     assert list(curve.x) == list(NBYTES)
     assert np.allclose(curve.y[:3], np.log10(DAMAGE[:3]))
     assert curve.y[3] < np.log10(0.5)  # no damage has no logarithm: below everything else
-    assert [size for size, _ in curve.customdata] == [100, 150, 220, 400]
 
 
 def test_uniform_configurations_are_dots_with_their_name_and_size_on_hover():
     dots = trace(front_figure(NBYTES, DAMAGE, UNIFORM, bits=lambda nbytes: nbytes / 50), plots.UNIFORM)
     assert list(dots.x) == [120, 230]  # what some tensor refuses is none
     assert np.allclose(dots.y, np.log10([9, 1]))
-    assert [slug for _, slug in dots.customdata] == ["int2-sym-g32-minmax", "int4-sym-g32-minmax"]
     assert "int2-sym-g32-minmax" in dots.text[0] and "120 B (2.4 bits per weight)" in dots.text[0]
 
 
 def test_the_plan_is_a_point_and_the_budget_a_line():
-    fig = front_figure(NBYTES, DAMAGE, UNIFORM, chosen=(149, 2.5), budget=151)
+    front = front_figure(NBYTES, DAMAGE, UNIFORM)
+    fig = with_plan(front, 149, 2.5, 151)
     point = trace(fig, "this plan")
     assert (point.x[0], point.y[0]) == (149, pytest.approx(math.log10(2.5)))
     assert [shape.x0 for shape in fig.layout.shapes] == [151]
+    assert fig.layout.annotations == front.layout.annotations  # names stay where they are
+    assert len(front.data) == 2 and not front.layout.shapes
+    lossless = trace(with_plan(front, 400, 0.0, 400), "this plan")
+    assert lossless.y[0] == trace(front, "the best plans").y[-1]
 
 
 def test_what_is_larger_than_what_is_shown_is_left_out():

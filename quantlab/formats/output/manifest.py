@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from ...core.arrays import FLOATS
@@ -93,25 +94,32 @@ def describe(
     name: str, shape: tuple[int, ...], source_dtype: str, config: QuantConfig, prefix: str, bfloat16: str
 ) -> dict[str, Any]:
     """The manifest's part about one tensor. Raises ShapeError if the configuration does not fit the shape."""
+    said, arrays = _said(shape, config, bfloat16)
+    named = {part: {"array": f"{prefix}.{part}"} | array for part, array in arrays.items()}
+    return {"name": name, "shape": list(shape), "source_dtype": source_dtype} | said | {"arrays": named}
+
+
+# Kept: the sizes of many plans are those of the same tensors over and over, and a model has few shapes.
+@lru_cache(maxsize=1 << 12)
+def _said(
+    shape: tuple[int, ...], config: QuantConfig, bfloat16: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What is said of a tensor whatever its name is, and of each of its arrays."""
     kind, mapping = DTYPES[config.dtype], MAPPINGS[config.mapping]
-    arrays = {part: _array(f"{prefix}.{part}", spec, bfloat16) for part, spec in part_specs(shape, config).items()}
     code_type = kind.dtype.name if isinstance(kind, CastFormat) else "signed" if mapping.signed else "unsigned"
-    return {
-        "name": name,
-        "shape": list(shape),
-        "source_dtype": source_dtype,
+    said = {
         "config": _config(config),
         "codes": {"bits": kind.bits, "count": math.prod(shape), "type": code_type},
         "groups": layout(config.granularity, shape) if kind.has_scale else None,
         "formula": f"x = {mapping.formula if kind.has_scale else 'q'}",
-        "arrays": arrays,
     }
+    return said, {part: _array(spec, bfloat16) for part, spec in part_specs(shape, config).items()}
 
 
-def _array(name: str, spec: PartSpec, bfloat16: str) -> dict[str, Any]:
+def _array(spec: PartSpec, bfloat16: str) -> dict[str, Any]:
     dtype = spec.dtype.name
     stored_as = bfloat16 if dtype == "bfloat16" else dtype
-    return {"array": name, "dtype": dtype, "stored_as": stored_as, "shape": list(spec.shape)}
+    return {"dtype": dtype, "stored_as": stored_as, "shape": list(spec.shape)}
 
 
 def _config(config: QuantConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -108,7 +108,17 @@ def nbytes(tensors: Tensors, source: Source | None) -> int:
 def own_specs(tensor: Outgoing) -> dict[str, PartSpec]:
     """The arrays of a quantized tensor in quantlab's own exports."""
     assert tensor.config is not None
-    return {f"{tensor.name}.{part}": spec for part, spec in part_specs(tensor.shape, tensor.config).items()}
+    return {f"{tensor.name}.{part}": spec for part, spec in _parts(tensor.shape, tensor.config).items()}
+
+
+# The sizes of many plans are those of the same tensors over and over, and a model has few shapes.
+_parts = lru_cache(maxsize=1 << 12)(part_specs)
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype) -> str:
+    """NumPy puts a type's name together anew each time that it is asked."""
+    return dtype.name
 
 
 def own_arrays(tensor: Outgoing) -> dict[str, np.ndarray]:
@@ -190,7 +200,7 @@ def ranked(arrays: Mapping[str, np.ndarray | PartSpec]) -> list[str]:
 
 def rank(array: np.ndarray | PartSpec) -> int:
     """The place of an array's type in the reference writer's order."""
-    return _RANK[array.dtype.name]
+    return _RANK[_name(array.dtype)]
 
 
 def compose_header(arrays: Mapping[str, np.ndarray | PartSpec], metadata: dict[str, str]) -> bytes:
@@ -205,7 +215,7 @@ def header_text(arrays: Mapping[str, np.ndarray | PartSpec], metadata: dict[str,
     header: dict[str, object] = {"__metadata__": metadata}
     position = 0
     for name, array in arrays.items():
-        dtype, end = _NAMES[array.dtype.name], position + array.nbytes
+        dtype, end = _NAMES[_name(array.dtype)], position + array.nbytes
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
         position = end
     return json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
