@@ -195,18 +195,15 @@ class Batch:
         self, part: Groups, piece: Piece, place: Place, weights: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`total_error_sums` of a piece, and `weighted_error_sums` where there are weights; zeros for what is not."""
-        count = len(self.configs)
-        none = np.zeros((count, SUMS)), np.zeros((count, int(place.slots))), np.zeros(count)
-        if self.refusal is not None:
-            return none
-        fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
-        if fitted is None:
-            return none
-        codecs = [config.codec for config in self.configs]
-        sums, errors = total_error_sums(codecs, part.matrix, part.size, fitted, place)
-        if weights is None:
-            return sums, errors, none[2]
-        return sums, errors, weighted_error_sums(codecs, part.matrix, part.size, fitted, weights)
+        count, lost = len(self.configs), np.zeros(len(self.configs))
+        if self.refusal is None:
+            fitted = self.fit(part) if self.fitted is None else cut(self.fitted, piece.at)
+            if fitted is not None:
+                codecs = [config.codec for config in self.configs]
+                if weights is not None:
+                    lost = weighted_error_sums(codecs, part.matrix, part.size, fitted, weights)
+                return *total_error_sums(codecs, part.matrix, part.size, fitted, place), lost
+        return np.zeros((count, SUMS)), np.zeros((count, int(place.slots))), lost
 
 
 def batches_of(configs: Iterable[QuantConfig]) -> list[Batch]:
