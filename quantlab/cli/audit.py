@@ -17,7 +17,7 @@ from ..planning.budget import quality_of
 from ..sweeping.tables import WRITERS, json_text, whole_bytes
 from ..wording import counted, shown
 from .importance import HELP, importance_for
-from .options import OUT_HELP, add_file, command, examples, flattened, one, several
+from .options import OUT_HELP, UsageError, add_file, command, examples, flattened, one, several
 from .output import checked_out, write_file, write_stdout
 from .terminal import Bar, figure, note, show_table
 
@@ -63,6 +63,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Audit, print or write, and fail at a tensor below the limit."""
+    if args.csv == "-" and args.json:
+        raise UsageError("--csv - and --json both write to stdout: name a file for one of them")
+    if args.compare_only and args.configs:
+        raise UsageError("--compare-only compares with no configuration: leave out --configs")
     path = checked_out(args.csv) if args.csv not in (None, "-") else None
     against = () if args.compare_only else flattened(args.configs) or None
     with open_checkpoint(args.source) as source, Bar() as bar:

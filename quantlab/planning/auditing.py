@@ -17,7 +17,7 @@ from ..formats.checkpoint import TensorSpec
 from ..formats.output.packed import same_bits
 from ..sweeping.sweep import WEIGHTED, Row, shape_text
 from ..sweeping.weights import is_weight
-from ..wording import shown
+from ..wording import counted, shown
 from .comparing import Comparison, compare, to_db
 from .converting import Converted
 from .fairness import Case, Fairness
@@ -93,7 +93,8 @@ class Auditor:
 
     def notes(self) -> list[str]:
         """What holds for several tensors, in sentences."""
-        return [f"{count:,} compared {words}" for words, count in self._converted.found.items()]
+        found = self._converted.found.items()
+        return [f"{counted(count, 'tensor')} compared with the source changed so: {words}" for words, count in found]
 
     def judged(self, pair: Pair) -> Judged:
         """A tensor's row. What cannot be read has one too, which says so; Cancelled and NoMemory are raised."""

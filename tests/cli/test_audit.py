@@ -74,6 +74,8 @@ def test_against_what_is_asked_for_and_against_nothing(run, pair):
         (["--min-sqnr", "loud"], 2, "the quality is 'loud': give decibels"),
         (["--importance", "/no/such.imatrix"], 1, "such.imatrix"),
         (["--configs", "int44"], 2, "int44"),
+        (["--configs", "q8_0", "--compare-only"], 2, "leave out --configs"),
+        (["--csv", "-", "--json"], 2, "both write to stdout"),
         (["--csv", "/no/such/folder/x.csv"], 1, "there is no folder"),
     ],
 )

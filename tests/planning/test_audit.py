@@ -193,6 +193,7 @@ def test_llamas_order_of_rows_and_shifted_norms_are_tried_and_named(llama, kind,
             decoded = gguf.dequantize(gguf.quantize(x, KINDS[kind]), KINDS[kind])
             assert row["sqnr_db"] == pytest.approx(sqnr(x, decoded), rel=1e-9)
     assert row_of(found, "output_norm.weight")["note"].startswith("plus 1")
+    assert sum("compared with the source changed so: " in line for line in told(found)) == 3  # q, k and the norm
     assert found.matching.tied == ("lm_head.weight",) and not found.matching.missing
     back = ql.audit(source, tmp_path / "model.gguf")  # the other way round
     assert "rows in the order" in row_of(back, f"{LLAMA}.q_proj.weight")["note"]
