@@ -25,9 +25,9 @@ HEADERS = ["tensor", "type", "shape", "elements", "bytes"]
 NOTE_WIDTH = 120  # characters of a note in the table; --json and --csv have all of it
 
 TEXT = f"""\
-With --findings every tensor is read, and what is odd is listed with what helps: scales along the axis that
-carries outliers, an affine mapping for values of one sign. Gains are measured by quantizing with and without, in
-dB of SQNR; what gains less than 3 dB is left out.
+With --findings every tensor is read, and what is odd is listed with what helps: scales along the
+axis that carries outliers, an affine mapping for values of one sign. Gains are measured by
+quantizing with and without, in dB of SQNR; what gains less than 3 dB is left out.
 
 With --stats every tensor is read:
   min max mean std  in the tensor's own unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,14 +19,16 @@ from ..planning.plan import Plan, Uniform
 from ..planning.planner import problem
 from ..planning.problem import Problem
 from ..planning.targets import TARGETS
-from ..planning.wishes import parse_floor, parse_pin, parse_tie
+from ..planning.units import COPY
+from ..planning.wishes import Pin, parse_floor, parse_pin, parse_tie
+from ..shipping.recipe import matches, select
 from ..sweeping.store import ResultStore
 from ..sweeping.sweep import check_grid
 from ..sweeping.tables import json_text
-from ..sweeping.weights import names_of_weights
+from ..sweeping.weights import is_weight, names_of_weights
 from ..wording import counted, shown, size_text
 from .importance import importance_for, kept_as
-from .options import UsageError, add_file, command, examples, flattened, one, several, wrapped
+from .options import UsageError, add_file, add_tensors, command, examples, flattened, one, several, wrapped
 from .output import checked_out
 from .sweep import FOLDER_HELP, by_weights
 from .sweeps import named
@@ -60,6 +63,7 @@ examples:
             "plan model/ --for vllm --budget 4.5bpw --pin '*.o_proj.weight=copy' --floor '*v_proj*>=int8'",
         ),
         ("the smallest of a quality", "plan model/ --for mlx --quality 25dB"),
+        ("embeddings, too", "plan model/ --for mlx --budget 4.5bpw --tensors '*embed_tokens*'"),
         ("of a sweep that was kept", "plan model/ --sweep 3fa2 --budget 60%"),
     )
 }"""
@@ -79,6 +83,7 @@ def add(commands: Any) -> None:
         "--configs", metavar="SLUG", nargs="+", action="extend", type=several(QuantConfig.parse),
         help="sweep these configurations",
     )  # fmt: skip
+    add_tensors(parser, "names or globs of tensors to plan beside the weights, such as '*embed_tokens*'")
     parser.add_argument("--weights", metavar="F", help="how much each tensor counts: CSV or JSON of tensor, weight")
     parser.add_argument(
         "--importance", metavar="F", help="llama.cpp's imatrix, .npz or .safetensors: errors weighted by inputs"
@@ -104,6 +109,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure what is not measured, choose, and say or write what came of it."""
     if (args.budget is None) == (args.quality is None):
         raise UsageError("say how large the file may be with --budget, or how good it must be with --quality")
+    if args.sweep and args.tensors:
+        raise UsageError("--tensors says what is measured: a plan by --sweep decides on all that the sweep has")
     if args.sweep and args.importance:
         raise UsageError("--importance is measured with: leave out --sweep, and what is in the store is found again")
     path = checked_out(args.out) if args.out else None
@@ -134,9 +141,10 @@ def measured_table(args: argparse.Namespace, checkpoint: Checkpoint) -> pd.DataF
         if args.sweep:
             return store.frame(named(store, args.sweep).id)
         configs = flattened(args.configs or []) or TARGETS[args.target].menu(checkpoint)
+        configs += [config for config in pinned_configs(args.pin, checkpoint) if config not in configs]
         if not configs:
             raise ConfigError(f"{TARGETS[args.target].label} can load none of the weights of {checkpoint} quantized")
-        names = names_of_weights(checkpoint)
+        names = planned_names(checkpoint, args.tensors)
         sizes = [checkpoint.spec(name).size for name in names]
         check_grid(len(configs), sizes)
         importance = importance_for(args.importance, checkpoint) if args.importance else None
@@ -149,6 +157,21 @@ def measured_table(args: argparse.Namespace, checkpoint: Checkpoint) -> pd.DataF
             except (KeyboardInterrupt, Cancelled):
                 note("what is finished is in the store: the same command goes on from there")
                 raise
+
+
+def planned_names(checkpoint: Checkpoint, patterns: Sequence[str]) -> list[str]:
+    """The weights, and what globs take in besides, in the checkpoint's order."""
+    if not patterns:
+        return names_of_weights(checkpoint)
+    asked = set(select(checkpoint, patterns))
+    return [name for name in checkpoint.names if name in asked or is_weight(checkpoint.spec(name))]
+
+
+def pinned_configs(pins: Iterable[Pin], checkpoint: Checkpoint) -> list[QuantConfig]:
+    """What pins give to tensors, which has to be measured as well, each once."""
+    specs = [checkpoint.spec(name) for name in checkpoint.names]
+    given = {pin.choice(spec) for pin in pins for spec in specs if matches(spec.name, pin.pattern)}
+    return [QuantConfig.parse(choice) for choice in sorted(given - {COPY})]
 
 
 def tell(found: Problem) -> None:
