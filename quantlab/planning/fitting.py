@@ -51,13 +51,16 @@ class Fitted:
     file_nbytes: int
 
 
-def best_within(nbytes: np.ndarray, damage: np.ndarray, budget: int, rest: Rest, front: Front, under: int) -> Fitted:
+def best_within(
+    nbytes: np.ndarray, damage: np.ndarray, budget: int, rest: Rest, front: Front, under: int, prove: bool = True
+) -> Fitted:
     """The plan of least damage whose file has at most `budget` bytes.
 
     Parameters
     ----------
     nbytes, damage, front : as for `solving.solve`.
     under : what the rest of any plan takes at least.
+    prove : whether to go on where the first plan that fits may not be the best one.
 
     Returns
     -------
@@ -70,8 +73,8 @@ def best_within(nbytes: np.ndarray, damage: np.ndarray, budget: int, rest: Rest,
     relaxed, found = first_within(nbytes, damage, budget, rest, front, under)
     if found.solution is relaxed:
         return found
-    search = _Search(nbytes, damage, budget, rest, found)
-    bound = max(relaxed.bound, search.bound(np.isfinite(damage)))
+    search = _Search(nbytes, damage, budget, rest, found, relaxed.price, budget - under)
+    bound = max(relaxed.bound, search.bound(np.isfinite(damage))) if prove else relaxed.bound
     best = search.best
     gap = max(0.0, best.solution.damage - bound)
     return replace(best, solution=replace(best.solution, gap=gap, bound=bound_of(best.solution.damage, gap)))
@@ -123,13 +126,18 @@ def fitted(
 
 @dataclass
 class _Search:
-    """Looks for plans that are better than the best one that is known, and bounds those that there can be."""
+    """Looks for plans that are better than the best one that is known, and bounds those that there can be.
+
+    price, room : of the solver's first plan; of what options may add up to in any plan.
+    """
 
     nbytes: np.ndarray
     damage: np.ndarray
     budget: int
     rest: Rest
     best: Fitted
+    price: float
+    room: int
     cases: int = 0
 
     @property
@@ -145,6 +153,8 @@ class _Search:
 
     def _of_schemes(self, allowed: np.ndarray, sharded: bool) -> float:
         schemes, nothing = self.rest.schemes, frozenset[int]()
+        if self._hopeless(allowed, sharded):
+            return self.limit
         case = Case(several=True, sharded=sharded)
         several = self.explore(allowed, case, frozenset(range(len(schemes))))
         none = self.explore(allowed & ~schemes.any(0), Case(sharded=sharded), nothing)
@@ -152,9 +162,15 @@ class _Search:
         one = [
             self.explore(allowed & ~others[s], Case(frozenset([s]), sharded=sharded), nothing)
             for s in range(len(schemes))
-            if (allowed & schemes[s]).any()
+            if (allowed & schemes[s]).any() and not self._hopeless(allowed & ~others[s], sharded)
         ]
         return min([several, none, *one])
+
+    def _hopeless(self, allowed: np.ndarray, sharded: bool) -> bool:
+        """Whether no better plan can be among these, as one price tells, which is much less work than the front."""
+        room = self.room if sharded or self.rest.unsharded is None else min(self.room, self.rest.unsharded)
+        cost = np.where(allowed, self.damage, np.inf) + self.price * self.nbytes
+        return bool(cost.min(1).sum() - self.price * room >= self.limit * (1 + ROUNDING))
 
     def explore(self, allowed: np.ndarray, case: Case, open_: frozenset[int]) -> float:
         """What no fitting plan of a case is below, or the best plan's damage where that is less.
@@ -182,7 +198,7 @@ class _Search:
             others = open_ - {scheme}
             with_it = self.explore(allowed, replace(case, used=case.used | {scheme}), others)
             return min(with_it, self.explore(allowed & ~self.rest.schemes[scheme], case, others))
-        return self._solved(only, front, room)
+        return self._solved(allowed, case, only, front, room)
 
     def _room(self, allowed: np.ndarray, case: Case) -> int:
         """What the options of a fitting plan add up to at most."""
@@ -216,13 +232,33 @@ class _Search:
         lower = float(least.sum() - price * room)
         return lower, lower + (cost - least[:, None])
 
-    def _solved(self, only: np.ndarray, front: Front, room: int) -> float:
-        """The bound of the solver; its plan is the best one if it fits and is better."""
+    def _solved(self, allowed: np.ndarray, case: Case, only: np.ndarray, front: Front, room: int) -> float:
+        """The bound of the solver. Its plan is the best one if it fits and is better; if not, there are two cases more.
+
+        With a unit left what it has, the rest is better known; without that option, all others are worse.
+        """
         relaxed = solve(self.nbytes, only, room, front)
         if relaxed.bound >= self.limit:
             return self.limit
+        size = self.rest.exact(relaxed.chosen)
         with suppress(BudgetError):  # none was found that fits
             found = fitted(self.nbytes, only, self.budget, self.rest, front, relaxed)
             if found.solution.damage < self.limit:
                 self.best = found
-        return min(relaxed.bound, self.limit)
+        if size <= self.budget or self.cases >= CASES or (unit := self._split(only, relaxed)) is None:
+            return min(relaxed.bound, self.limit)
+        chosen = np.zeros_like(allowed)
+        chosen[unit, relaxed.chosen[unit]] = True
+        others = np.arange(len(allowed)) != unit
+        with_it = self.explore(allowed & (chosen | others[:, None]), case, frozenset())
+        return max(relaxed.bound, min(with_it, self.explore(allowed & ~chosen, case, frozenset())))
+
+    def _split(self, only: np.ndarray, relaxed: Solution) -> int | None:
+        """The unit that would miss most what it has, at the price of bytes; None where none has a choice."""
+        cost = only + relaxed.price * self.nbytes
+        units = np.arange(len(only))
+        own = cost[units, relaxed.chosen].copy()
+        cost[units, relaxed.chosen] = np.inf
+        missed = cost.min(1) - own
+        missed[~np.isfinite(missed)] = -np.inf
+        return int(missed.argmax()) if missed.max(initial=-np.inf) > -np.inf else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,6 +29,8 @@ from .solving.steps import Steps, pin_costs, steps
 from .solving.worst import solve_worst
 from .targets import Target
 from .units import Unit
+
+REMEMBERED = 1000  # plans whose sizes are known
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Problem:
     notes: tuple[str, ...]
     missing: int
     sizes: Sizes = field(repr=False)
+    _known_sizes: dict[bytes, int] = field(repr=False, default_factory=dict)
 
     @property
     def damage(self) -> np.ndarray:
@@ -91,7 +95,7 @@ class Problem:
     def rest(self) -> Rest:
         """What the file takes beside the sum of its options."""
         return Rest(
-            lambda chosen: self.sizes.exact(chosen[self.members]),
+            self.file_nbytes,
             lambda allowed, case: self.sizes.least(allowed[self.members], case),
             self._schemes(),
             self.sizes.unsharded,
@@ -111,7 +115,12 @@ class Problem:
 
     def file_nbytes(self, chosen: np.ndarray) -> int:
         """Bytes of the file of a plan, to the byte; chosen: int64 [N]."""
-        return self.rest.exact(chosen)
+        key = chosen.tobytes()
+        if key not in self._known_sizes:
+            if len(self._known_sizes) >= REMEMBERED:
+                self._known_sizes.clear()
+            self._known_sizes[key] = self.sizes.exact(chosen[self.members])
+        return self._known_sizes[key]
 
     def bits(self, file_nbytes: int) -> float:
         """Bits per value that is planned, of a file of so many bytes: what else is in it is not counted."""
@@ -145,7 +154,7 @@ class Problem:
         """
         return replace(self._front, nbytes=self._front.nbytes + self.least_rest)
 
-    def solve(self, budget: int | str | None = None, quality: float | str | None = None) -> Plan:
+    def solve(self, budget: int | str | None = None, quality: float | str | None = None, *, prove: bool = True) -> Plan:
         """The plan of least damage whose file has at most `budget` bytes, or the smallest one of a `quality`.
 
         Parameters
@@ -154,6 +163,8 @@ class Problem:
             the model's own files).
         quality : in dB, as a number or "20dB": 10 log10 of what is at stake over the damage. The plan's damage is that
             of one whose tensors all have this SQNR, or less.
+        prove : whether to prove a plan whose file has a few bytes that are no sum, which can take tenths of a second
+            with many units; without, its gap stays, hardly more than the digits of a header.
 
         Raises
         ------
@@ -166,13 +177,13 @@ class Problem:
             asked = quality_of(quality)
             return self._planned(self._smallest(asked), str(asked), None)
         limit = budget_of(budget, fixed=self.fixed, values=self.values, source=self.source_nbytes)
-        return self._planned(self._fitted(limit.nbytes), str(limit), limit.nbytes)
+        return self._planned(self._fitted(limit.nbytes, prove), str(limit), limit.nbytes)
 
-    def _fitted(self, budget: int) -> Fitted:
+    def _fitted(self, budget: int, prove: bool = True) -> Fitted:
         if self.objective.largest:
             return self._fitted_worst(budget)
         try:
-            return best_within(self.nbytes, self.damage, budget, self.rest, self._front, self.least_rest)
+            return best_within(self.nbytes, self.damage, budget, self.rest, self._front, self.least_rest, prove)
         except BudgetError as error:
             raise self._too_small(budget, int(error.possible)) from error
 
@@ -227,7 +238,7 @@ class Problem:
         """The damage of a choice, int64 [N], under an objective; by default the problem's own."""
         name = objective or self.objective.name
         each = self.damages[name][np.arange(len(chosen)), chosen]
-        return float(each.max(initial=0.0) if OBJECTIVES[name].largest else each.sum())
+        return float(each.max(initial=0.0)) if OBJECTIVES[name].largest else math.fsum(each.tolist())
 
     def simpler(self, plan: Plan, within: float = 0.01) -> Plan:
         """A plan of the same budget within 1 % of the damage, of as few different options as are found."""

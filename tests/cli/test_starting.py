@@ -8,7 +8,9 @@ import pytest
 HEAVY = {"numba", "pandas", "h5py", "plotly", "streamlit", "distributed", "aiohttp", "onnx", "torch", "gguf", "tqdm"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["info", "SAMPLE"], ["sweep", "--help"], ["export", "SAMPLE"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["info", "SAMPLE"], ["sweep", "--help"], ["plan", "--help"], ["export", "SAMPLE"]]
+)
 def test_heavy_libraries_are_not_loaded_for_light_work(words, sample_path):
     words = [str(sample_path) if word == "SAMPLE" else word for word in words]
     code = f"import sys, quantlab.cli\nquantlab.cli.main({words!r})\nprint(*sys.modules, file=sys.stderr)"
