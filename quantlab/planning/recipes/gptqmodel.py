@@ -7,11 +7,11 @@ gate and up, have one scheme, the name that they have together is in its pattern
 from collections import Counter, defaultdict
 
 from ...core.config import QuantConfig
+from .fused import remark, split, with_fused
 from .text import filled, patterns, plain, python_dict
 from .tool import Schemes, Tool, Wanted, group_size, is_symmetric, left_modules, modules
 
 LABEL = "GPTQModel"
-FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 GROUPS = (16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -47,30 +47,6 @@ def schemes(wanted: Wanted) -> Schemes:
 def scheme(config: QuantConfig) -> str:
     """What a pattern sets."""
     return f'{{"bits": {config.codec.bits}, "group_size": {group_size(config)}, "sym": {is_symmetric(config)}}}'
-
-
-def with_fused(names: list[str]) -> list[str]:
-    """Names, and those of the modules that vLLM makes of them where all of its parts are there."""
-    there, found = set(names), list(names)
-    for fused, (first, *others) in FUSED.items():
-        for name in names:
-            parent, _, last = name.rpartition(".")
-            if last == first and all(f"{parent}.{other}" in there for other in others):
-                found.append(f"{parent}.{fused}")
-    return found
-
-
-def split(chosen: dict[str, QuantConfig], left: list[str]) -> list[str]:
-    """Names of modules that vLLM fuses with one that the plan treats otherwise."""
-    words = {name: scheme(config) for name, config in chosen.items()} | dict.fromkeys(left, "")
-    found = []
-    for first, *others in FUSED.values():
-        for name in words:
-            parent, _, last = name.rpartition(".")
-            parts = [words.get(f"{parent}.{other}", words[name]) for other in others]
-            if last == first and any(word != words[name] for word in parts):
-                found.append(name)
-    return found
 
 
 def dynamic(chosen: dict[str, QuantConfig], left: list[str], common: QuantConfig) -> dict[str, str]:
@@ -110,13 +86,12 @@ def command(wanted: Wanted) -> str:
 
 def remarks(wanted: Wanted) -> list[str]:
     """What it needs, and what vLLM would not load."""
-    said = ["TEXTS is a file of texts to calibrate with, one a line"]
-    chosen = modules(wanted, LABEL)
-    if apart := split(chosen, left_modules(wanted)):
-        said.append(
-            f"vLLM fuses modules that this plan treats differently, and cannot load it: {plain(apart[0], LABEL)}"
-        )
-    head = [name for name in chosen if name.rpartition(".")[2] == "lm_head"]
+    chosen = {plain(name, LABEL): config for name, config in modules(wanted, LABEL).items()}
+    said = [
+        "TEXTS is a file of texts to calibrate with, one a line",
+        *remark(split(chosen, left_modules(wanted), scheme)),
+    ]
+    head = any(name.rpartition(".")[2] == "lm_head" for name in chosen)
     return said + (["a head is quantized only with lm_head=True in QuantizeConfig"] if head else [])
 
 

@@ -8,6 +8,7 @@ import json
 
 from ...core.config import QuantConfig
 from ...core.granularity import PerChannel, PerGroup
+from .fused import remark, split
 from .text import by_slug, patterns, plain
 from .tool import Schemes, Tool, Wanted, group_size, is_symmetric, left_modules, modules
 
@@ -71,7 +72,8 @@ def remarks(wanted: Wanted) -> list[str]:
     """What loads it."""
     rare = sorted({config.dtype for config in wanted.configs.values()} & {"int3", "int5", "int6", "int7"})
     need = [f"for {', '.join(rare)}, take compressed-tensors 0.18 or later: it packs as vLLM reads"] if rare else []
-    return ["rows must be whole groups: llm-compressor stops where they are not", *need]
+    apart = split(modules(wanted, LABEL), left_modules(wanted), weights)
+    return ["rows must be whole groups: llm-compressor stops where they are not", *need, *remark(apart)]
 
 
 LLM_COMPRESSOR = Tool(LABEL, "recipe.yaml", command, schemes, write, remarks)

@@ -319,11 +319,13 @@ def test_gptqmodel_patterns_take_in_the_modules_that_vllm_fuses():
     assert not any("vLLM" in remark for remark in found.remarks)
 
 
+@pytest.mark.parametrize("tool", ["gptqmodel", "llm-compressor"])
 @pytest.mark.parametrize("word", ["int8-sym-g64-minmax", "copy"])
-def test_gptqmodel_says_what_vllm_could_not_load(word):
-    choices = dict.fromkeys(names(), "int4-sym-g128-mse") | {"model.layers.3.self_attn.v_proj.weight": word}
-    found = recipe(plan_of(choices), "gptqmodel")
+def test_what_vllm_could_not_load_is_said(tool, word):
+    """It takes the scheme of the first part for all of a fused module."""
+    same = dict.fromkeys(names(), "int4-sym-g128-mse")
+    found = recipe(plan_of(same | {"model.layers.3.self_attn.v_proj.weight": word}), tool)
     assert any("vLLM" in remark and "model.layers.3.self_attn.q_proj" in remark for remark in found.remarks)
-    # How numbers are rounded is not a difference.
-    choices = dict.fromkeys(names(), "int4-sym-g128-mse") | {names()[2]: "int4-sym-g128-minmax"}
-    assert not any("vLLM" in remark for remark in recipe(plan_of(choices), "gptqmodel").remarks)
+    # How numbers are rounded is not a difference, and an output projection is fused with nothing.
+    alike = same | {names()[2]: "int4-sym-g128-minmax", names()[3]: word}
+    assert not any("vLLM" in remark for remark in recipe(plan_of(alike), tool).remarks)
