@@ -35,7 +35,7 @@ def test_a_deep_link_on_a_fresh_server_is_served_with_navigation_and_the_sample(
 
 def test_a_click_on_a_row_opens_the_tensor_and_a_tick_does_not(server: str, page: Page):
     page.goto(server)
-    table = page.get_by_test_id("stDataFrameResizable")
+    table = page.get_by_test_id("stDataFrameResizable").last
     expect(table).to_be_visible()
     expect(page.get_by_text("15 tensors").first).to_be_visible()
     table.scroll_into_view_if_needed()
