@@ -8,7 +8,7 @@ import numpy as np
 
 from quantlab.core import pool
 
-from . import app, checkpoint, exporting, linear, memory, solver
+from . import app, checkpoint, exporting, linear, memory, plans, solver
 from .machine import Limits, description, limits
 from .peers import THREADS, Missing
 from .timing import Spread, ratios, take_turns
@@ -44,6 +44,9 @@ def main() -> None:
     if options.only in solver.TITLE.lower():
         lines = solver.table(0.3, 5.0) if options.quick else solver.table(options.seconds)
         print("\n".join([*lines, solver.large_line(*(solver.SMALL if options.quick else solver.LARGE))]), flush=True)
+    if options.only in plans.TITLE.lower():
+        for line in plans.table(0.1 if options.quick else 0.5):
+            print(line, flush=True)
     if options.only in app.TITLE.lower():
         for line in app.table(3, 5.0) if options.quick else app.table():
             print(line, flush=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import solver
+from benchmarks import plans, solver
 from benchmarks.peers import Missing
 from benchmarks.works import SECTIONS, Peer, Work
 
@@ -37,3 +37,12 @@ def test_the_solver_and_its_peer_solve_the_same_table():
 
 def test_a_large_table_is_measured_in_a_process_of_its_own():
     assert "300 units x 20 options, a table of 0 MB: front" in solver.large_line(300, 20)
+
+
+def test_plans_of_the_sample_are_not_worse_than_uniform_ones(monkeypatch):
+    monkeypatch.setattr(plans, "MODELS", {"the sample": ["any"]})
+    lines = [line.split("|") for line in plans.table(seconds=0.0)][1:]
+    assert 1 <= len(lines) <= plans.SIZES
+    for line in lines:
+        assert "proved" in line[4]
+        assert float(line[7]) <= float(line[6])
