@@ -10,6 +10,7 @@ from .style import GREY
 
 # Pixels. A browser decides how wide a figure is, and is not asked: on a wider one the names lie further apart.
 WIDTH, HEIGHT = 860, 310  # of the plot within its axes
+NARROW = 540  # of one with something beside it
 LETTER, LINE = 6.1, 14  # of a name in letters of 11 pixels
 POINT = 6  # from the middle of a point to what must keep off it
 OFFSETS = [*range(16, 60, LINE), *range(-16, -60, -LINE)]  # heights of a name over its point, the nearest first
@@ -21,17 +22,18 @@ Box = tuple[float, float, float, float]  # left, right, bottom, top
 def name_points(fig: go.Figure, x: np.ndarray, y: np.ndarray, names: Sequence[str], falling: bool = False) -> None:
     """Write names ("" for none) beside points (float64 [n]), those of the highest first; others are left to the hover.
 
-    Those of a curve that is `falling` stand above it and to the right, where there is room.
+    Those of a curve that is `falling`, in a narrow figure, stand above it and to the right, where there is room.
     The figure's axes are set to the ranges for which places were sought.
     """
     left, right, bottom, top = _ranges(x, y)
-    across = (x - left) / (right - left) * WIDTH
+    width = NARROW if falling else WIDTH
+    across = (x - left) / (right - left) * width
     up = (y - bottom) / (top - bottom) * HEIGHT
     taken = [(a - POINT, a + POINT, u - POINT, u + POINT) for a, u in zip(across, up, strict=True)]
     for i in np.argsort(-up, kind="stable"):
         for dx, dy in _places(falling) if names[i] else ():
             box = _box(across[i] + dx, up[i] + dy, dx, names[i])
-            if _inside(box) and not any(_overlap(box, other) for other in taken):
+            if _inside(box, width) and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 _write(fig, x[i], y[i], dx, dy, names[i])
                 break
@@ -59,8 +61,8 @@ def _box(x: float, y: float, side: int, name: str) -> Box:
     return (x, x + width, y - LINE / 2, y + LINE / 2) if side > 0 else (x - width, x, y - LINE / 2, y + LINE / 2)
 
 
-def _inside(box: Box) -> bool:
-    return box[0] >= 0 and box[1] <= WIDTH and box[2] >= 0 and box[3] <= HEIGHT
+def _inside(box: Box, width: int) -> bool:
+    return box[0] >= 0 and box[1] <= width and box[2] >= 0 and box[3] <= HEIGHT
 
 
 def _overlap(one: Box, other: Box) -> bool:

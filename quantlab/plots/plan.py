@@ -276,4 +276,5 @@ def _pins(together: dict[tuple[int, int], list[Cell]]) -> go.Scatter:
     return go.Scatter(
         x=[column + 0.36 for _, column in pinned], y=[row - 0.28 for row, _ in pinned], mode="markers",
         marker={"symbol": "circle", "size": 7, "color": ORANGE}, showlegend=False, hoverinfo="skip",
+        unselected={"marker": {"opacity": 1}},
     )  # fmt: skip

@@ -13,8 +13,10 @@ from quantlab.planning.plan import Plan
 from quantlab.planning.planfile import check_model, load_plan
 from quantlab.planning.recipes import RECIPES, recipe
 from quantlab.planning.units import COPY
+from quantlab.reporting import report
 from quantlab.ui import export_form, plan_words, sources, state, text
 from quantlab.ui.plan_data import Choice
+from quantlab.ui.sweep_results import Results
 from quantlab.wording import counted
 
 # The tool that quantizes for a program, which is offered first.
@@ -24,8 +26,8 @@ OF_TARGET = {
 }  # fmt: skip
 
 
-def buttons(session: state.Session, found: Choice, plan: Plan) -> None:
-    """Export, recipe, save, and open another."""
+def buttons(session: state.Session, results: Results, found: Choice, plan: Plan) -> None:
+    """Export, recipe, save, report, and open another."""
     with st.container(horizontal=True):
         if st.button("Export this plan", type="primary", icon=":material/save_alt:"):
             export(session, plan)
@@ -36,17 +38,21 @@ def buttons(session: state.Session, found: Choice, plan: Plan) -> None:
             mime="application/json", icon=":material/download:", on_click="ignore",
             help="Complete, and the same for `quantlab export --plan`. The model is read once, for its digest.",
         )  # fmt: skip
-        opener()
-
-
-def opener() -> None:
-    """The button that opens a plan from a file."""
-    if st.button("Open a plan.json", icon=":material/folder_open:", type="tertiary"):
-        _open(state.current())
+        st.download_button(
+            "Report", partial(_report, session, results, found, plan), f"{sources.stem(session.source)}-report.html",
+            mime="text/html", icon=":material/description:", on_click="ignore",
+            help="One HTML file: the plan, its figures, and where they come from. The model is read once.",
+        )  # fmt: skip
+        if st.button("Open a plan.json", icon=":material/folder_open:", type="tertiary"):
+            _open(session)
 
 
 def _text(found: Choice, plan: Plan) -> str:
     return found.problem.signed(plan).text
+
+
+def _report(session: state.Session, results: Results, found: Choice, plan: Plan) -> str:
+    return report(session.checkpoint, results.frame, found.problem.signed(plan), problem=found.problem).html
 
 
 def export(session: state.Session, plan: Plan) -> None:

@@ -5,14 +5,10 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from quantlab.core.config import QuantConfig
 from quantlab.planning.plan import Plan, PlannedUnit, Step
 from quantlab.planning.roles import KINDS, role_of
-from quantlab.planning.units import COPY
-from quantlab.planning.wishes import Pin
 from quantlab.plots.plan import Cell, unit_map
-from quantlab.shipping.recipe import Rule, matches
-from quantlab.ui import kinds, plan_words, state, text, widgets
+from quantlab.ui import kinds, pinning, plan_words, state, text, widgets
 from quantlab.ui.plan_data import Choice
 from quantlab.wording import counted
 
@@ -100,13 +96,13 @@ def _table(session: state.Session, found: Choice, plan: Plan) -> None:
         frame, key="units", hide_index=True, height=min(38 + 35 * len(frame), HEIGHT), on_select="rerun",
         selection_mode="single-row", alt=f"{len(frame)} units of the plan",
         column_config={
-            "Unit": column.TextColumn(pinned=True, width=280),
+            "Unit": column.TextColumn(pinned=True, width=340),
             "Gets": column.TextColumn(width=170),
             "Bits": column.NumberColumn("Bits per weight", format="%.3f"),
             "Bytes": column.NumberColumn(format="localized"),
             "Damage": column.NumberColumn("Of the damage (%)", format="%.2f"),
-            "Up": column.TextColumn("Next step up", help="What the unit gets next as the budget grows, and its price."),
-            "Down": column.TextColumn("Next step down", help="What it falls back to as the budget shrinks."),
+            "Up": column.TextColumn("Next step up", width=280, help="What the unit gets next as the budget grows."),
+            "Down": column.TextColumn("Next step down", width=280, help="What it falls back to as the budget shrinks."),
             "Stays": column.TextColumn("Stays so", help="The budgets between which the unit keeps what it has."),
             "Why": column.TextColumn("Shared or given", width=320),
         },
@@ -143,7 +139,7 @@ def _step(step: Step | None, plan: Plan) -> str:
     if step is None:
         return "–"
     change = 100 * step.damage / plan.damage if plan.damage else 0.0
-    return f"{plan_words.said(step.choice)}: {_signed(step.nbytes)}, {_percent(change)} damage"
+    return f"{plan_words.said(step.choice)}: {_signed(step.nbytes)}, {_percent(change)}"
 
 
 def _signed(nbytes: int) -> str:
@@ -175,28 +171,28 @@ def _drawer(session: state.Session, found: Choice, plan: Plan) -> None:
 def _price(planned: PlannedUnit, plan: Plan) -> str:
     ways = [("up", planned.up), ("down", planned.down)]
     told = [f"next {way}: {_step(step, plan)}" for way, step in ways if step is not None]
-    return text.sentence("; ".join(told)) if told else "It has no other choice."
+    return (
+        f"{text.sentence('; '.join(told))} Percentages are of the predicted damage."
+        if told
+        else "It has no other choice."
+    )
 
 
 def _pin(session: state.Session, found: Choice, plan: Plan, at: int) -> None:
     """The choice of one unit: what is best, or a pin."""
     planned, problem = plan.units[at], found.problem
-    own = [pin for pin in session.pins if any(matches(name, pin.pattern) for name in planned.unit.members)]
+    names, members = list(plan.choices), planned.unit.members
+    own = next((word for name, word in pinning.given(session.pins, names).items() if name in members), None)
     costs = [] if own else found.costs(plan, at)
     offered = {option: cost for option, cost in zip(problem.options, costs, strict=False) if cost is not None}
-    choices = [FREE, *(offered or [planned.choice])]
-    key = f"pin-{planned.unit.name}-{planned.choice}-{bool(own)}"
     chosen = st.selectbox(
-        "It gets", choices, 1 if own else 0, key=key, width=420, filter_mode=None,
-        format_func=lambda option: _offered(option, offered.get(option), plan),
+        "It gets", [FREE, *(offered or [planned.choice])], 1 if own else 0, key=f"pin-{members[0]}-{own}", width=420,
+        format_func=lambda option: _offered(option, offered.get(option), plan), filter_mode=None,
         help="Another choice is a pin: the plan then keeps it, and spends the rest of the budget anew.",
     )  # fmt: skip
-    if chosen == FREE and own:
-        state.choose_pins(pin for pin in session.pins if pin not in own)
-        st.rerun()
-    elif chosen != FREE and not own:
-        config = None if chosen == COPY else QuantConfig.parse(chosen)
-        state.choose_pins([*session.pins, Pin(Rule(planned.unit.members[0], config, copy=config is None))])
+    if (chosen == FREE) == (own is not None):
+        pinned = [name for name in members if name in pinning.given(session.pins, names)]
+        state.choose_pins(pinning.toggled(session.pins, names, pinned or members[:1], own or chosen))
         st.rerun()
 
 

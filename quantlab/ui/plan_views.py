@@ -45,7 +45,7 @@ def show(session: state.Session, results: Results, asked: Asked) -> None:
             _front(found, plan)
         with right:
             _headline(found, plan)
-        plan_files.buttons(session, found, plan)
+        plan_files.buttons(session, results, found, plan)
         plan_units.tabs(session, found, plan)
     state.remember("plan")
 
