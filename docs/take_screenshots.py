@@ -29,7 +29,19 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1280, "height": 1060})
             take(page, f"{address}/sweep?{PARETO}", ".main-svg", "screenshot.png")
             take(page, f"{address}/sweep?file={quote(str(named))}&{GRID}", ".scroll td", "map.png")
+            plan(page, f"{address}/plan?file={quote(str(named))}&target=any", "plan.png")
             browser.close()
+
+
+def plan(page: Page, address: str, name: str) -> None:
+    """Measure the menu of a link's program, and take a picture of the plan."""
+    page.goto(address)
+    page.get_by_role("button", name="Measure them").click(timeout=60_000)
+    page.get_by_role("button", name="Export this plan").wait_for(timeout=600_000)
+    page.locator(".main-svg").first.wait_for()
+    page.mouse.move(700, 60)
+    page.wait_for_timeout(2000)
+    page.screenshot(path=DOCS / name)
 
 
 def take(page: Page, address: str, figure: str, name: str) -> None:
