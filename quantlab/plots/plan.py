@@ -53,6 +53,8 @@ def front_figure(
     meaning : of damage, for the axis: "relative error by role".
     """
     sizes, damages = np.asarray(nbytes, np.float64), np.asarray(damage, np.float64)
+    # No configuration need fit every unit, and the columns of a frame without rows are objects.
+    uniform = uniform.astype({"nbytes": np.float64, "damage": np.float64})
     if most is not None:
         sizes, damages = sizes[sizes <= most], damages[sizes <= most]
         uniform = uniform[uniform["nbytes"] <= most]

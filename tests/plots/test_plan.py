@@ -57,6 +57,11 @@ def test_a_front_of_one_plan_without_damage_is_drawn():
     assert np.isfinite(trace(fig, "the best plans").y).all()
 
 
+def test_a_front_without_any_configuration_for_all_is_drawn():
+    fig = front_figure(NBYTES, DAMAGE, pd.DataFrame([], columns=list(UNIFORM)), most=400)
+    assert len(trace(fig, "the best plans").x) == 4 and len(trace(fig, plots.UNIFORM).x) == 0
+
+
 fronts = st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 1e3)), min_size=1, max_size=400)
 
 
