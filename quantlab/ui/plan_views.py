@@ -6,6 +6,8 @@ All of it is one fragment: a drag of the slider draws this part of the page alon
 import math
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.errors import StreamlitAPIException
 
 from quantlab.errors import BudgetError, ConfigError
 from quantlab.planning.plan import Plan
@@ -39,15 +41,31 @@ def show(session: state.Session, results: Results, asked: Asked) -> None:
         with left:
             figure = st.container()
             budget = _budget(found)
-            plan = found.plan(budget, bool(st.session_state.get(SIMPLE)))
-            _beside(plan)
+            plan = found.plan(budget, simple := bool(st.session_state.get(SIMPLE)))
+            fewer = _beside(plan)
         with figure:
             _front(found, plan)
         with right:
-            _headline(found, plan)
+            known = _headline(found, plan)
+        # A drag is drawn before the proof, which can take longer than all of the drawing.
+        best = found.proved(budget)
+        if found.plan(budget, simple).choices != plan.choices:
+            _again()
+        plan = found.plan(budget, simple)
+        known.caption(_known(found, plan))
         plan_files.buttons(session, results, found, plan)
         plan_units.tabs(session, found, plan)
+        if _kinds(best) > 1:
+            fewer.caption(_fewer(best, found.plan(budget, True)))
     state.remember("plan")
+
+
+def _again() -> None:
+    """Draw this part of the page anew: it is a run of the fragment alone, or of the whole page."""
+    try:
+        st.rerun(scope="fragment")
+    except StreamlitAPIException:
+        st.rerun()
 
 
 def filling(session: state.Session, results: Results, asked: Asked) -> None:
@@ -124,8 +142,8 @@ def _front(found: Choice, plan: Plan) -> None:
     )
 
 
-def _headline(found: Choice, plan: Plan) -> None:
-    """What the plan comes to, what that is worth, and how far it can be trusted."""
+def _headline(found: Choice, plan: Plan) -> DeltaGenerator:
+    """What the plan comes to, what that is worth, and how far it can be trusted; the place of the last."""
     problem = found.problem
     with st.container(horizontal=True, gap="small"):
         size_help = f"{plan.nbytes:,} bytes, to the byte: headers, padding and all that is copied."
@@ -134,8 +152,8 @@ def _headline(found: Choice, plan: Plan) -> None:
         st.metric("Predicted damage", text.number(plan.damage, 3), width=150, help=DAMAGE_HELP)
     if told := plan_words.gain(plan):
         st.markdown(told)
-    known = plan_words.evidence(problem.objective.name, problem.weighting, found.importance)
-    st.caption(f"{plan_words.optimum(plan, problem)} {known}")
+    known = st.empty()
+    known.caption(_known(found, plan))
     if doubt := plan_words.doubt(plan):
         st.caption(f":material/info: {text.plain(doubt)}")
     for note in problem.notes:
@@ -143,15 +161,37 @@ def _headline(found: Choice, plan: Plan) -> None:
     st.toggle(
         "Fewer configurations, within 1 %", key=SIMPLE, bind="query-params", persist_state="session", help=SIMPLE_HELP
     )
+    return known
 
 
-def _beside(plan: Plan) -> None:
-    """The plan among its neighbours: the best uniform configuration of its size, and the next one above the budget."""
+def _known(found: Choice, plan: Plan) -> str:
+    """How near the plan is to the best one, and how well what is minimised is known to rank plans."""
+    problem = found.problem
+    evidence = plan_words.evidence(problem.objective.name, problem.weighting, found.importance)
+    return f"{plan_words.optimum(plan, problem)} {evidence}"
+
+
+def _beside(plan: Plan) -> DeltaGenerator:
+    """The plan among its neighbours: the best uniform configuration of its size, and the next one above the budget.
+
+    Returns the place for a plan of fewer configurations.
+    """
     lines = {f"This plan, of {counted(_kinds(plan), 'configuration')}": _line(plan.nbytes, plan.damage, plan)}
     for what, one in (("for all", plan.uniform), ("for all, the next above", plan.above)):
         if one is not None:
             lines[f"{text.plain(one.config)} {what}"] = _line(one.nbytes, one.damage, plan)
     table_of_text(lines, ["Size", "Predicted damage"], "The plan and the uniform configurations beside it")
+    return st.empty()
+
+
+def _fewer(best: Plan, other: Plan) -> str:
+    """What a plan of fewer configurations within 1 % has, in a sentence."""
+    if _kinds(other) >= _kinds(best):
+        return "No plan within 1 % of the damage was found that has fewer configurations."
+    return (
+        f"Within 1 %, with {counted(_kinds(other), 'configuration')} in place of {_kinds(best)}: "
+        f"{text.size(other.nbytes)}, predicted damage {text.number(other.damage, 3)}."
+    )
 
 
 def _kinds(plan: Plan) -> int:
