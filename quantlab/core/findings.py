@@ -147,7 +147,7 @@ def _dead_channels(channels: Iterable[ChannelRanges]) -> Iterator[Finding]:
             yield Finding(
                 "dead part", "Dead channels",
                 f"{dead.size:,} of {axis.count:,} along axis {axis.axis} {'is' if dead.size == 1 else 'are'} zero "
-                f"throughout or as good as ({listed})", axis=axis.axis,
+                f"throughout, or nearly so: {listed}", axis=axis.axis,
             )  # fmt: skip
 
 
