@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ class Measured:
     figures : [tensors, configurations].
     there : bool, likewise; whether the table has a row. served : whether that has figures.
     notes : what is to be known of the figures.
+    refused : (tensor, slug) -> why it has none, as far as the table says.
     """
 
     names: list[str]
@@ -37,7 +38,8 @@ class Measured:
     figures: Figures
     there: np.ndarray
     served: np.ndarray
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    refused: Mapping[tuple[str, str], str]
 
 
 def measured(table: pd.DataFrame, checkpoint: Checkpoint, partial: bool = False) -> Measured:
@@ -77,7 +79,8 @@ def measured(table: pd.DataFrame, checkpoint: Checkpoint, partial: bool = False)
     )
     notes = ("the errors are those of a sample of each tensor's rows",) if ERROR in table else ()
     served = np.isfinite(grid("nbytes")) & np.isfinite(relative["relative"]) & np.isfinite(squared)
-    return Measured(names, configs, figures, there, served, notes)
+    refused = {(entry["tensor"], entry["config"]): entry["reason"] for entry in table.attrs.get("refused", ())}
+    return Measured(names, configs, figures, there, served, notes, refused)
 
 
 def _checked(table: pd.DataFrame) -> list[QuantConfig]:

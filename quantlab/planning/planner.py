@@ -270,7 +270,7 @@ class _Builder:
         if why := self._refuses(self.specs[t], config):
             return why
         if not self.found.served[t, k]:
-            return "the sweep has no figures of it"
+            return self.found.refused.get((self.specs[t].name, config.slug), "the sweep has no figures of it")
         decibels = -10 * np.log10(self.found.figures.relative[t, k]) if self.found.figures.relative[t, k] else np.inf
         for floor in self.wishes.floors:
             if matches(self.specs[t].name, floor.pattern) and not floor.allows(config, decibels):

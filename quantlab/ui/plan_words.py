@@ -95,9 +95,10 @@ def gain(plan: Plan) -> str:
         return ""
     one = text.plain(plan.uniform.config)
     less = saved(plan.damage, plan.uniform.damage)
-    if less is None:
-        return f"As much predicted damage as **{one}** for all, the best single configuration of at most this size."
-    return f"**{less} less predicted damage** than {one} for all, the best single configuration of at most this size."
+    told = f"As much predicted damage as **{one}**" if less is None else f"**{less} less predicted damage** than {one}"
+    # With its size: it may lie far below the budget, and the gain is that of the bytes between, too.
+    size = text.size(plan.uniform.nbytes)
+    return f"{told} for all, the best single configuration of at most this size ({size})."
 
 
 def saved(damage: float, than: float) -> str | None:

@@ -10,6 +10,7 @@ from quantlab.errors import Cancelled, QuantlabError
 from quantlab.planning.plan import Plan
 from quantlab.planning.planner import problem
 from quantlab.ui import jobs, plan_files, plan_rows, state
+from quantlab.ui.text import size
 from tests.pages.app import job_of, messages, page, said
 
 ROLES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -99,6 +100,7 @@ def test_the_words_say_that_damage_is_predicted_and_for_what_the_plan_is_optimal
     text = said(at)
     plan = found(at, target="vllm").solve(budget(at))
     assert re.search(r"[\d.]+ % less predicted damage than \S+ for all, the best single configuration", text)
+    assert f"of at most this size ({size(plan.uniform.nbytes)})" in text
     assert ("Proved optimal" if plan.proved else "of the optimum") in text
     assert "for what is minimised: relative error, weighted by role" in text
     assert "at ten sizes it was never worse than one configuration for all" in text

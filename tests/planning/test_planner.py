@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import quantlab as ql
 from quantlab.errors import BudgetError, CheckpointError, ConfigError, ExportError
@@ -209,7 +210,7 @@ def test_pins_ties_and_floors_are_kept(llama):
         assert decibels.get((up, plan.choices[up]), math.inf) >= 30
     reasons = {unit.unit.name: unit.pinned for unit in plan.units}
     assert "pinned by you" in reasons["model.layers.0.mlp.down_proj.weight"]
-    assert "heads" in reasons["lm_head.weight"]
+    assert "it is the head" in reasons["lm_head.weight"]
     assert "vLLM fuses q, k and v" in {unit.unit.reason for unit in plan.units}
 
 
@@ -301,6 +302,18 @@ def test_a_table_that_lacks_rows_or_is_of_another_model_is_refused(llama, small)
             problem(broken, checkpoint)
     with pytest.raises(ConfigError, match="channels_sqnr_db"):
         problem(table.drop(columns="channels_sqnr_db"), checkpoint, target="vllm", objective="rows")
+
+
+def test_a_weight_that_the_sweep_refused_is_kept_for_the_reason_that_the_sweep_gave(tmp_path):
+    path, name = saved(tmp_path / "model", SMALL, "float32"), "model.layers.0.mlp.up_proj.weight"
+    arrays = load_file(path / "model.safetensors")
+    arrays[name][3, 5] = np.nan
+    save_file(arrays, path / "model.safetensors")
+    with ql.open_checkpoint(path) as checkpoint:
+        table = ql.sweep(checkpoint, map(ql.QuantConfig.parse, CONFIGS))
+        told = {left.what: left.reason for left in problem(table, checkpoint).left}
+    assert told[name] == next(each["reason"] for each in table.attrs["refused"] if each["tensor"] == name)
+    assert "NaN" in told[name]
 
 
 def test_what_was_refused_or_is_never_best_is_left_out_and_said(llama):
