@@ -89,6 +89,7 @@ class Told:
         heads = [t for t in self._heads if allowed[t, :-1].any()]
         certain = tuple(t for t in heads if not allowed[t, -1])
         spare = self._first + (2 * len(TIED) + 100 if len(certain) < len(heads) else 0)
+        spare += sum(int(self.lines[t, -1]) for t in self._heads if t not in heads)  # what is copied is named once
         if case.several or len(used) > 1:
             return self._base(certain) + sum(self._charges[s] for s in used) - spare
         # All may be of one scheme, and then no tensor is named.
