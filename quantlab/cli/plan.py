@@ -109,19 +109,19 @@ def run(args: argparse.Namespace) -> None:
     """Measure what is not measured, choose, and say or write what came of it."""
     if (args.budget is None) == (args.quality is None):
         raise UsageError("say how large the file may be with --budget, or how good it must be with --quality")
-    if args.sweep and args.tensors:
+    if args.sweep is not None and args.tensors:
         raise UsageError("--tensors says what is measured: a plan by --sweep decides on all that the sweep has")
-    if args.sweep and args.importance:
+    if args.sweep is not None and args.importance is not None:
         raise UsageError("--importance is measured with: leave out --sweep, and what is in the store is found again")
-    path = checked_out(args.out) if args.out else None
+    path = checked_out(args.out) if args.out is not None else None
     with open_checkpoint(args.file) as checkpoint:
         if path:
             check_not_source(path, checkpoint)
         table = measured_table(args, checkpoint)
         found = problem(
             table, checkpoint, target=args.target, objective=args.objective, prior=not args.no_prior,
-            weights=args.weights, importance=bool(args.importance), pins=args.pin, ties=args.tie, floors=args.floor,
-            format=args.format,
+            weights=args.weights, importance=args.importance is not None, pins=args.pin, ties=args.tie,
+            floors=args.floor, format=args.format,
         )  # fmt: skip
         plan = found.solve(args.budget, args.quality)
         tell(found)
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
 def measured_table(args: argparse.Namespace, checkpoint: Checkpoint) -> pd.DataFrame:
     """The figures, from a sweep that was kept, or measured and kept now."""
     with ResultStore(args.store or None) as store:
-        if args.sweep:
+        if args.sweep is not None:
             return store.frame(named(store, args.sweep).id)
         configs = flattened(args.configs or []) or TARGETS[args.target].menu(checkpoint)
         configs += [config for config in pinned_configs(args.pin, checkpoint) if config not in configs]
@@ -147,7 +147,7 @@ def measured_table(args: argparse.Namespace, checkpoint: Checkpoint) -> pd.DataF
         names = planned_names(checkpoint, args.tensors)
         sizes = [checkpoint.spec(name).size for name in names]
         check_grid(len(configs), sizes)
-        importance = importance_for(args.importance, checkpoint) if args.importance else None
+        importance = importance_for(args.importance, checkpoint) if args.importance is not None else None
         with Bar() as bar:
             try:
                 return store.run(
@@ -214,11 +214,9 @@ def show(plan: Plan, found: Problem) -> None:
 
 def optimality(plan: Plan) -> str:
     """What is minimised, and how near to the least it is."""
-    what = OBJECTIVES[plan.objective].label.lower()
-    by = "" if OBJECTIVES[plan.objective].largest else f", weights: {plan.weighting}"
     if plan.proved:
-        return f"optimal for: {what}{by}"
-    return f"within {plan.relative_gap:.1g} of the optimum for: {what}{by}"
+        return f"optimal for: {plan.meaning}"
+    return f"within {plan.relative_gap:.1g} of the optimum for: {plan.meaning}"
 
 
 def beside(plan: Plan) -> list[str]:

@@ -142,6 +142,7 @@ def problem_of(plan: Plan, table: pd.DataFrame, checkpoint: Checkpoint) -> Probl
         return problem(
             table, checkpoint, target=plan.target, objective=plan.objective, format=plan.format,
             prior=plan.weighting == BY_ROLE, weights=weights if plan.weighting == MEASURED else None,
+            importance=plan.importance,
         )  # fmt: skip
     except QuantlabError as error:
         note(f"the report has no figure of what other sizes buy: {error}")

@@ -10,8 +10,12 @@ from ..wording import shown
 MOST = 1 << 60  # bytes
 POWERS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
-_SIZE = re.compile(r"(?P<number>\d[\d,_]*(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[kmgt]?i?b?|bpw|%)", re.IGNORECASE)
-_QUALITY = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)\s*(?:db)?", re.IGNORECASE)
+# Commas part thousands only: "4,5GB" is a tenth of what it would be without its comma.
+_SIZE = re.compile(
+    r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d+)?(?:e\d+)?)\s*(?P<unit>[kmgt]?i?b?|bpw|%)",
+    re.IGNORECASE | re.ASCII,
+)
+_QUALITY = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)\s*(?:db)?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ class Objective:
     errors: Callable[[Figures, bool], np.ndarray]
     largest: bool = False
 
+    @property
+    def weighted(self) -> bool:
+        """Whether an importance changes its errors."""
+        return self.errors == Figures.basis
+
 
 OBJECTIVES: dict[str, Objective] = {
     "relative": Objective(
@@ -176,8 +181,8 @@ def _measured(specs: Sequence[TensorSpec], weights: Mapping[str, float]) -> Weig
     known = [weight for weight in found if weight is not None]
     if not known:
         raise ConfigError(
-            f"none of the {counted(len(weights), 'weight')} is of a tensor here: they name {_first(weights)}, and the "
-            f"model has {_first([spec.name for spec in specs])}: the names must be the model's"
+            f"of {counted(len(weights), 'weight')} given, none is of a tensor here: they name {_first(weights)}, and "
+            f"the model has {_first([spec.name for spec in specs])}: the names must be the model's"
         )
     if not any(known):
         raise ConfigError("every tensor has the weight 0, so that nothing counts: give some a larger one")

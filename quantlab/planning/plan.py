@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from ..errors import ConfigError
 from ..formats.output.atomic import write_whole
 from ..shipping.recipe import Rule
+from .damage import OBJECTIVES
 from .globs import rules_for
 from .planjson import text_of
 from .units import Unit
@@ -76,6 +77,7 @@ class Plan:
     damage, bound, gap : what is minimised, what no plan of this size can be below, and their difference: 0 if proved.
     target, format : of `TARGETS` and `FORMATS`.
     objective, weighting : what damage means ("relative"), and where weights come from ("role prior").
+    importance : whether relative errors were those of weighted inputs.
     weights : weight of every unit's error, by the unit's name.
     damages : the same plan's damage under every objective.
     budget, limit : what was asked for, in words ("4.5bpw") and in bytes of the file.
@@ -106,6 +108,15 @@ class Plan:
     versions: Mapping[str, str]
     uniform: Uniform | None = None
     above: Uniform | None = None
+    importance: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What is minimised, in words: "relative error, weights: role prior"."""
+        objective = OBJECTIVES[self.objective]
+        by = "" if objective.largest else f", weights: {self.weighting}"
+        inputs = ", inputs weighted by importance" if self.importance and objective.weighted else ""
+        return f"{objective.label.lower()}{by}{inputs}"
 
     @property
     def proved(self) -> bool:
@@ -144,6 +155,7 @@ class Plan:
             "source": self.source, "versions": self.versions, "target": self.target, "file_format": self.format,
             "budget": self.budget, "limit": self.limit, "nbytes": self.nbytes,
             "bits_per_weight": self.bits_per_weight, "objective": self.objective, "weighting": self.weighting,
+            "importance": self.importance,
             "damage": self.damage, "bound": self.bound, "gap": self.gap, "damages": self.damages,
             "choices": self.choices,
             "units": [_unit(unit) for unit in self.units],

@@ -51,7 +51,7 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
         raise CheckpointError(
             f'{what} is no plan: one is an object with "format": "{FORMAT}"; "quantlab plan" makes it'
         )
-    if content.get("version") != VERSION:
+    if type(content.get("version")) is not int or content["version"] != VERSION:
         raise CheckpointError(
             f"{what} is a plan of version {shown(content.get('version'))}, and this quantlab reads version {VERSION}: "
             f"use the one that made it, or make the plan again"
@@ -118,6 +118,12 @@ def _text(value: Any) -> str:
 def _name(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_NAME or not is_text(value):
         raise _Wrong(f"a name of up to {MAX_NAME} characters")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong("true or false")
     return value
 
 
@@ -250,6 +256,7 @@ def _plan(fields: _Fields) -> Plan:
         format=fields("file_format", _one_of(*{name: None for t in TARGETS.values() for name in t.formats})),
         objective=fields("objective", objectives),
         weighting=fields("weighting", _one_of(MEASURED, BY_ROLE, EQUAL)),
+        importance=fields("importance", _flag),
         weights={unit.unit.name: unit.weight for unit in units},
         damages=fields("damages", damages),
         budget=fields("budget", _text),
@@ -327,3 +334,23 @@ def _check_whole(plan: Plan, what: str) -> None:
         raise CheckpointError(f"{what} contradicts itself: {plan.target} does not load {plan.format}")
     if plan.objective not in plan.damages:
         raise CheckpointError(f"{what} contradicts itself: it has no damage under its own objective")
+    if wrong := _wrong_claim(plan):
+        raise CheckpointError(f"{what} contradicts itself: {wrong}; make the plan again")
+
+
+def _wrong_claim(plan: Plan) -> str:
+    """What a plan says of its own goodness that its other figures deny; "". Reports and pages repeat such claims."""
+    each = [unit.damage for unit in plan.units]
+    total = max(each, default=0.0) if OBJECTIVES[plan.objective].largest else math.fsum(each)
+    if plan.damages[plan.objective] != plan.damage:
+        return f"its damage is {plan.damage:.6g}, and {plan.damages[plan.objective]:.6g} under the same objective"
+    # Numbers are written with all their digits, so that sums come out the same; the margin is for other versions' sums.
+    if not math.isclose(total, plan.damage, rel_tol=1e-9):
+        return f"its damage is {plan.damage:.6g}, and its units come to {total:.6g}"
+    if plan.nbytes > plan.limit:
+        return f"it has {plan.nbytes:,} bytes, and is for {plan.limit:,}"
+    if plan.bound > plan.damage:
+        return f"its damage is {plan.damage:.6g}, and no plan can be below {plan.bound:.6g}"
+    if not math.isclose(plan.damage - plan.bound, plan.gap, rel_tol=1e-6, abs_tol=1e-12 * plan.damage):
+        return f"its gap is {plan.gap:.6g}, and from its bound to its damage it is {plan.damage - plan.bound:.6g}"
+    return ""

@@ -65,14 +65,15 @@ def problem(
     check_known("target", target, TARGETS)
     check_known("objective", objective, OBJECTIVES)
     chosen = TARGETS[target]
-    check_known(f"format of {target}", format or chosen.format, chosen.formats)
+    format = chosen.format if format is None else format
+    check_known(f"format of {target}", format, chosen.formats)
     found = measured(table, checkpoint, partial)
     wishes = Wishes(
         [parse_pin(pin) if isinstance(pin, str) else pin for pin in pins],
         [parse_tie(tie) if isinstance(tie, str) else tie for tie in ties],
         [parse_floor(floor) if isinstance(floor, str) else floor for floor in floors],
     )
-    return _Builder(found, checkpoint, chosen, format or chosen.format, OBJECTIVES[objective], wishes).built(
+    return _Builder(found, checkpoint, chosen, format, OBJECTIVES[objective], wishes).built(
         read_weights(weights) if isinstance(weights, str | os.PathLike) else weights, prior, importance
     )
 
@@ -174,6 +175,7 @@ class _Builder:
             format=self.format,
             objective=self.objective,
             weighting=weighed.word,
+            importance=importance,
             weights=np.bincount(members, weighed.values, len(units)),
             units=tuple(units),
             members=members,
@@ -200,7 +202,12 @@ class _Builder:
             known = np.isfinite(figures.weighted)
             if not known.any():
                 raise ConfigError("the table has no weighted_sqnr_db: give the sweep an importance")
-            if without := int((served & ~known).any(1).sum()):
+            if not self.objective.weighted:
+                takers = " or ".join(name for name, each in OBJECTIVES.items() if each.weighted)
+                notes.append(
+                    f"the objective {self.objective.name} lets all inputs count alike: choose {takers} for importance"
+                )
+            elif without := int((served & ~known).any(1).sum()):
                 notes.append(f"{counted(without, 'tensor')} have no importance, and their inputs count alike")
         found = {name: each.errors(figures, importance) for name, each in OBJECTIVES.items()}
         known = {name: errors for name, errors in found.items() if np.isfinite(errors[served]).all()}

@@ -14,7 +14,7 @@ from ..formats import Checkpoint
 from ..formats.output.manifest import VERSION
 from ..shipping.rehearsal import source_nbytes
 from ..sweeping.identity import engine_version
-from ..wording import counted, size_text
+from ..wording import counted, shown, size_text
 from .budget import Quality, budget_of, quality_of
 from .choices import UNKNOWN
 from .damage import OBJECTIVES, Objective
@@ -31,6 +31,7 @@ from .targets import Target
 from .units import Unit
 
 REMEMBERED = 1000  # plans whose sizes are known
+SMALLER = 20  # files that are tried, each smaller than the one before
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Problem:
     Attributes
     ----------
     checkpoint, target, format, objective : the model, the program, the file's format, and what is minimised.
-    weighting : where weights come from, in a word. weights : how much the error of each unit counts: float64 [N].
+    weighting : where weights come from, in a word. importance : whether relative errors are of weighted inputs.
+    weights : how much the error of each unit counts: float64 [N].
     units : N of them, in the file's order. members : int64 [T]; the unit of every tensor, by its place in `sizes`.
     options : slugs of K - 1 configurations; the last option is "copy".
     nbytes : int64 [N, K]; what an option adds to the file.
@@ -65,6 +67,7 @@ class Problem:
     format: str
     objective: Objective
     weighting: str
+    importance: bool
     weights: np.ndarray
     units: tuple[Unit, ...]
     members: np.ndarray
@@ -205,8 +208,9 @@ class Problem:
         return replace(found, solution=replace(found.solution, bound=relaxed.damage, gap=gap))
 
     def _too_small(self, budget: int, possible: int) -> BudgetError:
-        held = list(self.pinned.values())
-        why = f"; {counted(len(held), 'decision')} cannot be made, the first since {held[0]}" if held else ""
+        held = [(self.units[i].name, reason) for i, reason in self.pinned.items()]
+        first = f"the first, {shown(held[0][0])}, since: {held[0][1]}" if held else ""
+        why = f"; {len(held):,} of {counted(len(self.units), 'choice')} are not free, {first}" if held else ""
         return BudgetError(
             f"the budget of {budget:,} bytes is too small: the least possible for {self.target.label} is {possible:,} "
             f"bytes ({size_text(possible)}); raise it, or sweep smaller configurations{why}",
@@ -222,8 +226,21 @@ class Problem:
                 least = float(self.damage.min(1).max())
                 raise BudgetError(f"no plan is as good as {quality}: the least possible is {least:.6g}", least)
             chosen = np.where(np.isfinite(damage), self.nbytes, np.iinfo(np.int64).max).argmin(1)
-            return self._as_fitted(chosen)
-        return self._with_size(smallest(self.nbytes, damage, most, self._front))
+            return self._fitted(self.file_nbytes(chosen))
+        found = smallest(self.nbytes, damage, most, self._front)
+        return self._still_smaller(self._fitted(self.file_nbytes(found.chosen)), most)
+
+    def _still_smaller(self, fitted: Fitted, most: float) -> Fitted:
+        """The plan of the smallest file that is found: where a scheme less is used, a larger sum can be less of it."""
+        for _ in range(SMALLER):
+            try:
+                found = self._fitted(fitted.file_nbytes - 1)
+            except BudgetError:
+                break
+            if found.solution.damage > most:
+                break
+            fitted = found
+        return fitted
 
     def _with_size(self, solution: Solution) -> Fitted:
         return Fitted(solution, self.file_nbytes(solution.chosen))
@@ -318,6 +335,7 @@ class Problem:
             format=self.format,
             objective=self.objective.name,
             weighting=self.weighting,
+            importance=self.importance,
             weights={unit.name: float(weight) for unit, weight in zip(self.units, self.weights, strict=True)},
             damages={name: self.damage_of(solution.chosen, name) for name in self.damages},
             budget=asked,

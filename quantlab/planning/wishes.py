@@ -103,7 +103,7 @@ class Pinned:
 
 def parse_pin(text: str) -> Pin:
     """The pin of `GLOB=SLUG` or `GLOB=copy`. Raises ConfigError."""
-    rule = Rule.parse(text) if text.rpartition("=")[2] != "skip" else None
+    rule = Rule.parse(text) if "=" in text and text.rpartition("=")[2] != "skip" else None
     if rule is None or not rule.pattern:
         raise ConfigError(
             f"the pin {shown(text)} does not say what a tensor gets: write GLOB=SLUG or GLOB=copy, such as "

@@ -80,9 +80,7 @@ def target_of(plan: Plan) -> str:
 
 def meaning(plan: Plan) -> str:
     """What is minimised: "relative error, weighted by role prior"."""
-    label = OBJECTIVES[plan.objective].label.lower() if plan.objective in OBJECTIVES else plan.objective
-    largest = plan.objective in OBJECTIVES and OBJECTIVES[plan.objective].largest
-    return label if largest else f"{label}, weights: {plan.weighting}"
+    return plan.meaning if plan.objective in OBJECTIVES else f"{plan.objective}, weights: {plan.weighting}"
 
 
 def sentences(plan: Plan) -> list[str]:

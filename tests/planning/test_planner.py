@@ -225,7 +225,7 @@ def test_pins_ties_and_floors_are_kept(llama):
         ({"ties": ["*nothing*"]}, "no tensor"),
         ({"floors": ["*nothing*>=int4"]}, "no tensor"),
         ({"weights": {"lm_head.weight": math.nan}}, "number from 0"),
-        ({"weights": {"of another model": 1.0}}, "none of the 1 weight"),
+        ({"weights": {"of another model": 1.0}}, "of 1 weight given, none"),
         ({"weights": {"lm_head": 1.0}, "objective": "worst"}, "leave out the weights"),
         ({"importance": True}, "weighted_sqnr_db"),
         ({"target": "torch"}, "unknown target"),
