@@ -18,7 +18,8 @@ _STYLE = """<style>
 @media (min-width: 769px) {
     /* The header is empty beside a sidebar but for the menu at its right end, and lies over the top of the page. */
     [data-testid="stMainBlockContainer"] { padding-block-start: 2rem; }
-    [data-testid="stHeader"] { background: transparent; pointer-events: none; }
+    [data-testid="stHeader"] { background: transparent; }
+    [data-testid="stHeader"], [data-testid="stToolbar"] { pointer-events: none; }
     [data-testid="stHeader"] button { pointer-events: auto; }
 }
 :has(> .st-key-links-above) { display: none; }
