@@ -101,6 +101,23 @@ def first_within(
     return relaxed, Fitted(solver(nbytes, only, budget, front_of(nbytes, only)), size)
 
 
+def of_one_scheme(
+    nbytes: np.ndarray, damage: np.ndarray, budget: int, rest: Rest, found: Fitted, solver: Solver
+) -> Fitted:
+    """The best of a plan and of the first ones that fit with one scheme alone, whose file says less of them."""
+    others = rest.schemes.sum(0) > rest.schemes
+    for scheme, other in enumerate(others):
+        only = np.where(other, np.inf, damage)
+        if not np.isfinite(only).any(1).all():
+            continue
+        room = budget - rest.least(np.isfinite(only), Case(frozenset([scheme])))
+        with suppress(BudgetError):  # nothing so small is of this scheme alone
+            front = front_of(nbytes, only)
+            one = fitted(nbytes, only, budget, rest, front, solver(nbytes, only, room, front), solver)
+            found = min(found, one, key=lambda each: each.solution.damage)
+    return found
+
+
 def smallest_file(nbytes: np.ndarray, damage: np.ndarray, rest: Rest) -> tuple[int, np.ndarray]:
     """Bytes and options of the smallest file that is found: of the least sum, or of one scheme alone."""
     others = rest.schemes.sum(0) > rest.schemes

@@ -18,7 +18,7 @@ from ..wording import counted, shown, size_text
 from .budget import Quality, budget_of, quality_of
 from .choices import UNKNOWN
 from .damage import OBJECTIVES, Objective
-from .fitting import Fitted, Rest, best_within, first_within
+from .fitting import Fitted, Rest, best_within, first_within, of_one_scheme
 from .plan import Plan, PlannedUnit, Step, Uniform
 from .sizes import Sizes
 from .solving.front import Front
@@ -204,6 +204,8 @@ class Problem:
             )
         except BudgetError as error:
             raise self._too_small(budget, int(error.possible)) from error
+        if found.solution is not relaxed:
+            found = of_one_scheme(self.nbytes, self.damage, budget, self.rest, found, solver)
         gap = found.solution.damage - relaxed.damage
         return replace(found, solution=replace(found.solution, bound=relaxed.damage, gap=gap))
 

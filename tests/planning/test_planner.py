@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -85,6 +85,7 @@ def test_the_plan_is_the_best_of_all_that_fit(small, budget, prior):
 
 
 @settings(max_examples=30)
+@example(0, "worst", 0.38671875)  # one scheme alone fits where the best plan of several does not
 @given(st.integers(0, 10**6), st.sampled_from(list(OBJECTIVES)), st.floats(0.2, 1.1))
 def test_plans_of_any_table_keep_their_word(llama, seed, objective, share):
     """Size as exported, within the budget, members of units alike, damage as the table says, the bound below it."""
