@@ -208,7 +208,7 @@ def show(plan: Plan, found: Problem) -> None:
         f"for {TARGETS[plan.target].label}; asked for {plan.budget}"
     )
     print(f"{optimality(plan)}. Predicted from weights alone")
-    for sentence in beside(plan):
+    for sentence in [*beside(plan), *fewer(plan, found.simpler(plan))]:
         print(sentence)
 
 
@@ -232,6 +232,14 @@ def beside(plan: Plan) -> list[str]:
         more = size_text(plan.above.nbytes - plan.limit)
         found.append(f"{more} above the budget, everything is {plan.above.config}{copies(plan.above)}")
     return found
+
+
+def fewer(plan: Plan, other: Plan) -> list[str]:
+    """What a plan of fewer configurations is, which what is minimised cannot rank below."""
+    kinds, less = (len(set(each.choices.values()) - {COPY}) for each in (plan, other))
+    if less >= kinds:
+        return []
+    return [f"within 1 % of the damage, with {less} configurations in place of {kinds}: {other.nbytes:,} bytes"]
 
 
 def compared(damage: float, uniform: Uniform) -> str:

@@ -260,13 +260,16 @@ class Problem:
         return float(each.max(initial=0.0)) if OBJECTIVES[name].largest else math.fsum(each.tolist())
 
     def simpler(self, plan: Plan, within: float = 0.01) -> Plan:
-        """A plan of the same budget within 1 % of the damage, of as few different options as are found."""
+        """A plan of the same budget within 1 % of the damage, of as few different options as are found; or the same."""
         if self.objective.largest:
             return plan
         budget = plan.limit - (plan.nbytes - self.sum_of(self.chosen_of(plan)))
-        found = simpler(self.nbytes, self.damage, budget, within, self._front)
-        while (size := self.file_nbytes(found.chosen)) > plan.limit:
-            found = simpler(self.nbytes, self.damage, found.nbytes - (size - plan.limit), within, self._front)
+        try:
+            found = simpler(self.nbytes, self.damage, budget, within, self._front)
+            while (size := self.file_nbytes(found.chosen)) > plan.limit:
+                found = simpler(self.nbytes, self.damage, found.nbytes - (size - plan.limit), within, self._front)
+        except BudgetError:  # only the plan itself has a file that fits
+            return plan
         return self._planned(Fitted(found, size), plan.budget, plan.limit)
 
     def sum_of(self, chosen: np.ndarray) -> int:

@@ -26,7 +26,7 @@ def test_a_plan_is_made_told_and_saved(run, llama, tmp_path):
     assert "optimal for: relative error, weights: role prior. Predicted from weights alone" in ran.out
     assert f"less damage than {plan.uniform.config} everywhere" in ran.out
     assert all(choice in ran.out for choice in plan.counts)
-    assert "heads" in ran.err  # what was left out, and why
+    assert "it is the head" in ran.err  # what was left out, and why
     with ql.open_checkpoint(llama) as checkpoint:
         table = ql.sweep(checkpoint, ql.TARGETS["vllm"].menu(checkpoint))
         assert ql.plan(table, checkpoint, target="vllm", budget="70%") == plan
@@ -174,3 +174,18 @@ def test_a_saved_plan_is_one_choice_a_line(run, llama, tmp_path):
     assert all(
         any(line.strip().rstrip(",") == f'"{name}": "{slug}"' for line in lines) for name, slug in choices.items()
     )
+
+
+def test_a_plan_of_fewer_configurations_is_told_where_there_is_one(run, llama):
+    with ql.open_checkpoint(llama) as checkpoint:
+        found = ql.problem(ql.sweep(checkpoint, ql.TARGETS["any"].menu(checkpoint)), checkpoint)
+        told = set()
+        for budget in ("30%", "40%"):
+            plan = found.solve(budget)
+            other = found.simpler(plan)
+            kinds, less = (len(set(each.choices.values()) - {"copy"}) for each in (plan, other))
+            assert other.nbytes <= plan.limit and other.damage <= 1.01 * plan.damage and less <= kinds
+            line = f"with {less} configurations in place of {kinds}: {other.nbytes:,} bytes"
+            assert (line in run("plan", llama, "--budget", budget).out) == (less < kinds)
+            told.add(less < kinds)
+        assert True in told
