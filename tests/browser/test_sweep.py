@@ -78,6 +78,7 @@ def test_the_map_in_the_order_of_the_model_pins_tensors_for_the_plan(model: str,
     expect(page.get_by_text("measured in")).to_be_visible()
     expect(page.locator(".map thead .head")).to_have_text([str(layer) for layer in range(11)])
     expect(page.locator(CELLS)).to_have_count(11)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)  # a click on what is drawn anew reaches nothing
     page.locator(CELLS).nth(3).click()
     expect(page.locator(f"{CELLS}.pinned")).to_have_count(1)
     expect(page).to_have_url(re.compile("pin=encoder.layer.3.weight%3Dint8-sym-g32-mse"))
