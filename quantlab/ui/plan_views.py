@@ -20,6 +20,7 @@ from quantlab.wording import counted
 
 BUDGET, SLIDER, SIMPLE = "budget", "budget-slider", "simple"
 STEPS = 400  # places of the slider
+AT_ONCE = 150  # units: a plan of fewer configurations is looked for unasked up to here; 500 took half a second a step
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 1))
 BUDGET_HELP = "As `4.5bpw` (bits per weight), `4.7GB`, `4.4GiB`, or `60%` of the model's own files."
 SIMPLE_HELP = (
@@ -55,7 +56,7 @@ def show(session: state.Session, results: Results, asked: Asked) -> None:
         known.caption(_known(found, plan))
         plan_files.buttons(session, results, found, plan)
         plan_units.tabs(session, found, plan)
-        if _kinds(best) > 1:
+        if _kinds(best) > 1 and len(plan.units) <= AT_ONCE:
             fewer.caption(_fewer(best, found.plan(budget, True)))
     state.remember("plan")
 
